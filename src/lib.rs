@@ -1,0 +1,46 @@
+//! SimCLR pretraining as a compiler frontend.
+//!
+//! The modules, in the order in which a batch meets them:
+//!
+//! | module | what it does | may use |
+//! |---|---|---|
+//! | [`cli`] | the commands; the only module that prints results and exits | everything |
+//! | [`config`] | YAML and `key=value` to one plain, resolved configuration | – |
+//! | [`data`] | records, decoding, the order of examples | – |
+//! | [`augment`] | the views of an image, as HLO | `hlo` |
+//! | [`nn`], [`model`] | layers and networks, as HLO | `hlo`, `grad` |
+//! | [`loss`] | NT-Xent and cross-entropy, as HLO | `hlo`, `grad` |
+//! | [`grad`] | reverse-mode differentiation of a graph | `hlo` |
+//! | [`optim`] | LARS, momentum, Adam, schedules, as HLO | `hlo` |
+//! | [`hlo`] | the graph, shape inference, target passes, lowering to a module | – |
+//! | [`pjrt`] | the PJRT C API: plugins, clients, buffers, launches | – |
+//! | [`engine`] | where a module of `hlo` meets a client of `pjrt` | `hlo`, `pjrt` |
+//! | [`train`] | the training step, its loop, checkpoints | all above |
+//! | [`eval`] | k-NN and linear probe on frozen features | all above |
+//! | [`report`] | metrics, TensorBoard events, progress, pictures | – |
+
+pub mod augment;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod engine;
+pub mod error;
+pub mod eval;
+pub mod grad;
+pub mod hlo;
+pub mod loss;
+pub mod model;
+pub mod nn;
+pub mod optim;
+pub mod pjrt;
+pub mod report;
+pub mod train;
+
+/// Message types generated from `proto/` at build time.
+#[allow(missing_docs)]
+pub mod proto {
+    /// Our minimal copy of XLA's HLO module messages.
+    pub mod hlo {
+        include!(concat!(env!("OUT_DIR"), "/simclr.hlo.rs"));
+    }
+}
