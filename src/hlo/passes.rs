@@ -1,0 +1,1 @@
+//! Rewrites for a target, applied after differentiation.
