@@ -43,4 +43,8 @@ pub mod proto {
     pub mod hlo {
         include!(concat!(env!("OUT_DIR"), "/simclr.hlo.rs"));
     }
+    /// Our minimal copy of XLA's compile options.
+    pub mod compile {
+        include!(concat!(env!("OUT_DIR"), "/simclr.compile.rs"));
+    }
 }

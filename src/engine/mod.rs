@@ -1,1 +1,247 @@
-//! (module engine)
+//! Where a module of [`crate::hlo`] meets a client of [`crate::pjrt`]: compile, put arrays on devices, launch, read back.
+
+use crate::error::Class;
+use crate::hlo::{self, DType, Literal, Module, Shape, passes};
+use crate::pjrt::{
+    self, Argument, Buffer, BufferSpec, Client, CompileOptions, Device, ElementType, Executable,
+};
+use std::time::{Duration, Instant};
+
+/// Why a module could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The graph was wrong.
+    #[error(transparent)]
+    Hlo(#[from] hlo::Error),
+    /// The plugin refused.
+    #[error(transparent)]
+    Pjrt(#[from] pjrt::Error),
+    /// More replicas than devices.
+    #[error(
+        "the program wants {replicas} replicas but {devices} {platform} devices are there; set runtime.devices to at most {devices}"
+    )]
+    TooFewDevices {
+        /// Replicas of the module.
+        replicas: usize,
+        /// Devices of the client.
+        devices: usize,
+        /// Name of the platform.
+        platform: String,
+    },
+    /// Arguments that do not match the program's parameters.
+    #[error("program `{program}`, replica {replica}: {message}")]
+    Arguments {
+        /// Name of the program.
+        program: String,
+        /// Replica whose arguments are wrong.
+        replica: usize,
+        /// What was found and expected.
+        message: String,
+    },
+}
+
+impl Error {
+    /// What the caller can do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Hlo(error) => error.class(),
+            Error::Pjrt(error) => error.class(),
+            Error::TooFewDevices { .. } => Class::Usage,
+            Error::Arguments { .. } => Class::Failed,
+        }
+    }
+}
+
+fn element_type(dtype: DType) -> ElementType {
+    match dtype {
+        DType::Pred => ElementType::Pred,
+        DType::S32 => ElementType::S32,
+        DType::S64 => ElementType::S64,
+        DType::U8 => ElementType::U8,
+        DType::U32 => ElementType::U32,
+        DType::U64 => ElementType::U64,
+        DType::Bf16 => ElementType::Bf16,
+        DType::F32 => ElementType::F32,
+        DType::F64 => ElementType::F64,
+    }
+}
+
+/// A client together with the passes that suit its platform.
+#[derive(Clone)]
+pub struct Engine {
+    client: Client,
+    passes: Vec<passes::Pass>,
+}
+
+impl Engine {
+    /// An engine with the passes of the client's platform, less those whose names are in `disabled`.
+    pub fn new(client: Client, disabled: &[String]) -> Self {
+        let mut passes = passes::for_platform(client.platform_name());
+        passes.retain(|pass| !disabled.iter().any(|name| name == pass.name));
+        Engine { client, passes }
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Compiles a module after this engine's passes; replica `r` runs on the client's device `r`.
+    ///
+    /// # Errors
+    /// If there are too few devices, a pass fails, or the plugin refuses the module.
+    pub fn compile(&self, module: &Module) -> Result<Program, Error> {
+        let devices = self.client.devices();
+        if module.replicas > devices.len() {
+            return Err(Error::TooFewDevices {
+                replicas: module.replicas,
+                devices: devices.len(),
+                platform: self.client.platform_name().to_string(),
+            });
+        }
+        let mut module = module.clone();
+        for pass in &self.passes {
+            module = (pass.run)(&module)?;
+        }
+        let parameters = module.parameters();
+        let options = CompileOptions {
+            num_replicas: module.replicas,
+            device_ids: devices[..module.replicas]
+                .iter()
+                .map(|device| device.id())
+                .collect(),
+            overrides: Vec::new(),
+            parameters: parameters
+                .iter()
+                .map(|(_, shape)| BufferSpec {
+                    element_type: element_type(shape.dtype),
+                    dims: shape.dims.clone(),
+                })
+                .collect(),
+            donated: module
+                .aliases
+                .iter()
+                .map(|&(_, parameter)| parameter)
+                .collect(),
+        };
+        let bytes = module.to_proto_bytes();
+        let start = Instant::now();
+        let executable = self.client.compile(&bytes, &options)?;
+        Ok(Program {
+            name: module.name.clone(),
+            parameters,
+            results: module.results(),
+            devices: devices[..module.replicas].to_vec(),
+            executable,
+            compile_time: start.elapsed(),
+        })
+    }
+
+    /// Copies an array to a device.
+    ///
+    /// # Errors
+    /// If the plugin cannot take it.
+    pub fn put(&self, literal: &Literal, device: &Device) -> Result<Buffer, Error> {
+        let shape = literal.shape();
+        Ok(self.client.buffer(
+            literal.bytes(),
+            element_type(shape.dtype),
+            &shape.dims,
+            device,
+        )?)
+    }
+}
+
+/// A compiled module.
+pub struct Program {
+    name: String,
+    parameters: Vec<(String, Shape)>,
+    results: Vec<Shape>,
+    devices: Vec<Device>,
+    executable: Executable,
+    compile_time: Duration,
+}
+
+impl Program {
+    /// Names and shapes of the parameters.
+    pub fn parameters(&self) -> &[(String, Shape)] {
+        &self.parameters
+    }
+
+    /// Shapes of the results.
+    pub fn results(&self) -> &[Shape] {
+        &self.results
+    }
+
+    /// The device of each replica.
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// How long the plugin took to compile it.
+    pub fn compile_time(&self) -> Duration {
+        self.compile_time
+    }
+
+    /// The plugin's executable.
+    pub fn executable(&self) -> &Executable {
+        &self.executable
+    }
+
+    /// Starts the program on every replica; `arguments[replica][parameter]`. Results come back at once and are ready later.
+    ///
+    /// # Errors
+    /// If the arguments do not fit or the plugin refuses.
+    pub fn launch(&self, arguments: Vec<Vec<Argument>>) -> Result<Vec<Vec<Buffer>>, Error> {
+        Ok(self.executable.execute(arguments)?)
+    }
+
+    /// Runs the program on host arrays and waits: `arguments[replica][parameter]` to `results[replica][result]`.
+    ///
+    /// # Errors
+    /// If the arguments do not fit or the plugin refuses.
+    pub fn run(
+        &self,
+        engine: &Engine,
+        arguments: &[Vec<Literal>],
+    ) -> Result<Vec<Vec<Literal>>, Error> {
+        let mut buffers = Vec::new();
+        for (replica, literals) in arguments.iter().enumerate() {
+            let Some(device) = self.devices.get(replica) else {
+                return Err(self.wrong(replica, "has no device"));
+            };
+            let mut list = Vec::new();
+            for literal in literals {
+                list.push(Argument::Donate(engine.put(literal, device)?));
+            }
+            buffers.push(list);
+        }
+        let results = self.launch(buffers)?;
+        results
+            .iter()
+            .enumerate()
+            .map(|(replica, buffers)| self.read(replica, buffers))
+            .collect()
+    }
+
+    /// Reads the results of one replica.
+    ///
+    /// # Errors
+    /// If the launch failed meanwhile.
+    pub fn read(&self, replica: usize, buffers: &[Buffer]) -> Result<Vec<Literal>, Error> {
+        let mut literals = Vec::new();
+        for (buffer, shape) in buffers.iter().zip(&self.results) {
+            let literal = Literal::from_bytes(shape.clone(), buffer.to_host()?);
+            literals.push(literal.ok_or_else(|| self.wrong(replica, "a result has another size"))?);
+        }
+        Ok(literals)
+    }
+
+    fn wrong(&self, replica: usize, message: &str) -> Error {
+        Error::Arguments {
+            program: self.name.clone(),
+            replica,
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What can go wrong with plugins.
+
+use crate::error::Class;
+use std::fmt;
+use std::path::PathBuf;
+
+/// The status code of a plugin's error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Code(pub i32);
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            1 => "CANCELLED",
+            2 => "UNKNOWN",
+            3 => "INVALID_ARGUMENT",
+            4 => "DEADLINE_EXCEEDED",
+            5 => "NOT_FOUND",
+            6 => "ALREADY_EXISTS",
+            7 => "PERMISSION_DENIED",
+            8 => "RESOURCE_EXHAUSTED",
+            9 => "FAILED_PRECONDITION",
+            10 => "ABORTED",
+            11 => "OUT_OF_RANGE",
+            12 => "UNIMPLEMENTED",
+            13 => "INTERNAL",
+            14 => "UNAVAILABLE",
+            15 => "DATA_LOSS",
+            16 => "UNAUTHENTICATED",
+            other => return write!(f, "code {other}"),
+        })
+    }
+}
+
+/// An error of a plugin, of finding one, or of using one wrongly.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(
+        "plugin {path} does not exist; check runtime.plugin, --plugin or the environment variable that names it"
+    )]
+    NoSuchFile { path: PathBuf },
+    #[error("plugin {path} cannot be loaded: {reason}; expected a PJRT plugin for this machine")]
+    NotLoadable { path: PathBuf, reason: String },
+    #[error(
+        "{path} is a shared library but no PJRT plugin (it has no GetPjrtApi); name a plugin, or run `simclr plugins install cpu`"
+    )]
+    NotAPlugin { path: PathBuf },
+    #[error("plugin {path} has PJRT API {}.{}, and 0.{oldest} or a later 0.x is needed; install a newer plugin", version.0, version.1)]
+    Version {
+        path: PathBuf,
+        version: (i32, i32),
+        oldest: i32,
+    },
+    #[error("plugin {path} (PJRT API {}.{}) does not have the call {call}; install a newer plugin", version.0, version.1)]
+    NoSuchCall {
+        call: &'static str,
+        path: PathBuf,
+        version: (i32, i32),
+    },
+    #[error("{call} failed with {code}: {message} (plugin {path})")]
+    Plugin {
+        call: &'static str,
+        code: Code,
+        message: String,
+        path: PathBuf,
+    },
+    #[error(
+        "no {platform} plugin found (looked at {looked}); run `simclr plugins install {install}`, or set {variable} to a plugin file"
+    )]
+    NotFound {
+        platform: String,
+        looked: String,
+        install: &'static str,
+        variable: &'static str,
+    },
+    #[error("{0}")]
+    Misuse(String),
+    #[error("cannot {what} {path}: {source}")]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(
+        "the {package} plugin could not be fetched: {reason}; with network access run `simclr plugins install {package}`, or copy the plugin file to this machine and set {variable} to it"
+    )]
+    Fetch {
+        package: &'static str,
+        reason: String,
+        variable: &'static str,
+    },
+    #[error(
+        "{file} has SHA-256 {found}, and {expected} was expected; it was not installed: delete it and try again"
+    )]
+    Hash {
+        file: PathBuf,
+        found: String,
+        expected: String,
+    },
+}
+
+impl Error {
+    /// What the caller can do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Plugin { .. } | Error::Misuse(_) => Class::Failed,
+            _ => Class::Environment,
+        }
+    }
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
