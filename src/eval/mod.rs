@@ -4,10 +4,10 @@
 //! neighbours and steers the optimiser.
 
 mod knn;
-//mod probe;
+mod probe;
 
 pub use knn::{Knn, knn};
-//pub use probe::{Probe, linear_probe};
+pub use probe::{Probe, linear_probe};
 
 use crate::hlo::{DType, Literal, Shape};
 

@@ -16,6 +16,11 @@ use std::rc::Rc;
 pub struct NodeId(pub(crate) u32);
 
 impl NodeId {
+    /// The node at a place of the node list.
+    pub(crate) fn from_index(index: usize) -> Self {
+        NodeId(index as u32)
+    }
+
     /// As an index into the node list.
     pub fn index(self) -> usize {
         self.0 as usize
@@ -274,6 +279,26 @@ impl Graph {
             },
             &[],
         )
+    }
+
+    /// Copies the operations of a finished computation into this graph, on these arguments.
+    pub fn inline<'g>(&'g self, computation: &Computation, arguments: &[Value<'g>]) -> Value<'g> {
+        let mut copies: Vec<Value> = Vec::with_capacity(computation.nodes.len());
+        for node in &computation.nodes {
+            let copy = match &node.op {
+                Op::Parameter { index, .. } => match arguments.get(*index) {
+                    Some(argument) => *argument,
+                    None => self.fail("call", format!("argument {index} is missing")),
+                },
+                op => {
+                    let operands: Vec<Value> =
+                        node.operands.iter().map(|id| copies[id.index()]).collect();
+                    self.push(op.clone(), &operands)
+                }
+            };
+            copies.push(copy);
+        }
+        copies[computation.root.index()]
     }
 
     /// Gives a composite its own gradient: `outputs`, computed from `inputs` by ordinary operations, come back as values whose
