@@ -33,6 +33,7 @@ pub mod model;
 pub mod nn;
 pub mod optim;
 pub mod pjrt;
+pub mod random;
 pub mod report;
 pub mod train;
 

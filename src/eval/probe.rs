@@ -22,7 +22,10 @@ pub struct Probe {
 
 impl Default for Probe {
     fn default() -> Self {
-        Probe { l2: 1e-4, iterations: 200 }
+        Probe {
+            l2: 1e-4,
+            iterations: 200,
+        }
     }
 }
 
@@ -36,7 +39,13 @@ pub fn linear_probe(
     test: &Features,
     settings: Probe,
 ) -> Result<f64, Error> {
-    let classes = 1 + train.labels.iter().chain(&test.labels).max().copied().unwrap_or(0) as usize;
+    let classes = 1 + train
+        .labels
+        .iter()
+        .chain(&test.labels)
+        .max()
+        .copied()
+        .unwrap_or(0) as usize;
     let scale = Standardise::of(train);
     let (train, test) = (scale.apply(train), scale.apply(test));
     let objective = Objective::new(engine, &train, classes, settings.l2)?;
@@ -55,8 +64,14 @@ fn minimise(objective: Objective, start: Vec<f64>, iterations: u64) -> Result<Ve
     if let Some(error) = shared.failure.borrow_mut().take() {
         return Err(error);
     }
-    let found = run.ok().and_then(|result| result.state().get_best_param().cloned());
-    let best_seen = shared.best.borrow().as_ref().map(|(_, point)| point.clone());
+    let found = run
+        .ok()
+        .and_then(|result| result.state().get_best_param().cloned());
+    let best_seen = shared
+        .best
+        .borrow()
+        .as_ref()
+        .map(|(_, point)| point.clone());
     Ok(found.or(best_seen).unwrap_or(start))
 }
 
@@ -79,7 +94,11 @@ impl Standardise {
             .map(|sum| {
                 let deviation = (sum / features.len() as f64).sqrt();
                 // A feature that never changes carries nothing; dividing by its rounding noise would invent something.
-                if deviation > 1e-6 { (1.0 / deviation) as f32 } else { 0.0 }
+                if deviation > 1e-6 {
+                    (1.0 / deviation) as f32
+                } else {
+                    0.0
+                }
             })
             .collect();
         Standardise { mean, scale }
@@ -153,10 +172,16 @@ impl Objective {
         let results = self.program.read(0, &results[0])?;
         let mut gradient = results[1].to_f64s();
         gradient.extend(results[2].to_f64s());
-        let evaluation =
-            Evaluation { point: point.to_vec(), cost: results[0].to_f64s()[0], gradient };
+        let evaluation = Evaluation {
+            point: point.to_vec(),
+            cost: results[0].to_f64s()[0],
+            gradient,
+        };
         let mut best = self.best.borrow_mut();
-        if best.as_ref().is_none_or(|(cost, _)| evaluation.cost < *cost) {
+        if best
+            .as_ref()
+            .is_none_or(|(cost, _)| evaluation.cost < *cost)
+        {
             *best = Some((evaluation.cost, point.to_vec()));
         }
         *self.last.borrow_mut() = Some(evaluation.clone());
@@ -213,7 +238,11 @@ fn objective(train: &Features, classes: usize, l2: f64) -> Result<Module, Error>
     let w = graph.parameter("w", Shape::new(DType::F32, [d, c]));
     let b = graph.parameter("b", Shape::new(DType::F32, [c]));
     let logits = logits(x, w, b);
-    let shifted = logits - logits.reduce_max(&[1]).stop_gradient().broadcast_leading(&[n, c]);
+    let shifted = logits
+        - logits
+            .reduce_max(&[1])
+            .stop_gradient()
+            .broadcast_leading(&[n, c]);
     let one_hot = graph
         .iota(DType::S32, &[n, c], 1)
         .eq(labels.broadcast_leading(&[n, c]))
@@ -228,12 +257,7 @@ fn objective(train: &Features, classes: usize, l2: f64) -> Result<Module, Error>
     Ok(graph.finish("linear_probe", &outputs)?)
 }
 
-fn accuracy(
-    engine: &Engine,
-    test: &Features,
-    point: &[f64],
-    classes: usize,
-) -> Result<f64, Error> {
+fn accuracy(engine: &Engine, test: &Features, point: &[f64], classes: usize) -> Result<f64, Error> {
     let (d, c) = (test.width as i64, classes as i64);
     let graph = Graph::new();
     let x = graph.parameter("x", test.shape());
@@ -243,6 +267,10 @@ fn accuracy(
     let program = engine.compile(&module)?;
     let (w, b) = parameters(point, test.width, classes);
     let predicted = program.run(engine, &[vec![test.literal(), w, b]])?[0][0].to_vec::<i32>();
-    let hits = predicted.iter().zip(&test.labels).filter(|&(&p, &l)| p as u32 == l).count();
+    let hits = predicted
+        .iter()
+        .zip(&test.labels)
+        .filter(|&(&p, &l)| p as u32 == l)
+        .count();
     Ok(hits as f64 / test.len() as f64)
 }

@@ -7,18 +7,12 @@
 use crate::hlo::{Conv, ConvDims, Value, WindowDim};
 
 /// Cotangent of the input.
-pub(super) fn input<'g>(
-    conv: &Conv,
-    x: Value<'g>,
-    kernel: Value<'g>,
-    ct: Value<'g>,
-) -> Value<'g> {
+pub(super) fn input<'g>(conv: &Conv, x: Value<'g>, kernel: Value<'g>, ct: Value<'g>) -> Value<'g> {
     let n = &conv.dims;
     let window = (0..conv.window.len())
         .map(|i| {
             let w = &conv.window[i];
-            let spread =
-                (x.dim(n.input_spatial[i] as usize) - 1).max(0) * w.base_dilation + 1;
+            let spread = (x.dim(n.input_spatial[i] as usize) - 1).max(0) * w.base_dilation + 1;
             let reach = (w.size - 1) * w.window_dilation;
             let outputs = ct.dim(n.output_spatial[i] as usize);
             let low = reach - w.low;
@@ -49,7 +43,15 @@ pub(super) fn input<'g>(
     } else {
         regroup(reversed, n, dims, conv.feature_groups)
     };
-    ct.convolve(kernel, Conv { window, dims, feature_groups: conv.feature_groups, batch_groups: 1 })
+    ct.convolve(
+        kernel,
+        Conv {
+            window,
+            dims,
+            feature_groups: conv.feature_groups,
+            batch_groups: 1,
+        },
+    )
 }
 
 /// Turns a grouped kernel `[…, I/G, O]` into the kernel `[…, O/G, I]` of the other direction: the group moves from the output
@@ -62,18 +64,28 @@ fn regroup<'g>(
 ) -> (Value<'g>, ConvDims) {
     let rank = kernel.rank() as i64;
     let shape = kernel.dims();
-    let (inputs, outputs) = (shape[n.kernel_input as usize], shape[n.kernel_output as usize]);
+    let (inputs, outputs) = (
+        shape[n.kernel_input as usize],
+        shape[n.kernel_output as usize],
+    );
     // Spatial dimensions first, then group, inputs of the group, outputs of the group.
     let mut order = n.kernel_spatial.clone();
     order.extend([n.kernel_input, n.kernel_output]);
-    let spatial: Vec<i64> = n.kernel_spatial.iter().map(|&d| shape[d as usize]).collect();
+    let spatial: Vec<i64> = n
+        .kernel_spatial
+        .iter()
+        .map(|&d| shape[d as usize])
+        .collect();
     let s = spatial.len() as i64;
     let sized = |tail: &[i64]| [spatial.clone(), tail.to_vec()].concat();
-    let split = kernel.transpose(&order).reshape(&sized(&[inputs, groups, outputs / groups]));
+    let split = kernel
+        .transpose(&order)
+        .reshape(&sized(&[inputs, groups, outputs / groups]));
     let mut moved: Vec<i64> = (0..s).collect();
     moved.extend([s + 2, s + 1, s]);
-    let regrouped =
-        split.transpose(&moved).reshape(&sized(&[outputs / groups, groups * inputs]));
+    let regrouped = split
+        .transpose(&moved)
+        .reshape(&sized(&[outputs / groups, groups * inputs]));
     dims.kernel_spatial = (0..s).collect();
     dims.kernel_input = rank - 2;
     dims.kernel_output = rank - 1;
@@ -81,18 +93,12 @@ fn regroup<'g>(
 }
 
 /// Cotangent of the kernel: batch and features change roles, and feature groups become batch groups.
-pub(super) fn kernel<'g>(
-    conv: &Conv,
-    x: Value<'g>,
-    kernel: Value<'g>,
-    ct: Value<'g>,
-) -> Value<'g> {
+pub(super) fn kernel<'g>(conv: &Conv, x: Value<'g>, kernel: Value<'g>, ct: Value<'g>) -> Value<'g> {
     let n = &conv.dims;
     let window = (0..conv.window.len())
         .map(|i| {
             let w = &conv.window[i];
-            let spread =
-                (x.dim(n.input_spatial[i] as usize) - 1).max(0) * w.base_dilation + 1;
+            let spread = (x.dim(n.input_spatial[i] as usize) - 1).max(0) * w.base_dilation + 1;
             let outputs = ct.dim(n.output_spatial[i] as usize);
             let size = kernel.dim(n.kernel_spatial[i] as usize);
             WindowDim {
@@ -118,5 +124,13 @@ pub(super) fn kernel<'g>(
         output_feature: n.kernel_output,
         output_spatial: n.kernel_spatial.clone(),
     };
-    x.convolve(ct, Conv { window, dims, feature_groups: 1, batch_groups: conv.feature_groups })
+    x.convolve(
+        ct,
+        Conv {
+            window,
+            dims,
+            feature_groups: 1,
+            batch_groups: conv.feature_groups,
+        },
+    )
 }

@@ -22,23 +22,31 @@ use std::collections::HashMap;
 /// Cotangents of `wrt` for a scalar `loss`; `None` where no gradient flows.
 pub fn gradients<'g>(loss: Value<'g>, wrt: &[Value<'g>]) -> Vec<Option<Value<'g>>> {
     if loss.rank() != 0 {
-        loss.graph().fail("gradient", format!("of {}, expected a scalar", loss.shape()));
+        loss.graph().fail(
+            "gradient",
+            format!("of {}, expected a scalar", loss.shape()),
+        );
     }
     let one = loss.graph().full(&loss.shape(), 1.0);
     vjp(&[(loss, one)], wrt)
 }
 
 /// Cotangents of `wrt` for given cotangents of `outputs`; `None` where no gradient flows.
-pub fn vjp<'g>(
-    outputs: &[(Value<'g>, Value<'g>)],
-    wrt: &[Value<'g>],
-) -> Vec<Option<Value<'g>>> {
+pub fn vjp<'g>(outputs: &[(Value<'g>, Value<'g>)], wrt: &[Value<'g>]) -> Vec<Option<Value<'g>>> {
     let Some(&(first, _)) = outputs.first() else {
         return vec![None; wrt.len()];
     };
     let graph = first.graph();
-    let last = outputs.iter().map(|(value, _)| value.id().index()).max().unwrap_or(0);
-    let mut walk = Walk { graph, active: active(graph, wrt, last), cotangents: HashMap::new() };
+    let last = outputs
+        .iter()
+        .map(|(value, _)| value.id().index())
+        .max()
+        .unwrap_or(0);
+    let mut walk = Walk {
+        graph,
+        active: active(graph, wrt, last),
+        cotangents: HashMap::new(),
+    };
     for &(output, cotangent) in outputs {
         walk.add(output.id(), 0, cotangent);
     }
@@ -47,7 +55,9 @@ pub fn vjp<'g>(
             walk.step(index);
         }
     }
-    wrt.iter().map(|value| walk.cotangents.get(&value.id())?[0]).collect()
+    wrt.iter()
+        .map(|value| walk.cotangents.get(&value.id())?[0])
+        .collect()
 }
 
 /// Which nodes a change of `wrt` can reach through operations that pass gradients.
@@ -104,7 +114,10 @@ impl<'g> Walk<'g> {
             );
             return;
         }
-        let slots = self.cotangents.entry(id).or_insert_with(|| vec![None; count]);
+        let slots = self
+            .cotangents
+            .entry(id)
+            .or_insert_with(|| vec![None; count]);
         slots[element] = Some(match slots[element] {
             Some(sum) => sum + cotangent,
             None => cotangent,
@@ -147,13 +160,20 @@ impl<'g> Walk<'g> {
             Op::CustomVjp { rule, index } => self.custom(*rule, *index, id),
             op => {
                 if let Differentiability::Refused(reason) = differentiability(op) {
-                    self.graph.fail("gradient", format!("{}: {reason}", op.opcode()));
+                    self.graph
+                        .fail("gradient", format!("{}: {reason}", op.opcode()));
                     return;
                 }
-                let operands: Vec<Value> =
-                    node.operands.iter().map(|&id| self.graph.value(id)).collect();
-                let wanted: Vec<bool> =
-                    node.operands.iter().map(|id| self.active[id.index()]).collect();
+                let operands: Vec<Value> = node
+                    .operands
+                    .iter()
+                    .map(|&id| self.graph.value(id))
+                    .collect();
+                let wanted: Vec<bool> = node
+                    .operands
+                    .iter()
+                    .map(|id| self.active[id.index()])
+                    .collect();
                 let context = rules::Context {
                     graph: self.graph,
                     output: self.graph.value(id),
@@ -178,8 +198,11 @@ impl<'g> Walk<'g> {
             return;
         }
         let entry = self.graph.vjp_entry(rule);
-        let values =
-            |ids: &[NodeId]| ids.iter().map(|&id| self.graph.value(id)).collect::<Vec<_>>();
+        let values = |ids: &[NodeId]| {
+            ids.iter()
+                .map(|&id| self.graph.value(id))
+                .collect::<Vec<_>>()
+        };
         let outputs: Vec<Value> = (0..entry.outputs.len())
             .map(|i| self.graph.value(node_id(id.index() + i)))
             .collect();
@@ -200,7 +223,11 @@ impl<'g> Walk<'g> {
         if found.len() != entry.inputs.len() {
             self.graph.fail(
                 "gradient",
-                format!("a custom rule gave {} cotangents for {} inputs", found.len(), entry.inputs.len()),
+                format!(
+                    "a custom rule gave {} cotangents for {} inputs",
+                    found.len(),
+                    entry.inputs.len()
+                ),
             );
             return;
         }

@@ -72,18 +72,32 @@ pub fn differentiability(op: &Op) -> Differentiability {
             | Binary::Subtract => Rule,
         },
         Op::Convert(dtype) if !dtype.is_float() => Zero,
-        Op::Reduce { reducer: Reducer::Monoid(Monoid::And | Monoid::Or), .. }
-        | Op::ReduceWindow { monoid: Monoid::And | Monoid::Or, .. }
-        | Op::AllReduce { monoid: Monoid::And | Monoid::Or, .. } => Zero,
-        Op::Reduce { reducer: Reducer::General(_), .. } => {
-            Refused("a reduction by a general body has no gradient; take an index by argmax and gather")
+        Op::Reduce {
+            reducer: Reducer::Monoid(Monoid::And | Monoid::Or),
+            ..
         }
-        Op::ReduceWindow { monoid: Monoid::Multiply, .. } => {
-            Refused("a product over windows has no gradient; sum logarithms instead")
+        | Op::ReduceWindow {
+            monoid: Monoid::And | Monoid::Or,
+            ..
         }
-        Op::AllReduce { monoid: Monoid::Multiply | Monoid::Maximum | Monoid::Minimum, .. } => {
-            Refused("only a sum over replicas has a gradient; stop the gradient before it")
-        }
+        | Op::AllReduce {
+            monoid: Monoid::And | Monoid::Or,
+            ..
+        } => Zero,
+        Op::Reduce {
+            reducer: Reducer::General(_),
+            ..
+        } => Refused(
+            "a reduction by a general body has no gradient; take an index by argmax and gather",
+        ),
+        Op::ReduceWindow {
+            monoid: Monoid::Multiply,
+            ..
+        } => Refused("a product over windows has no gradient; sum logarithms instead"),
+        Op::AllReduce {
+            monoid: Monoid::Multiply | Monoid::Maximum | Monoid::Minimum,
+            ..
+        } => Refused("only a sum over replicas has a gradient; stop the gradient before it"),
         Op::Scatter { monoid, .. } if *monoid != Monoid::Add => {
             Refused("only a scatter that adds has a gradient")
         }
@@ -173,8 +187,9 @@ pub(super) fn apply<'g>(
         Op::Convert(_) if x(0).dtype().is_float() => vec![(0, ct.convert(x(0).dtype()))],
         Op::Convert(_) => Vec::new(),
         Op::Broadcast { dims, mapping } => {
-            let added: Vec<i64> =
-                (0..dims.len() as i64).filter(|dim| !mapping.contains(dim)).collect();
+            let added: Vec<i64> = (0..dims.len() as i64)
+                .filter(|dim| !mapping.contains(dim))
+                .collect();
             vec![(0, ct.sum(&added))]
         }
         Op::Reshape { .. } => vec![(0, ct.reshape(&x(0).dims()))],
@@ -183,7 +198,11 @@ pub(super) fn apply<'g>(
             let (sizes, taken) = (x(0).dims(), ct.dims());
             let padding: Vec<PadDim> = (0..sizes.len())
                 .map(|i| {
-                    let covered = if taken[i] == 0 { 0 } else { (taken[i] - 1) * stride[i] + 1 };
+                    let covered = if taken[i] == 0 {
+                        0
+                    } else {
+                        (taken[i] - 1) * stride[i] + 1
+                    };
                     PadDim {
                         low: start[i],
                         high: sizes[i] - start[i] - covered,
@@ -194,7 +213,10 @@ pub(super) fn apply<'g>(
             vec![(0, ct.pad(0.0, &padding))]
         }
         Op::DynamicSlice { .. } => {
-            vec![(0, c.zeros_like(0).dynamic_update_slice(ct, &c.operands[1..]))]
+            vec![(
+                0,
+                c.zeros_like(0).dynamic_update_slice(ct, &c.operands[1..]),
+            )]
         }
         Op::DynamicUpdateSlice => {
             let starts = &c.operands[2..];
@@ -213,7 +235,10 @@ pub(super) fn apply<'g>(
             vec![(0, c.zeros_like(0).scatter(x(1), ct, dims, Monoid::Add))]
         }
         Op::Scatter { dims, .. } => {
-            let mut windows = dims.update_window_dims.iter().map(|&d| x(2).dim(d as usize));
+            let mut windows = dims
+                .update_window_dims
+                .iter()
+                .map(|&d| x(2).dim(d as usize));
             let slice_sizes = (0..x(0).rank() as i64)
                 .map(|d| {
                     if dims.inserted_window_dims.contains(&d) {
@@ -245,7 +270,11 @@ pub(super) fn apply<'g>(
         Op::Pad(padding) => {
             let crop: Vec<PadDim> = padding
                 .iter()
-                .map(|p| PadDim { low: -p.low, high: -p.high, interior: 0 })
+                .map(|p| PadDim {
+                    low: -p.low,
+                    high: -p.high,
+                    interior: 0,
+                })
                 .collect();
             let cropped = ct.pad(0.0, &crop);
             let stride: Vec<i64> = padding.iter().map(|p| p.interior + 1).collect();
@@ -257,7 +286,10 @@ pub(super) fn apply<'g>(
             found
         }
         Op::Reverse { dims } => vec![(0, ct.reverse(dims))],
-        Op::Reduce { dims, reducer: Reducer::Monoid(monoid) } => {
+        Op::Reduce {
+            dims,
+            reducer: Reducer::Monoid(monoid),
+        } => {
             vec![(0, reduce(*monoid, dims, c, ct))]
         }
         Op::ReduceWindow { window, monoid } => {
@@ -312,12 +344,7 @@ fn inverse(permutation: &[i64]) -> Vec<i64> {
     back
 }
 
-fn unary_rule<'g>(
-    unary: Unary,
-    x: Value<'g>,
-    y: Value<'g>,
-    ct: Value<'g>,
-) -> Option<Value<'g>> {
+fn unary_rule<'g>(unary: Unary, x: Value<'g>, y: Value<'g>, ct: Value<'g>) -> Option<Value<'g>> {
     Some(match unary {
         Unary::Abs => ct * x.sign(),
         Unary::Cbrt => ct / (y * y * 3.0),
@@ -344,11 +371,7 @@ fn unary_rule<'g>(
     })
 }
 
-fn binary_rule<'g>(
-    binary: Binary,
-    c: &Context<'_, 'g>,
-    ct: Value<'g>,
-) -> Vec<(usize, Value<'g>)> {
+fn binary_rule<'g>(binary: Binary, c: &Context<'_, 'g>, ct: Value<'g>) -> Vec<(usize, Value<'g>)> {
     let (x, y, out) = (c.operands[0], c.operands[1], c.output);
     let zeros = || c.graph.zeros(&ct.shape());
     let (mut left, mut right) = (None, None);
@@ -367,7 +390,11 @@ fn binary_rule<'g>(
             right = c.wanted[1].then(|| -(ct * out / y));
         }
         Binary::Maximum | Binary::Minimum => {
-            let first = if binary == Binary::Maximum { x.gt(y) } else { x.lt(y) };
+            let first = if binary == Binary::Maximum {
+                x.gt(y)
+            } else {
+                x.lt(y)
+            };
             left = c.wanted[0].then(|| first.select(ct, zeros()));
             right = c.wanted[1].then(|| first.select(zeros(), ct));
         }
@@ -402,7 +429,10 @@ fn binary_rule<'g>(
         | Binary::ShiftRightArithmetic
         | Binary::ShiftRightLogical => {}
     }
-    [left.map(|v| (0, v)), right.map(|v| (1, v))].into_iter().flatten().collect()
+    [left.map(|v| (0, v)), right.map(|v| (1, v))]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The dimensions that a reduction keeps.
@@ -410,12 +440,7 @@ fn kept(rank: usize, dims: &[i64]) -> Vec<i64> {
     (0..rank as i64).filter(|dim| !dims.contains(dim)).collect()
 }
 
-fn reduce<'g>(
-    monoid: Monoid,
-    dims: &[i64],
-    c: &Context<'_, 'g>,
-    ct: Value<'g>,
-) -> Value<'g> {
+fn reduce<'g>(monoid: Monoid, dims: &[i64], c: &Context<'_, 'g>, ct: Value<'g>) -> Value<'g> {
     let x = c.operands[0];
     let shape = x.dims();
     let kept = kept(shape.len(), dims);
@@ -432,7 +457,9 @@ fn reduce<'g>(
             let zero_count = is_zero.convert(x.dtype()).sum(dims);
             let product = spread(others.reduce(Monoid::Multiply, dims));
             let zero_elsewhere = spread(zero_count) - is_zero.convert(x.dtype());
-            let slope = zero_elsewhere.gt(0.0).select(c.graph.zeros(&x.shape()), product / others);
+            let slope = zero_elsewhere
+                .gt(0.0)
+                .select(c.graph.zeros(&x.shape()), product / others);
             spread(ct) * slope
         }
         Monoid::Add | Monoid::And | Monoid::Or => spread(ct),
@@ -442,7 +469,9 @@ fn reduce<'g>(
 fn dot<'g>(dims: &DotDims, c: &Context<'_, 'g>, ct: Value<'g>) -> Vec<(usize, Value<'g>)> {
     let (x, y) = (c.operands[0], c.operands[1]);
     let free = |rank: usize, batch: &[i64], contracting: &[i64]| -> Vec<i64> {
-        (0..rank as i64).filter(|d| !batch.contains(d) && !contracting.contains(d)).collect()
+        (0..rank as i64)
+            .filter(|d| !batch.contains(d) && !contracting.contains(d))
+            .collect()
     };
     let free_x = free(x.rank(), &dims.lhs_batch, &dims.lhs_contracting);
     let free_y = free(y.rank(), &dims.rhs_batch, &dims.rhs_contracting);
@@ -519,20 +548,27 @@ fn sort<'g>(
         return Vec::new();
     };
     let count = c.operands.len();
-    let positions = c.graph.iota(crate::hlo::DType::S32, &c.operands[0].dims(), dim);
+    let positions = c
+        .graph
+        .iota(crate::hlo::DType::S32, &c.operands[0].dims(), dim);
     let mut values = c.operands.to_vec();
     values.push(positions);
     let sorted = c.graph.sort(&values, dim, |graph, a, b| {
-        let scalars: Vec<Value> =
-            a.iter().zip(b).take(count).flat_map(|(&a, &b)| [a, b]).collect();
+        let scalars: Vec<Value> = a
+            .iter()
+            .zip(b)
+            .take(count)
+            .flat_map(|(&a, &b)| [a, b])
+            .collect();
         graph.inline(less, &scalars)
     });
     let permutation = sorted[count];
     let mut found = Vec::new();
     for (i, cotangent) in cotangents.iter().enumerate() {
         if let (Some(cotangent), true) = (cotangent, c.wanted[i]) {
-            let back =
-                c.graph.sort(&[permutation, *cotangent], dim, |_, a, b| a[0].lt(b[0]));
+            let back = c
+                .graph
+                .sort(&[permutation, *cotangent], dim, |_, a, b| a[0].lt(b[0]));
             found.push((i, back[1]));
         }
     }

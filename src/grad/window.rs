@@ -9,7 +9,9 @@ pub(super) fn reduce_window<'g>(
     x: Value<'g>,
     ct: Value<'g>,
 ) -> Value<'g> {
-    let dilated = window.iter().any(|w| w.window_dilation != 1 || w.base_dilation != 1);
+    let dilated = window
+        .iter()
+        .any(|w| w.window_dilation != 1 || w.base_dilation != 1);
     match monoid {
         Monoid::Maximum | Monoid::Minimum if dilated => x.graph().fail(
             "gradient",
@@ -45,15 +47,26 @@ pub(super) fn reduce_window<'g>(
 
 /// Cotangent of the source of a select-and-scatter: for each window, the cotangent at its first maximum.
 pub(super) fn selected<'g>(window: &[WindowDim], x: Value<'g>, ct: Value<'g>) -> Value<'g> {
-    let pad: Vec<PadDim> =
-        window.iter().map(|w| PadDim { low: w.low, high: w.high, interior: 0 }).collect();
+    let pad: Vec<PadDim> = window
+        .iter()
+        .map(|w| PadDim {
+            low: w.low,
+            high: w.high,
+            interior: 0,
+        })
+        .collect();
     let padded = x.pad(f64::NEG_INFINITY, &pad);
     let values = ct.pad(0.0, &pad);
-    let outputs: Vec<i64> = window.iter().zip(x.dims()).map(|(w, d)| w.output(d)).collect();
+    let outputs: Vec<i64> = window
+        .iter()
+        .zip(x.dims())
+        .map(|(w, d)| w.output(d))
+        .collect();
     let stride: Vec<i64> = window.iter().map(|w| w.stride).collect();
     let taken = |source: Value<'g>, offset: &[i64]| {
-        let limit: Vec<i64> =
-            (0..offset.len()).map(|i| offset[i] + (outputs[i] - 1) * stride[i] + 1).collect();
+        let limit: Vec<i64> = (0..offset.len())
+            .map(|i| offset[i] + (outputs[i] - 1) * stride[i] + 1)
+            .collect();
         source.slice(offset, &limit, &stride)
     };
     let mut offset = vec![0; window.len()];
@@ -61,7 +74,10 @@ pub(super) fn selected<'g>(window: &[WindowDim], x: Value<'g>, ct: Value<'g>) ->
     let mut value = taken(values, &offset);
     loop {
         // The next place in the window, last dimension fastest.
-        let Some(place) = (0..window.len()).rev().find(|&i| offset[i] + 1 < window[i].size) else {
+        let Some(place) = (0..window.len())
+            .rev()
+            .find(|&i| offset[i] + 1 < window[i].size)
+        else {
             return value;
         };
         offset[place] += 1;

@@ -1,1 +1,153 @@
-//! (module loss)
+//! Losses and their metrics (reference §4).
+
+use crate::hlo::{DType, Value};
+
+/// What the contrastive loss gives; scalars are those of this replica.
+pub struct NtXent<'g> {
+    /// Sum of both directions' cross-entropies, averaged over this replica's images: twice the paper's mean.
+    pub loss: Value<'g>,
+    /// Similarities of first views to all second views, `[n, N]`.
+    pub logits_ab: Value<'g>,
+    /// Share of first views whose nearest second view, of all N, is their own.
+    pub accuracy: Value<'g>,
+    /// Entropy of the softmax of `logits_ab`, nats.
+    pub entropy: Value<'g>,
+}
+
+/// Takes self-similarities out of the softmax.
+const LARGE: f64 = 1e9;
+
+/// NT-Xent over all replicas (reference §4.1, §4.2). `z` `[2n, P]` holds this replica's first views, then its second views; row `i`
+/// of both is one image. Candidates come from all replicas, in replica order.
+pub fn nt_xent(z: Value, temperature: f64, hidden_norm: bool, replicas: usize) -> NtXent {
+    let graph = z.graph();
+    let _scope = graph.scope("nt_xent");
+    let dtype = if z.dtype() == DType::F64 {
+        DType::F64
+    } else {
+        DType::F32
+    };
+    let mut z = z.convert(dtype);
+    if hidden_norm {
+        let norm = (z * z).sum(&[1]).max(1e-12).rsqrt();
+        z = z * norm.broadcast_leading(&z.dims());
+    }
+    let (n, width) = (z.dim(0) / 2, z.dim(1));
+    let (a, b) = (z.slice_dim(0, 0, n), z.slice_dim(0, n, 2 * n));
+    let (mut all_a, mut all_b) = (a, b);
+    let mut first = graph.scalar(0i32);
+    if replicas > 1 {
+        // Both halves in one collective.
+        let gathered = graph
+            .concatenate(&[a, b], 1)
+            .all_gather(0, replicas as i64, &[]);
+        all_a = gathered.slice_dim(1, 0, width);
+        all_b = gathered.slice_dim(1, width, 2 * width);
+        first = graph.replica_id().convert(DType::S32) * n as f64;
+    }
+    let total = n * replicas as i64;
+    let row = graph.iota(DType::S32, &[n, total], 0) + first;
+    let own = graph
+        .iota(DType::S32, &[n, total], 1)
+        .eq(row)
+        .convert(dtype);
+    let similarity = |x, y| pairwise(x, y) * (1.0 / temperature);
+    let ab = similarity(a, all_b);
+    let ba = similarity(b, all_a);
+    let aa = similarity(a, all_a) - own * LARGE;
+    let bb = similarity(b, all_b) - own * LARGE;
+    let loss = (cross_entropy(ab, aa, own) + cross_entropy(ba, bb, own)).mean(&[0]);
+    let hit = ab.argmax(1).eq(graph.iota(DType::S32, &[n], 0) + first);
+    let log_p = ab - log_sum_exp(&[ab]).broadcast_leading(&ab.dims());
+    let p = log_p.exp();
+    let entropy = -((p * (p + 1e-8).log()).sum(&[1]).mean(&[0]));
+    NtXent {
+        loss,
+        logits_ab: ab,
+        accuracy: hit.convert(dtype).mean(&[0]).stop_gradient(),
+        entropy: entropy.stop_gradient(),
+    }
+}
+
+/// Dot products of the rows of two matrices.
+fn pairwise<'g>(x: Value<'g>, y: Value<'g>) -> Value<'g> {
+    x.dot_general(
+        y,
+        crate::hlo::DotDims {
+            lhs_contracting: vec![1],
+            rhs_contracting: vec![1],
+            ..Default::default()
+        },
+    )
+}
+
+/// Logarithm of the sum of exponentials over the columns of several matrices side by side.
+fn log_sum_exp<'g>(blocks: &[Value<'g>]) -> Value<'g> {
+    let mut top = blocks[0].reduce_max(&[1]);
+    for block in &blocks[1..] {
+        top = top.max(block.reduce_max(&[1]));
+    }
+    let top = top.stop_gradient();
+    let sum = |block: &Value<'g>| {
+        (*block - top.broadcast_leading(&block.dims()))
+            .exp()
+            .sum(&[1])
+    };
+    let mut total = sum(&blocks[0]);
+    for block in &blocks[1..] {
+        total = total + sum(block);
+    }
+    total.log() + top
+}
+
+/// Cross-entropy of each row over `[cross ‖ same]`; the positive is the own image in `cross`.
+fn cross_entropy<'g>(cross: Value<'g>, same: Value<'g>, own: Value<'g>) -> Value<'g> {
+    log_sum_exp(&[cross, same]) - (cross * own).sum(&[1])
+}
+
+/// Mean softmax cross-entropy and its accuracies.
+pub struct Supervised<'g> {
+    /// Mean over rows.
+    pub loss: Value<'g>,
+    /// Share of rows whose largest logit is the label's; the first of equals counts.
+    pub top1: Value<'g>,
+    /// Share of rows with fewer than five logits above the label's.
+    pub top5: Value<'g>,
+}
+
+/// Supervised loss (reference §4.3): logits `[B, C]`, labels s32 `[B]`, and row weights where rows may be padding; the sum of
+/// weighted rows is divided by the number of rows with a weight.
+pub fn supervised<'g>(
+    logits: Value<'g>,
+    labels: Value<'g>,
+    weights: Option<Value<'g>>,
+) -> Supervised<'g> {
+    let graph = logits.graph();
+    let _scope = graph.scope("supervised");
+    let dims = logits.dims();
+    let labels = labels.convert(DType::S32);
+    let one_hot = graph
+        .iota(DType::S32, &dims, 1)
+        .eq(labels.broadcast_leading(&dims))
+        .convert(logits.dtype());
+    let chosen = (logits * one_hot).sum(&[1]);
+    let losses = log_sum_exp(&[logits]) - chosen;
+    let average = |rows: Value<'g>| match weights {
+        None => rows.mean(&[0]),
+        Some(weights) => {
+            let counted = weights.ne(0.0).convert(rows.dtype()).sum(&[0]).max(1.0);
+            (rows * weights).sum(&[0]) / counted
+        }
+    };
+    let hit = logits.argmax(1).eq(labels).convert(logits.dtype());
+    let above = logits
+        .gt(chosen.broadcast_leading(&dims))
+        .convert(logits.dtype())
+        .sum(&[1]);
+    let in_five = above.lt(5.0).convert(logits.dtype());
+    Supervised {
+        loss: average(losses),
+        top1: average(hit).stop_gradient(),
+        top5: average(in_five).stop_gradient(),
+    }
+}

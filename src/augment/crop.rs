@@ -1,0 +1,163 @@
+//! The crop sampler (reference O3) and the evaluation crop (reference §2.4).
+
+use super::draws::{self, Draws};
+use crate::hlo::{DType, Value};
+
+/// One box per image, s32 `[n]` each.
+#[derive(Clone, Copy)]
+pub struct Crop<'g> {
+    /// First row.
+    pub top: Value<'g>,
+    /// First column.
+    pub left: Value<'g>,
+    /// Rows.
+    pub height: Value<'g>,
+    /// Columns.
+    pub width: Value<'g>,
+}
+
+const ASPECT_LOW: f32 = 0.75;
+const ASPECT_HIGH: f32 = 4.0 / 3.0;
+const AREA_LOW: f32 = 0.08;
+const COVERED: f32 = 0.1;
+const ATTEMPTS: i32 = 100;
+
+/// Range of heights for an aspect (width over height): `(lowest, highest)`, s32 (steps 1 to 4 of the sampler).
+pub fn crop_geometry(aspect: Value, height: i64, width: i64) -> (Value, Value) {
+    let (h, w) = (height as f32, width as f32);
+    let smallest = AREA_LOW * w * h;
+    let largest = w * h;
+    let rounded = |area: f32| (area_over(aspect, area)).sqrt().round_even();
+    let low = rounded(smallest);
+    let mut high = rounded(largest);
+    // Too wide: the highest that fits, in f64 as the original's kernel has it.
+    let exact = (f64::from(w) + 0.5 - f64::from(1e-7f32)) / aspect.convert(DType::F64);
+    let mut fitted = exact.floor().convert(DType::F32);
+    let still_wide = (fitted * aspect).round_even().gt(f64::from(w));
+    fitted = still_wide.select(fitted - 1.0, fitted);
+    high = (high * aspect)
+        .round_even()
+        .gt(f64::from(w))
+        .select(fitted, high);
+    let high = high.min(f64::from(h));
+    let low = low.min(high);
+    (low.convert(DType::S32), high.convert(DType::S32))
+}
+
+fn area_over(aspect: Value, area: f32) -> Value {
+    f64::from(area) / aspect
+}
+
+/// One attempt: `(box, whether it is accepted)`.
+fn attempt<'g>(
+    draws: &Draws<'g>,
+    number: Value<'g>,
+    height: i64,
+    width: i64,
+) -> (Crop<'g>, Value<'g>) {
+    let (rows, columns) = (height as f32, width as f32);
+    let smallest = f64::from(AREA_LOW * columns * rows);
+    let largest = f64::from(columns * rows);
+    let u = draws.uniform_at(draws::ASPECT, number);
+    let aspect = u * f64::from(ASPECT_HIGH - ASPECT_LOW) + f64::from(ASPECT_LOW);
+    let (low, high) = crop_geometry(aspect, height, width);
+    let mut h = low + draws.integer_at(draws::HEIGHT, number, high - low + 1.0);
+    let width_of = |h: Value<'g>| {
+        (h.convert(DType::F32) * aspect)
+            .round_even()
+            .convert(DType::S32)
+    };
+    let mut w = width_of(h);
+    let area = |h: Value<'g>, w: Value<'g>| (h * w).convert(DType::F32);
+    h = area(h, w).lt(smallest).select(h + 1.0, h);
+    w = width_of(h);
+    h = area(h, w).gt(largest).select(h - 1.0, h);
+    w = width_of(h);
+    let size = area(h, w);
+    // The coverage condition lifts the smallest area from 8 % to 10 %.
+    let covered = (size / largest).ge(f64::from(COVERED));
+    let fits = w
+        .le(width as f64)
+        .and(h.le(height as f64))
+        .and(w.gt(0.0))
+        .and(h.gt(0.0));
+    let accepted = size
+        .ge(smallest)
+        .and(size.le(largest))
+        .and(fits)
+        .and(size.ge(1.0))
+        .and(covered);
+    // The last legal offset is never drawn: {0, …, room − 1}, and 0 where there is no room.
+    let offset = |purpose: u32, room: Value<'g>| draws.integer_at(purpose, number, room.max(1.0));
+    let top = offset(draws::TOP, f64_minus(height, h));
+    let left = offset(draws::LEFT, f64_minus(width, w));
+    (
+        Crop {
+            top,
+            left,
+            height: h,
+            width: w,
+        },
+        accepted,
+    )
+}
+
+fn f64_minus(size: i64, part: Value) -> Value {
+    size as f64 - part
+}
+
+/// A random box for each image: up to 100 attempts, then the whole image.
+pub fn sample_crop<'g>(draws: &Draws<'g>, height: i64, width: i64) -> Crop<'g> {
+    let parts = draws.parts();
+    let graph = parts[2].graph();
+    let n = parts[2].dims();
+    let number = |value: i32| graph.scalar(value).broadcast_scalar(&n);
+    let open = graph.scalar(false).broadcast_scalar(&n);
+    let view = draws.view();
+    let mut state = vec![graph.scalar(0u32), open, number(0), number(0)];
+    state.extend([number(height as i32), number(width as i32)]);
+    state.extend(parts);
+    let result = graph.while_loop(
+        &state,
+        |_, s| {
+            let all = s[1].reduce(crate::hlo::Monoid::And, &[0]);
+            s[0].lt(f64::from(ATTEMPTS)).and(all.not())
+        },
+        |_, s| {
+            let draws = Draws::from_parts(&s[6..], view);
+            let (crop, accepted) = attempt(&draws, s[0], height, width);
+            let take = s[1].not().and(accepted);
+            let mut next = vec![
+                s[0] + 1.0,
+                s[1].or(accepted),
+                take.select(crop.top, s[2]),
+                take.select(crop.left, s[3]),
+                take.select(crop.height, s[4]),
+                take.select(crop.width, s[5]),
+            ];
+            next.extend_from_slice(&s[6..]);
+            next
+        },
+    );
+    Crop {
+        top: result[2],
+        left: result[3],
+        height: result[4],
+        width: result[5],
+    }
+}
+
+/// The square that evaluation cuts out: `[top, left, side]` (reference §2.4).
+pub fn centre_crop(height: i64, width: i64) -> [i64; 3] {
+    let side = if 1.0 > width as f32 / height as f32 {
+        width
+    } else {
+        height
+    };
+    let cut = f64::from(0.875f32 * side as f32).round_ties_even() as i64;
+    [
+        (height - cut + 1).div_euclid(2),
+        (width - cut + 1).div_euclid(2),
+        cut,
+    ]
+}

@@ -1,0 +1,154 @@
+//! Bicubic resizing without antialiasing (reference O5), as two small matrix products whose weights hold crop, kernel and mirror.
+
+use super::crop::Crop;
+use crate::hlo::{DType, DotDims, Graph, Literal, Value};
+
+/// The original's two kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResizeKernel {
+    /// First generation: corner-aligned grid, a = −0.75, taps clamped to the edge.
+    V1Legacy,
+    /// Second generation: half-pixel grid, a = −0.5, outside taps dropped and the others scaled up.
+    V2HalfPixel,
+}
+
+/// Fractions are rounded to this many parts.
+const PARTS: usize = 1024;
+
+impl ResizeKernel {
+    fn a(self) -> f64 {
+        match self {
+            ResizeKernel::V1Legacy => -0.75,
+            ResizeKernel::V2HalfPixel => -0.5,
+        }
+    }
+
+    /// Weights of the four taps at each of the 1025 fractions, row-major `[1025, 4]`.
+    fn table(self) -> Vec<f32> {
+        let a = self.a();
+        let near = |x: f64| ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
+        let far = |x: f64| {
+            let y = f64::from(x as f32 + 1.0);
+            ((a * y - 5.0 * a) * y + 8.0 * a) * y - 4.0 * a
+        };
+        (0..=PARTS)
+            .flat_map(|q| {
+                let u = q as f64 / PARTS as f64;
+                let v = 1.0 - u;
+                [far(u) as f32, near(u) as f32, near(v) as f32, far(v) as f32]
+            })
+            .collect()
+    }
+}
+
+/// Weights `[n, out, full]` that take `out` samples of the stretch `start..start + length` of an axis of `full` cells; `start` and
+/// `length` are s32 `[n]`, and images whose `mirror` (pred `[n]`) is set come out reversed.
+fn weights<'g>(
+    start: Value<'g>,
+    length: Value<'g>,
+    mirror: Option<Value<'g>>,
+    out: i64,
+    full: i64,
+    kernel: ResizeKernel,
+) -> Value<'g> {
+    let graph = start.graph();
+    let n = start.dim(0);
+    let grid = [n, out];
+    let spread = |v: Value<'g>| v.broadcast_leading(&grid);
+    let mut output = graph.iota(DType::S32, &grid, 1);
+    if let Some(mirror) = mirror {
+        output = spread(mirror).select((out - 1) as f64 - output, output);
+    }
+    let output = output.convert(DType::F32);
+    let scale = spread(length.convert(DType::F32) / out as f64);
+    let position = match kernel {
+        ResizeKernel::V1Legacy => output * scale,
+        ResizeKernel::V2HalfPixel => (output + 0.5) * scale - 0.5,
+    };
+    let base = position.floor();
+    let fraction = ((position - base) * PARTS as f64)
+        .round_even()
+        .convert(DType::S32);
+    let table = graph.constant(Literal::new(&[PARTS as i64 + 1, 4], &kernel.table()));
+    let taps = table
+        .take_rows(fraction.reshape(&[n * out]))
+        .reshape(&[n, out, 4]);
+    let base = base.convert(DType::S32);
+    let last = spread(length) - 1.0;
+    let mut places = Vec::new();
+    let mut values = Vec::new();
+    for tap in 0..4 {
+        let place = base + (tap as f64 - 1.0);
+        let inside = place.ge(0.0).and(place.le(last));
+        let clamped = place.max(0.0).min(last);
+        let weight = taps.slice_dim(2, tap, tap + 1).reshape(&grid);
+        places.push(clamped + spread(start));
+        values.push(match kernel {
+            ResizeKernel::V1Legacy => weight,
+            ResizeKernel::V2HalfPixel => inside.select(weight, 0.0),
+        });
+    }
+    if kernel == ResizeKernel::V2HalfPixel {
+        let sum = values[0] + values[1] + values[2] + values[3];
+        let inverse = 1.0 / sum;
+        values = values.into_iter().map(|v| v * inverse).collect();
+    }
+    // A dense matrix: cell `c` of the axis gets the weights of the taps that fall on it.
+    let cube = [n, out, full];
+    let cell = graph.iota(DType::S32, &cube, 2);
+    let mut matrix = graph.zeros(&crate::hlo::Shape::new(DType::F32, cube));
+    for (place, value) in places.into_iter().zip(values) {
+        let hit = cell.eq(place.broadcast_leading(&cube));
+        matrix = matrix + hit.select(value.broadcast_leading(&cube), 0.0);
+    }
+    matrix
+}
+
+/// Crops each image `[n, H, W, 3]` to its box, resizes to `[n, size, size, 3]`, and mirrors those whose `flip` is set. Values may
+/// leave [0, 1].
+pub fn crop_and_resize<'g>(
+    images: Value<'g>,
+    crop: &Crop<'g>,
+    flip: Option<Value<'g>>,
+    size: i64,
+    kernel: ResizeKernel,
+) -> Value<'g> {
+    let (height, width) = (images.dim(1), images.dim(2));
+    let vertical = weights(crop.top, crop.height, None, size, height, kernel);
+    let horizontal = weights(crop.left, crop.width, flip, size, width, kernel);
+    apply(images, vertical, horizontal)
+}
+
+/// Resizes `[n, H, W, 3]` to `[n, rows, columns, 3]`.
+pub fn resize(images: Value, rows: i64, columns: i64, kernel: ResizeKernel) -> Value {
+    let graph: &Graph = images.graph();
+    let n = images.dim(0);
+    let all = |size: i64| graph.scalar(size as i32).broadcast_scalar(&[n]);
+    let (height, width) = (images.dim(1), images.dim(2));
+    let vertical = weights(all(0), all(height), None, rows, height, kernel);
+    let horizontal = weights(all(0), all(width), None, columns, width, kernel);
+    apply(images, vertical, horizontal)
+}
+
+/// `[n, H, W, C]` by `[n, rows, H]`, then by `[n, columns, W]`.
+fn apply<'g>(images: Value<'g>, vertical: Value<'g>, horizontal: Value<'g>) -> Value<'g> {
+    let (n, height, width, channels) = (images.dim(0), images.dim(1), images.dim(2), images.dim(3));
+    let (rows, columns) = (vertical.dim(1), horizontal.dim(1));
+    let product = |left: Value<'g>, right: Value<'g>, contracted: i64| {
+        left.dot_general(
+            right,
+            DotDims {
+                lhs_contracting: vec![2],
+                rhs_contracting: vec![contracted],
+                lhs_batch: vec![0],
+                rhs_batch: vec![0],
+            },
+        )
+    };
+    // [n, rows, W·C]
+    let tall = product(vertical, images.reshape(&[n, height, width * channels]), 1);
+    // [n, columns, rows, C]
+    let wide = product(horizontal, tall.reshape(&[n, rows, width, channels]), 2);
+    wide.reshape(&[n, columns, rows, channels])
+        .transpose(&[0, 2, 1, 3])
+}

@@ -1,0 +1,128 @@
+//! The ResNet encoder (reference §3.1 to §3.3).
+
+use super::Network;
+use crate::hlo::Value;
+use crate::nn::{Builder, global_mean, max_pool_same, relu, shortcut_pool};
+
+/// Blocks per group of each depth.
+pub(super) fn blocks(depth: usize) -> Option<[usize; 4]> {
+    Some(match depth {
+        10 => [1, 1, 1, 1],
+        18 => [2, 2, 2, 2],
+        34 | 50 => [3, 4, 6, 3],
+        101 => [3, 4, 23, 3],
+        152 => [3, 8, 36, 3],
+        200 => [3, 24, 36, 3],
+        _ => return None,
+    })
+}
+
+/// Whether a depth uses bottleneck blocks.
+pub(super) fn bottleneck(depth: usize) -> bool {
+    depth >= 50
+}
+
+impl Network {
+    pub(super) fn encode<'g>(
+        &self,
+        builder: &mut Builder<'g>,
+        images: Value<'g>,
+        endpoints: &mut Vec<(String, Value<'g>)>,
+    ) -> Value<'g> {
+        let graph = builder.graph();
+        let _scope = graph.scope("encoder");
+        builder.part("base_model");
+        let mut x = self.stem(builder, images, endpoints);
+        endpoints.push(("initial_max_pool".into(), x));
+        for (group, &count) in blocks(self.resnet_depth)
+            .unwrap_or([0; 4])
+            .iter()
+            .enumerate()
+        {
+            let _scope = graph.scope(format!("block_group{}", group + 1));
+            let filters = self.width(64 << group);
+            for unit in 0..count {
+                let _scope = graph.scope(format!("unit_{}", unit + 1));
+                let stride = if unit == 0 && group > 0 { 2 } else { 1 };
+                x = self.block(builder, x, filters, stride, unit == 0);
+                endpoints.push((format!("block_group{}/block{}", group + 1, unit), x));
+            }
+            endpoints.push((format!("block_group{}", group + 1), x));
+        }
+        let h = global_mean(x.convert(builder.settings().dtype));
+        endpoints.push(("final_avg_pool".into(), h));
+        h
+    }
+
+    fn stem<'g>(
+        &self,
+        builder: &mut Builder<'g>,
+        images: Value<'g>,
+        endpoints: &mut Vec<(String, Value<'g>)>,
+    ) -> Value<'g> {
+        let _scope = builder.graph().scope("stem");
+        let width = self.width(64);
+        if self.image_size <= 32 {
+            let x = builder.conv(images, width, 3, self.stem_stride as i64);
+            endpoints.push(("initial_conv".into(), x));
+            return builder.batch_norm_relu(x);
+        }
+        let x = if self.sk_ratio > 0.0 {
+            let x = builder.conv(images, width / 2, 3, 2);
+            let x = builder.batch_norm_relu(x);
+            let x = builder.conv(x, width / 2, 3, 1);
+            let x = builder.batch_norm_relu(x);
+            builder.conv(x, width, 3, 1)
+        } else {
+            builder.conv(images, width, 7, 2)
+        };
+        endpoints.push(("initial_conv".into(), x));
+        let x = builder.batch_norm_relu(x);
+        max_pool_same(x, 3, 2)
+    }
+
+    /// One residual or bottleneck block; the first of each group has a projection shortcut, also where shapes already match.
+    fn block<'g>(
+        &self,
+        builder: &mut Builder<'g>,
+        x: Value<'g>,
+        filters: i64,
+        stride: i64,
+        project: bool,
+    ) -> Value<'g> {
+        let deep = bottleneck(self.resnet_depth);
+        let width = if deep { 4 * filters } else { filters };
+        let shortcut = if project {
+            let _scope = builder.graph().scope("shortcut");
+            let projected = if self.sk_ratio > 0.0 {
+                builder.conv(shortcut_pool(x, stride), width, 1, 1)
+            } else {
+                builder.conv(x, width, 1, stride)
+            };
+            builder.batch_norm(projected, 1.0, true)
+        } else {
+            x
+        };
+        let y = if deep {
+            let y = builder.conv(x, filters, 1, 1);
+            let y = builder.batch_norm_relu(y);
+            let y = if self.sk_ratio > 0.0 {
+                builder.selective_kernel(y, filters, stride, self.sk_ratio)
+            } else {
+                let y = builder.conv(y, filters, 3, stride);
+                builder.batch_norm_relu(y)
+            };
+            builder.conv(y, width, 1, 1)
+        } else {
+            let y = builder.conv(x, filters, 3, stride);
+            let y = builder.batch_norm_relu(y);
+            builder.conv(y, filters, 3, 1)
+        };
+        // The last scale of a block starts at 0: every block starts as its shortcut.
+        let mut y = builder.batch_norm(y, 0.0, true);
+        if self.se_ratio > 0.0 {
+            y = builder.squeeze_excite(y, filters, self.se_ratio);
+        }
+        relu(y + shortcut)
+    }
+}

@@ -1,0 +1,181 @@
+//! Batch normalisation over the global batch (reference §3.4), with a hand-written adjoint: one collective forward, one backward.
+
+use super::{Builder, Init, Kind};
+use crate::hlo::{DType, Value, Vjp};
+
+/// Added to the variance.
+const EPSILON: f64 = 1e-5;
+
+impl<'g> Builder<'g> {
+    /// Batch normalisation of the last dimension, numbered like the original's.
+    pub fn batch_norm(&mut self, x: Value<'g>, gamma_init: f64, centre: bool) -> Value<'g> {
+        let name = Self::numbered(&mut self.normalisations, "batch_normalization");
+        self.named_batch_norm(&name, x, gamma_init, centre)
+    }
+
+    fn named_batch_norm(
+        &mut self,
+        name: &str,
+        x: Value<'g>,
+        gamma_init: f64,
+        centre: bool,
+    ) -> Value<'g> {
+        let graph = self.graph();
+        let _scope = graph.scope(name);
+        let channels = x.dim(x.rank().saturating_sub(1));
+        let c = [channels];
+        let (_, gamma) = self.variable(
+            &format!("{name}/gamma"),
+            &c,
+            Kind::Gamma,
+            Init::Constant(gamma_init),
+        );
+        let beta = centre.then(|| {
+            self.variable(&format!("{name}/beta"), &c, Kind::Beta, Init::Constant(0.0))
+                .1
+        });
+        let (mean_number, moving_mean) = self.variable(
+            &format!("{name}/moving_mean"),
+            &c,
+            Kind::MovingMean,
+            Init::Constant(0.0),
+        );
+        let (variance_number, moving_variance) = self.variable(
+            &format!("{name}/moving_variance"),
+            &c,
+            Kind::MovingVariance,
+            Init::Constant(1.0),
+        );
+        let settings = self.settings().clone();
+        if !settings.training {
+            let scale = gamma * (moving_variance + EPSILON).rsqrt();
+            let wide = x.convert(settings.dtype);
+            let mut y = (wide - moving_mean.broadcast_trailing(&x.dims()))
+                * scale.broadcast_trailing(&x.dims());
+            if let Some(beta) = beta {
+                y = y + beta.broadcast_trailing(&x.dims());
+            }
+            return y.convert(x.dtype());
+        }
+        let shared = if settings.global_bn {
+            settings.replicas
+        } else {
+            1
+        };
+        let (y, mean, variance) = normalise(x, gamma, beta, shared, settings.dtype);
+        let rows = rows(x) * shared as i64;
+        // The factor is rounded to f32 also where variables are wider (reference §3.4).
+        let factor = f64::from((1.0 - settings.batch_norm_decay) as f32);
+        let average = |value: Value<'g>| {
+            // Per-replica statistics differ; their mean is kept, so that every replica holds the same state.
+            if settings.global_bn || settings.replicas == 1 {
+                value
+            } else {
+                value.all_reduce_sum() * (1.0 / settings.replicas as f64)
+            }
+        };
+        let correction = if settings.unbiased_moving_variance && rows > 1 {
+            rows as f64 / (rows - 1) as f64
+        } else {
+            1.0
+        };
+        let follow = |moving: Value<'g>, batch: Value<'g>| {
+            (moving - (moving - average(batch)) * factor).stop_gradient()
+        };
+        let new_mean = follow(moving_mean, mean);
+        let new_variance = follow(
+            moving_variance,
+            if correction == 1.0 {
+                variance
+            } else {
+                variance * correction
+            },
+        );
+        self.moving.push((mean_number, new_mean));
+        self.moving.push((variance_number, new_variance));
+        y
+    }
+}
+
+/// All dimensions but the last.
+fn reduced(x: Value) -> Vec<i64> {
+    (0..x.rank() as i64 - 1).collect()
+}
+
+/// How many rows are averaged on this replica.
+fn rows(x: Value) -> i64 {
+    let dims = x.dims();
+    dims[..dims.len().saturating_sub(1)].iter().product()
+}
+
+/// `(y, mean, biased variance)`; statistics over the batches of `replicas` replicas.
+fn normalise<'g>(
+    x: Value<'g>,
+    gamma: Value<'g>,
+    beta: Option<Value<'g>>,
+    replicas: usize,
+    dtype: DType,
+) -> (Value<'g>, Value<'g>, Value<'g>) {
+    let dims = x.dims();
+    let over = reduced(x);
+    let wide = x.convert(dtype);
+    let mut mean = wide.mean(&over);
+    let centred = wide - mean.broadcast_trailing(&dims);
+    let mut variance = (centred * centred).mean(&over);
+    if replicas > 1 {
+        // One all-reduce of three vectors: σ² = avg σᵣ² + (avg μᵣ² − μ²), the variance within plus that between replicas.
+        let graph = x.graph();
+        let channels = mean.dim(0);
+        let local = graph.concatenate(&[mean, variance, mean * mean], 0);
+        let averaged = local.all_reduce_sum() * (1.0 / replicas as f64);
+        let part = |i: i64| averaged.slice_dim(0, i * channels, (i + 1) * channels);
+        mean = part(0);
+        variance = part(1) + (part(2) - mean * mean).max(0.0);
+    }
+    let inverse = (variance + EPSILON).rsqrt();
+    let normal = (wide - mean.broadcast_trailing(&dims)) * inverse.broadcast_trailing(&dims);
+    let mut y = normal * gamma.broadcast_trailing(&dims);
+    if let Some(beta) = beta {
+        y = y + beta.broadcast_trailing(&dims);
+    }
+    let y = y.convert(x.dtype());
+    let mut inputs = vec![x, gamma];
+    inputs.extend(beta);
+    let outputs = x
+        .graph()
+        .custom_vjp(&inputs, &[y], &[mean, inverse], move |vjp: &Vjp| {
+            adjoint(vjp, replicas, dtype)
+        });
+    (outputs[0], mean, variance)
+}
+
+/// dx = γ·r·(dy − avg dy − x̂·avg(dy·x̂)), averages over the global batch; x̂ is computed again rather than kept.
+fn adjoint<'g>(vjp: &Vjp<'g>, replicas: usize, dtype: DType) -> Vec<Value<'g>> {
+    let (x, gamma) = (vjp.inputs[0], vjp.inputs[1]);
+    let (mean, inverse) = (vjp.saved[0], vjp.saved[1]);
+    let dims = x.dims();
+    let spread = |value: Value<'g>| value.broadcast_trailing(&dims);
+    let over = reduced(x);
+    let dy = vjp.cotangents[0].convert(dtype);
+    let normal = (x.convert(dtype) - spread(mean)) * spread(inverse);
+    let sum_dy = dy.sum(&over);
+    let sum_dy_normal = (dy * normal).sum(&over);
+    let (mut total_dy, mut total_dy_normal) = (sum_dy, sum_dy_normal);
+    if replicas > 1 {
+        let channels = sum_dy.dim(0);
+        let both = vjp
+            .graph
+            .concatenate(&[sum_dy, sum_dy_normal], 0)
+            .all_reduce_sum();
+        total_dy = both.slice_dim(0, 0, channels);
+        total_dy_normal = both.slice_dim(0, channels, 2 * channels);
+    }
+    let count = 1.0 / (rows(x) * replicas as i64) as f64;
+    let inner = dy - spread(total_dy * count) - normal * spread(total_dy_normal * count);
+    let dx = (inner * spread(gamma * inverse)).convert(x.dtype());
+    let mut found = vec![dx, sum_dy_normal];
+    if vjp.inputs.len() > 2 {
+        found.push(sum_dy);
+    }
+    found
+}
