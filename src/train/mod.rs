@@ -1,1 +1,4 @@
 //! (module train)
+pub mod checkpoint;
+pub mod run_dir;
+pub mod signals;

@@ -1,0 +1,165 @@
+//! Contact sheets: pairs of augmented views side by side, as one RGB picture.
+
+use super::Error;
+
+/// The paper the views lie on.
+const BACKGROUND: u8 = 255;
+
+/// An RGB picture, eight bits per channel, rows from the top.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Picture {
+    /// In pixels.
+    pub width: usize,
+    /// In pixels.
+    pub height: usize,
+    /// `height · width · 3` bytes.
+    pub rgb: Vec<u8>,
+}
+
+/// How a contact sheet is laid out; lengths are in pixels of the finished picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// Pairs beside each other.
+    pub columns: usize,
+    /// Every pixel of a view becomes `scale × scale` pixels.
+    pub scale: usize,
+    /// Between the two views of a pair.
+    pub gap: usize,
+    /// Around and between pairs.
+    pub margin: usize,
+}
+
+impl Layout {
+    /// A sheet that is comfortable to look at for square views of this side, in pixels: small ones are enlarged.
+    pub fn for_side(side: usize) -> Layout {
+        Layout {
+            columns: 4,
+            scale: (96 / side.max(1)).clamp(1, 8),
+            gap: 2,
+            margin: 10,
+        }
+    }
+}
+
+/// Draws pair `i` from image `i` of both batches: `f32`, NHWC, values in [0, 1], dimensions `[n, h, w, c]`,
+/// one channel (grey) or three. Values outside the range are clamped, not-a-number is black.
+///
+/// Errors: [`Error::Picture`] when a slice does not have `n · h · w · c` values or there is nothing to draw.
+pub fn contact_sheet(
+    first: &[f32],
+    second: &[f32],
+    dims: [usize; 4],
+    layout: Layout,
+) -> Result<Picture, Error> {
+    let [n, height, width, channels] = dims;
+    check(
+        "channels",
+        channels == 1 || channels == 3,
+        channels,
+        "1 or 3",
+    )?;
+    let pixels = height * width * channels;
+    check(
+        "number of images and pixels",
+        n * pixels > 0,
+        n * pixels,
+        "at least 1",
+    )?;
+    check(
+        "values of the first views",
+        first.len() == n * pixels,
+        first.len(),
+        n * pixels,
+    )?;
+    check(
+        "values of the second views",
+        second.len() == n * pixels,
+        second.len(),
+        n * pixels,
+    )?;
+
+    let Layout {
+        columns,
+        scale,
+        gap,
+        margin,
+    } = layout;
+    let (columns, scale) = (columns.clamp(1, n), scale.max(1));
+    let (cell_width, cell_height) = (2 * width * scale + gap, height * scale);
+    let mut sheet = Picture::blank(
+        margin + columns * (cell_width + margin),
+        margin + n.div_ceil(columns) * (cell_height + margin),
+    );
+    for i in 0..n {
+        let left = margin + (i % columns) * (cell_width + margin);
+        let top = margin + (i / columns) * (cell_height + margin);
+        let view = |batch: &'_ [f32], x: usize, y: usize| {
+            let at = i * pixels + (y * width + x) * channels;
+            // One channel serves as all three.
+            [0, 1, 2].map(|c| byte(batch[at + c.min(channels - 1)]))
+        };
+        for y in 0..height * scale {
+            for x in 0..width * scale {
+                let (from_x, from_y) = (x / scale, y / scale);
+                sheet.put(left + x, top + y, view(first, from_x, from_y));
+                sheet.put(
+                    left + width * scale + gap + x,
+                    top + y,
+                    view(second, from_x, from_y),
+                );
+            }
+        }
+    }
+    Ok(sheet)
+}
+
+impl Picture {
+    /// The picture as the bytes of a PNG file.
+    pub fn png(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_depth(png::BitDepth::Eight);
+        // Both can fail only on a size of zero, a wrong length or the sink: none is possible here.
+        let mut writer = encoder.write_header().expect("a `Vec` takes a header");
+        writer
+            .write_image_data(&self.rgb)
+            .expect("`rgb` has `height · width · 3` bytes");
+        drop(writer);
+        bytes
+    }
+
+    fn blank(width: usize, height: usize) -> Picture {
+        Picture {
+            width,
+            height,
+            rgb: vec![BACKGROUND; width * height * 3],
+        }
+    }
+
+    fn put(&mut self, x: usize, y: usize, rgb: [u8; 3]) {
+        let at = (y * self.width + x) * 3;
+        self.rgb[at..at + 3].copy_from_slice(&rgb);
+    }
+}
+
+fn byte(value: f32) -> u8 {
+    // `as` saturates and sends not-a-number to zero.
+    (value * 255.0).round() as u8
+}
+
+fn check(
+    what: &'static str,
+    holds: bool,
+    found: usize,
+    expected: impl std::fmt::Display,
+) -> Result<(), Error> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::Picture {
+        what,
+        found: found.to_string(),
+        expected: expected.to_string(),
+    })
+}

@@ -1,0 +1,317 @@
+//! The run folder (`model_dir`): one process at a time, one configuration for ever.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Class;
+use crate::report::{disk, log_file, metrics};
+
+/// Marks a folder as a run of ours and keeps what may not change while it goes on.
+const MARKER: &str = "run.json";
+/// Held by the process that runs here; holds its number.
+const LOCK: &str = "lock";
+const FORMAT_VERSION: u32 = 1;
+
+/// Why a folder cannot be used for this run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The disk said no.
+    #[error("cannot {action} `{path}`: {source}; {}", disk::remedy(.source))]
+    Io {
+        /// What was tried, as in "cannot {action}".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// Another process trains here.
+    #[error(
+        "`model_dir` `{path}` is in use by {}, expected a folder that no process is using; \
+         wait for that process, stop it, or choose another `model_dir`", process(.pid)
+    )]
+    InUse {
+        /// The run folder.
+        path: PathBuf,
+        /// The other process, if it has said.
+        pid: Option<u32>,
+    },
+    /// A folder with other things in it, or a file.
+    #[error(
+        "`model_dir` `{path}` {found}, expected a new or empty folder or an earlier run; choose another `model_dir`"
+    )]
+    Foreign {
+        /// The path of `model_dir`.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+    },
+    /// A run with another configuration.
+    #[error(
+        "`model_dir` `{path}` belongs to a run with another configuration: {}; \
+         choose another `model_dir`, go back to that configuration, or delete the folder to start anew",
+        list(.differences)
+    )]
+    OtherConfig {
+        /// The run folder.
+        path: PathBuf,
+        /// Every key whose value differs.
+        differences: Vec<Difference>,
+    },
+    /// The marker cannot be read.
+    #[error(
+        "`{path}` is damaged: {found}, expected what an earlier start wrote there; choose another `model_dir`"
+    )]
+    Damaged {
+        /// The marker file.
+        path: PathBuf,
+        /// What is wrong.
+        found: String,
+    },
+}
+
+/// A key of the configuration whose value differs between a run folder and this start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The key.
+    pub key: String,
+    /// In the folder; `None` where the key was not known.
+    pub found: Option<String>,
+    /// Of this start; `None` where the key is not known any more.
+    pub expected: Option<String>,
+}
+
+impl Error {
+    /// What the reader can do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Io { .. } | Error::InUse { .. } => Class::Environment,
+            Error::Foreign { .. } | Error::OtherConfig { .. } => Class::Usage,
+            Error::Damaged { .. } => Class::Check,
+        }
+    }
+
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+        let path = path.to_owned();
+        move |source| Error::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+fn process(pid: &Option<u32>) -> String {
+    pid.map_or("another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+fn list(differences: &[Difference]) -> String {
+    let show = |value: &Option<String>| {
+        value
+            .as_ref()
+            .map_or("nothing".to_owned(), |v| format!("`{v}`"))
+    };
+    let one = |d: &Difference| {
+        format!(
+            "`{}` found {}, expected {}",
+            d.key,
+            show(&d.found),
+            show(&d.expected)
+        )
+    };
+    differences.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// Every key whose value differs between two lists of keys and values, in the order of `expected`.
+pub fn differences(found: &[(String, String)], expected: &[(String, String)]) -> Vec<Difference> {
+    let value = |list: &[(String, String)], key: &str| {
+        let entry = list.iter().find(|(k, _)| k == key);
+        entry.map(|(_, v)| v.clone())
+    };
+    let gone = found
+        .iter()
+        .filter(|(key, _)| value(expected, key).is_none());
+    let keys = expected.iter().chain(gone).map(|(key, _)| key);
+    let pairs = keys.map(|key| Difference {
+        key: key.clone(),
+        found: value(found, key),
+        expected: value(expected, key),
+    });
+    pairs.filter(|d| d.found != d.expected).collect()
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    format_version: u32,
+    config: Vec<(String, String)>,
+}
+
+/// A run folder that this process alone may write to, until the value is dropped or the process ends in any way.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    /// The lock goes with the open file; the system releases it even after `kill -9`.
+    _lock: File,
+    is_new: bool,
+}
+
+impl RunDir {
+    /// Opens or creates the folder for a run with this configuration, and writes `config.yaml` in it.
+    ///
+    /// `identity`: the keys and values that decide what is trained; they may never change in a folder.
+    /// `config_yaml`: the whole resolved configuration of this start.
+    ///
+    /// Errors: see [`Error`]; nothing is written to a folder that is refused, but for the lock file of a run of ours.
+    pub fn open(
+        path: &Path,
+        identity: &[(String, String)],
+        config_yaml: &str,
+    ) -> Result<RunDir, Error> {
+        refuse_foreign(path)?;
+        fs::create_dir_all(path).map_err(Error::io("create", path))?;
+        let lock = lock(path)?;
+        // Again, now that nobody else can change the answer.
+        refuse_foreign(path)?;
+        let marker = path.join(MARKER);
+        let is_new = match read_marker(&marker)? {
+            Some(found) => {
+                let differences = differences(&found.config, identity);
+                if !differences.is_empty() {
+                    let path = path.to_owned();
+                    return Err(Error::OtherConfig { path, differences });
+                }
+                false
+            }
+            None => {
+                let content = Marker {
+                    format_version: FORMAT_VERSION,
+                    config: identity.to_vec(),
+                };
+                let json =
+                    serde_json::to_vec_pretty(&content).expect("pairs of strings are valid JSON");
+                disk::replace(&marker, &json).map_err(Error::io("write", &marker))?;
+                true
+            }
+        };
+        let run = RunDir {
+            path: path.to_owned(),
+            _lock: lock,
+            is_new,
+        };
+        let config = run.config();
+        disk::replace(&config, config_yaml.as_bytes()).map_err(Error::io("write", &config))?;
+        Ok(run)
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether no process has trained here before.
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// The resolved configuration of the last start.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.yaml")
+    }
+
+    /// One line of numbers per logged step.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join(metrics::FILE)
+    }
+
+    /// The folder of checkpoints; see [`super::checkpoint`].
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// What was logged.
+    pub fn log(&self) -> PathBuf {
+        self.path.join(log_file::FILE)
+    }
+}
+
+/// Refuses what is neither absent, nor empty, nor a run of ours. Reads only.
+fn refuse_foreign(path: &Path) -> Result<(), Error> {
+    let foreign = |found: String| {
+        let path = path.to_owned();
+        Err(Error::Foreign { path, found })
+    };
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return foreign("is not a folder".to_owned());
+        }
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    if path.join(MARKER).exists() {
+        return Ok(());
+    }
+    for entry in entries {
+        let name = entry.map_err(Error::io("read", path))?.file_name();
+        let name = name.to_string_lossy();
+        // What a first start leaves when it dies at once, and what a fresh disk holds.
+        if name != LOCK && name != "lost+found" && !name.starts_with(disk::TEMPORARY) {
+            return foreign(format!("holds `{name}` but no `{MARKER}`"));
+        }
+    }
+    Ok(())
+}
+
+fn read_marker(path: &Path) -> Result<Option<Marker>, Error> {
+    let damaged = |found: String| {
+        let path = path.to_owned();
+        Err(Error::Damaged { path, found })
+    };
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("read", path)(error)),
+    };
+    match serde_json::from_slice::<Marker>(&bytes) {
+        Ok(marker) if marker.format_version == FORMAT_VERSION => Ok(Some(marker)),
+        Ok(marker) => damaged(format!(
+            "format version {}, not {FORMAT_VERSION}",
+            marker.format_version
+        )),
+        Err(error) => damaged(format!("not our JSON ({error})")),
+    }
+}
+
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join(LOCK);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(Error::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            // The number helps, but its absence is no second error.
+            let _ = file.read_to_string(&mut text);
+            return Err(Error::InUse {
+                path: folder.to_owned(),
+                pid: text.trim().parse().ok(),
+            });
+        }
+        Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
+    }
+    let write = |file: &mut File| {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write(&mut file).map_err(Error::io("write", &path))?;
+    Ok(file)
+}

@@ -1,0 +1,69 @@
+//! Ctrl-C and SIGTERM as flags that the training loop reads between launches.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+/// Who asked the run to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopKind {
+    /// Ctrl-C: a person, who does not want it restarted.
+    Interrupt,
+    /// SIGTERM: a supervisor or a preemption notice, after which the same command goes on.
+    Terminate,
+}
+
+impl StopKind {
+    /// The exit code of a run that saved its state because of this.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            StopKind::Interrupt => 130,
+            StopKind::Terminate => 75,
+        }
+    }
+}
+
+/// Whether the run has been asked to stop. Clones share the answer.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    interrupt: Arc<AtomicBool>,
+    terminate: Arc<AtomicBool>,
+}
+
+impl Stop {
+    /// Listens to SIGINT and SIGTERM from now on. A second Ctrl-C ends the process at once, with code 130;
+    /// a second SIGTERM changes nothing, since supervisors repeat themselves.
+    ///
+    /// To be called once in a process. `Stop::default()` listens to nothing.
+    pub fn listen() -> io::Result<Stop> {
+        let stop = Stop::default();
+        let code = i32::from(StopKind::Interrupt.exit_code());
+        // In this order: the first Ctrl-C finds the flag down, the second finds it up.
+        flag::register_conditional_shutdown(SIGINT, code, Arc::clone(&stop.interrupt))?;
+        flag::register(SIGINT, Arc::clone(&stop.interrupt))?;
+        flag::register(SIGTERM, Arc::clone(&stop.terminate))?;
+        Ok(stop)
+    }
+
+    /// What was asked so far; the wish of a person goes before that of a supervisor.
+    pub fn requested(&self) -> Option<StopKind> {
+        if self.interrupt.load(Ordering::Relaxed) {
+            Some(StopKind::Interrupt)
+        } else if self.terminate.load(Ordering::Relaxed) {
+            Some(StopKind::Terminate)
+        } else {
+            None
+        }
+    }
+
+    /// Asks for a stop without a signal, as a preemption notice from elsewhere does.
+    pub fn request(&self, kind: StopKind) {
+        match kind {
+            StopKind::Interrupt => self.interrupt.store(true, Ordering::Relaxed),
+            StopKind::Terminate => self.terminate.store(true, Ordering::Relaxed),
+        }
+    }
+}
