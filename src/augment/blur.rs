@@ -57,5 +57,5 @@ pub fn blur_half<'g>(
 pub(super) fn random<'g>(x: Value<'g>, image_size: usize, draws: &Draws<'g>) -> Value<'g> {
     let _scope = x.graph().scope("blur");
     let sigma = draws.shared_uniform(draws::SIGMA) * 1.9 + 0.1;
-    blur_half(x, sigma, draws.uniform(draws::BLUR, 0).lt(0.5), image_size)
+    blur_half(x, sigma, draws.uniform(draws::BLUR).lt(0.5), image_size)
 }

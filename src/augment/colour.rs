@@ -1,111 +1,149 @@
 //! Colour jitter and grey (reference O7 to O12).
+//!
+//! Inside, images are planes `[3, n, P]` (channel, image, pixel): every operation is then elementwise over long rows, or a
+//! reduction over channels or pixels, which is what vector units like.
 
 use super::Brightness;
 use super::draws::{self, Draws, scaled};
-use crate::hlo::{DType, Literal, Value};
+use crate::hlo::{DType, Literal, Shape, Value};
 
-/// Image times a factor per image.
+/// NHWC to planes.
+fn planes(x: Value) -> Value {
+    let dims = x.dims();
+    x.transpose(&[3, 0, 1, 2])
+        .reshape(&[3, dims[0], dims[1] * dims[2]])
+}
+
+/// Planes to the NHWC shape `dims`.
+fn pixels<'g>(x: Value<'g>, dims: &[i64]) -> Value<'g> {
+    x.reshape(&[3, dims[0], dims[1], dims[2]])
+        .transpose(&[1, 2, 3, 0])
+}
+
+/// Applies an operation on planes to NHWC images.
+fn on_planes<'g>(x: Value<'g>, op: impl FnOnce(Value<'g>) -> Value<'g>) -> Value<'g> {
+    pixels(op(planes(x)), &x.dims())
+}
+
+/// One number per image over all its planes.
+fn per_image<'g>(value: Value<'g>, x: Value<'g>) -> Value<'g> {
+    value.broadcast_in_dim(&x.dims(), &[1])
+}
+
+/// One number per pixel over the three channels.
+fn per_pixel<'g>(value: Value<'g>, x: Value<'g>) -> Value<'g> {
+    value.broadcast_in_dim(&x.dims(), &[1, 2])
+}
+
+/// Image `[n, H, W, 3]` times a factor per image.
 pub fn brightness_multiplicative<'g>(x: Value<'g>, factor: Value<'g>) -> Value<'g> {
     x * factor.broadcast_leading(&x.dims())
 }
 
-/// Image plus an offset per image.
+/// Image `[n, H, W, 3]` plus an offset per image.
 pub fn brightness_additive<'g>(x: Value<'g>, offset: Value<'g>) -> Value<'g> {
     x + offset.broadcast_leading(&x.dims())
 }
 
-/// Away from (or towards) the image's mean colour.
+/// Away from (or towards) the image's mean colour: `[n, H, W, 3]`, a factor per image.
 pub fn contrast<'g>(x: Value<'g>, factor: Value<'g>) -> Value<'g> {
-    let mean = x.mean(&[1, 2]).broadcast_in_dim(&x.dims(), &[0, 3]);
-    (x - mean) * factor.broadcast_leading(&x.dims()) + mean
+    on_planes(x, |x| contrasted(x, x.mean(&[2]), factor))
 }
 
-/// Channels of an image and their extremes, `[n, H, W]` each.
-struct Pixels<'g> {
-    channels: [Value<'g>; 3],
+fn contrasted<'g>(x: Value<'g>, mean: Value<'g>, factor: Value<'g>) -> Value<'g> {
+    let mean = mean.broadcast_in_dim(&x.dims(), &[0, 1]);
+    (x - mean) * per_image(factor, x) + mean
+}
+
+/// Saturation times a factor per image, clipped to [0, 1], with hue and value kept: `[n, H, W, 3]`.
+pub fn saturation<'g>(x: Value<'g>, factor: Value<'g>) -> Value<'g> {
+    on_planes(x, |x| {
+        let extremes = Extremes::of(x);
+        let ratio = saturation_ratio(&extremes, factor);
+        let high = per_pixel(extremes.high, x);
+        high - (high - x) * per_pixel(ratio, x)
+    })
+}
+
+/// Largest and smallest channel of each pixel, `[n, P]`.
+struct Extremes<'g> {
     high: Value<'g>,
     low: Value<'g>,
 }
 
-impl<'g> Pixels<'g> {
+impl<'g> Extremes<'g> {
     fn of(x: Value<'g>) -> Self {
-        let dims = x.dims();
-        let plane = [dims[0], dims[1], dims[2]];
-        let channels = [0, 1, 2].map(|c| x.slice_dim(3, c, c + 1).reshape(&plane));
-        let [r, g, b] = channels;
-        Pixels {
-            channels,
-            high: r.max(g).max(b),
-            low: r.min(g).min(b),
+        Extremes {
+            high: x.reduce_max(&[0]),
+            low: x.reduce_min(&[0]),
         }
     }
 }
 
-fn stack<'g>(channels: [Value<'g>; 3], dims: &[i64]) -> Value<'g> {
-    let planes = channels.map(|c| c.reshape(&[dims[0], dims[1], dims[2], 1]));
-    planes[0].graph().concatenate(&planes, 3)
-}
-
-/// Saturation times a factor, clipped to [0, 1], with hue and value kept. In the hue-saturation-value picture each channel is
-/// value − saturation·(its share), so the new channel is v − (v − c)·(new saturation / old).
-pub fn saturation<'g>(x: Value<'g>, factor: Value<'g>) -> Value<'g> {
-    let dims = x.dims();
-    let pixels = Pixels::of(x);
-    let plane = pixels.high.dims();
-    let range = pixels.high - pixels.low;
-    let positive = pixels.high.gt(0.0);
-    let value = positive.select(pixels.high, 1.0);
-    let old = positive.select(range / value, 0.0);
-    let new = (old * factor.broadcast_leading(&plane)).clamp(0.0, 1.0);
+/// New saturation over old, `[n, P]`. In the hue-saturation-value picture a channel is value − saturation·(its share), so the new
+/// channel is v − (v − c)·ratio; a grey pixel, or one with no positive channel, becomes its value.
+fn saturation_ratio<'g>(extremes: &Extremes<'g>, factor: Value<'g>) -> Value<'g> {
+    let (high, low) = (extremes.high, extremes.low);
+    let positive = high.gt(0.0);
+    let old = positive.select((high - low) / positive.select(high, 1.0), 0.0);
+    let new = (old * factor.broadcast_leading(&high.dims())).clamp(0.0, 1.0);
     let coloured = old.gt(0.0);
-    // A grey pixel, or one with no positive channel, becomes its value.
-    let ratio = coloured.select(new / coloured.select(old, 1.0), 0.0);
-    stack(
-        pixels
-            .channels
-            .map(|c| pixels.high - (pixels.high - c) * ratio),
-        &dims,
-    )
+    coloured.select(new / coloured.select(old, 1.0), 0.0)
 }
 
-/// Hue turned by a fraction of the circle per image, the extremes of each pixel kept.
-///
-/// With θ the hue in sixths of a turn, a channel lies at low + range·t, where t is a clipped ramp of θ: |θ−3|−1 for red, 2−|θ−2|
-/// for green, 2−|θ−4| for blue.
+/// Hue turned by a fraction of the circle per image, the extremes of each pixel kept: `[n, H, W, 3]`.
 pub fn hue<'g>(x: Value<'g>, turn: Value<'g>) -> Value<'g> {
-    let dims = x.dims();
-    let pixels = Pixels::of(x);
-    let plane = pixels.high.dims();
-    let [r, g, b] = pixels.channels;
-    let (high, low) = (pixels.high, pixels.low);
+    on_planes(x, |x| {
+        let extremes = Extremes::of(x);
+        turned(x, &extremes, turned_hue(x, &extremes, turn))
+    })
+}
+
+/// The new hue θ of each pixel in sixths of a turn, `[n, P]`, in [0, 6).
+fn turned_hue<'g>(x: Value<'g>, extremes: &Extremes<'g>, turn: Value<'g>) -> Value<'g> {
+    let (high, low) = (extremes.high, extremes.low);
+    let dims = high.dims();
+    let [r, g, b] = [0, 1, 2].map(|c| x.slice_dim(0, c, c + 1).reshape(&dims));
     let range = high - low;
     let flat = range.eq(0.0);
-    let inverse = 1.0 / flat.select(x.graph().full(&range.shape(), 1.0), range);
-    let from_red = (g - b) * inverse;
-    let from_green = (b - r) * inverse + 2.0;
-    let from_blue = (r - g) * inverse + 4.0;
-    let theta = r
-        .eq(high)
-        .select(from_red, g.eq(high).select(from_green, from_blue));
-    // θ is in [−1, 5], the turn in (−3, 3] sixths: one correction either way suffices.
-    let turned = flat.select(x.graph().zeros(&range.shape()), theta)
-        + (turn * 6.0).broadcast_leading(&plane);
-    let turned = turned.lt(0.0).select(turned + 6.0, turned);
-    let turned = turned.ge(6.0).select(turned - 6.0, turned);
-    let at = |ramp: Value<'g>| low + range * ramp.clamp(0.0, 1.0);
-    let red = at((turned - 3.0).abs() - 1.0);
-    let green = at(2.0 - (turned - 2.0).abs());
-    let blue = at(2.0 - (turned - 4.0).abs());
-    stack([red, green, blue], &dims)
+    let zeros = x.graph().zeros(&range.shape());
+    let (is_red, is_green) = (r.eq(high), g.eq(high));
+    // One division: the difference of the two lower channels over the range, from the sector of the highest.
+    let difference = is_red.select(g - b, is_green.select(b - r, r - g));
+    let sector = is_red.select(zeros, is_green.select(zeros + 2.0, zeros + 4.0));
+    let theta = difference / flat.select(zeros + 1.0, range) + sector;
+    // θ is in [−1, 5] and the turn in (−3, 3] sixths: one correction either way suffices.
+    let theta = flat.select(zeros, theta) + (turn * 6.0).broadcast_leading(&dims);
+    let theta = theta.lt(0.0).select(theta + 6.0, theta);
+    theta.ge(6.0).select(theta - 6.0, theta)
 }
 
-/// Luma on all three channels.
+/// Channels at hue θ: low + range·t, where t is a clipped ramp of θ: |θ − 3| − 1 for red, 2 − |θ − 2| for green, 2 − |θ − 4| for
+/// blue.
+fn turned<'g>(x: Value<'g>, extremes: &Extremes<'g>, theta: Value<'g>) -> Value<'g> {
+    let constants = |values: [f32; 3]| {
+        x.graph()
+            .constant(Literal::new(&[3], &values))
+            .broadcast_leading(&x.dims())
+    };
+    let distance = (per_pixel(theta, x) - constants([3.0, 2.0, 4.0])).abs();
+    let ramp = distance * constants([1.0, -1.0, -1.0]) + constants([-1.0, 2.0, 2.0]);
+    let (high, low) = (per_pixel(extremes.high, x), per_pixel(extremes.low, x));
+    low + (high - low) * ramp.clamp(0.0, 1.0)
+}
+
+/// Luma on all three channels: `[n, H, W, 3]`.
 pub fn grey(x: Value) -> Value {
+    on_planes(x, |x| {
+        let luma = luma(x);
+        per_pixel(luma, x)
+    })
+}
+
+fn luma(x: Value) -> Value {
     let dims = x.dims();
-    let plane = [dims[0], dims[1], dims[2]];
-    let [r, g, b] = [0, 1, 2].map(|c| x.slice_dim(3, c, c + 1).reshape(&plane));
-    let luma = r * f64::from(0.2989f32) + g * f64::from(0.587f32) + b * f64::from(0.114f32);
-    luma.broadcast_leading(&dims)
+    let [r, g, b] = [0, 1, 2].map(|c| x.slice_dim(0, c, c + 1).reshape(&[dims[1], dims[2]]));
+    r * f64::from(0.2989f32) + g * f64::from(0.587f32) + b * f64::from(0.114f32)
 }
 
 /// Parameters of the four operations, f32 `[n]` each.
@@ -124,36 +162,83 @@ pub struct Factors<'g> {
 /// The operation at each of the four positions per image, s32 `[n]` each: 0 brightness, 1 contrast, 2 saturation, 3 hue.
 pub type Order<'g> = [Value<'g>; 4];
 
-/// The four operations in each image's own order, clipped to [0, 1] after each (reference O11).
-///
-/// Three of them are affine in the pixel, so each position is one affine stage and one hue stage, each taken by the images whose
-/// turn it is; that is a third of the work of computing all four everywhere.
+/// The four operations in each image's own order, clipped to [0, 1] after each (reference O11): `[n, H, W, 3]`.
 pub fn jitter<'g>(
     x: Value<'g>,
     order: &Order<'g>,
     factors: &Factors<'g>,
     brightness: Brightness,
 ) -> Value<'g> {
-    let dims = x.dims();
-    let spread = |v: Value<'g>| v.broadcast_leading(&dims);
-    let mut x = x;
-    for &op in order {
-        let is = |code: f64| spread(op.eq(code));
-        let mean = x.mean(&[1, 2]).broadcast_in_dim(&dims, &[0, 3]);
-        let brightened = match brightness {
-            Brightness::Multiplicative => brightness_multiplicative(x, factors.brightness),
-            Brightness::Additive => brightness_additive(x, factors.brightness),
-        };
-        let contrasted = (x - mean) * spread(factors.contrast) + mean;
-        let saturated = saturation(x, factors.saturation);
-        let turned = hue(x, factors.hue);
-        x = is(0.0).select(
-            brightened,
-            is(1.0).select(contrasted, is(2.0).select(saturated, turned)),
-        );
-        x = x.clamp(0.0, 1.0);
-    }
-    x
+    on_planes(x, |x| jitter_planes(x, order, factors, brightness))
+}
+
+/// At each position all images take the step together, each selecting its own operation. A loop over the four positions: its state
+/// is what keeps the compiler from computing earlier positions again inside every use of a later one.
+fn jitter_planes<'g>(
+    x: Value<'g>,
+    order: &Order<'g>,
+    factors: &Factors<'g>,
+    brightness: Brightness,
+) -> Value<'g> {
+    let graph = x.graph();
+    let n = x.dim(1);
+    let order: Vec<Value> = order.iter().map(|op| op.reshape(&[1, n])).collect();
+    let state = [
+        graph.scalar(0i32),
+        x,
+        graph.concatenate(&order, 0),
+        factors.brightness,
+        factors.contrast,
+        factors.saturation,
+        factors.hue,
+    ];
+    graph.while_loop(
+        &state,
+        |_, s| s[0].lt(4.0),
+        |graph, s| {
+            let op = s[2]
+                .dynamic_slice(&[s[0], graph.scalar(0i32)], &[1, n])
+                .reshape(&[n]);
+            let factors = Factors {
+                brightness: s[3],
+                contrast: s[4],
+                saturation: s[5],
+                hue: s[6],
+            };
+            let mut next = s.to_vec();
+            next[0] = s[0] + 1.0;
+            next[1] = one_position(s[1], op, &factors, brightness);
+            next
+        },
+    )[1]
+}
+
+/// One operation on each image of the planes, clipped to [0, 1].
+fn one_position<'g>(
+    x: Value<'g>,
+    op: Value<'g>,
+    factors: &Factors<'g>,
+    brightness: Brightness,
+) -> Value<'g> {
+    let extremes = Extremes::of(x);
+    let ratio = saturation_ratio(&extremes, factors.saturation);
+    let theta = turned_hue(x, &extremes, factors.hue);
+    let is = |code: f64| per_image(op.eq(code), x);
+    let level = per_image(factors.brightness, x);
+    let brightened = match brightness {
+        Brightness::Multiplicative => x * level,
+        Brightness::Additive => x + level,
+    };
+    let high = per_pixel(extremes.high, x);
+    let saturated = high - (high - x) * per_pixel(ratio, x);
+    let stepped = is(0.0).select(
+        brightened,
+        is(1.0).select(
+            contrasted(x, x.mean(&[2]), factors.contrast),
+            is(2.0).select(saturated, turned(x, &extremes, theta)),
+        ),
+    );
+    stepped.clamp(0.0, 1.0)
 }
 
 /// Random jitter with probability 0.8, then grey with probability 0.2 (reference O11, O12).
@@ -163,46 +248,52 @@ pub(super) fn random<'g>(
     brightness: Brightness,
     draws: &Draws<'g>,
 ) -> Value<'g> {
-    let _scope = x.graph().scope("colour");
-    let dims = x.dims();
-    let spread = |v: Value<'g>| v.broadcast_leading(&dims);
-    let between =
-        |purpose: u32, low: f64, high: f64| draws.uniform(purpose, 0) * (high - low) + low;
+    let graph = x.graph();
+    let _scope = graph.scope("colour");
+    let between = |purpose: u32, low: f64, high: f64| draws.uniform(purpose) * (high - low) + low;
     let reach = 0.8 * strength;
-    let factors = Factors {
-        brightness: match brightness {
-            Brightness::Multiplicative => {
-                between(draws::BRIGHTNESS, (1.0 - reach).max(0.0), 1.0 + reach)
-            }
-            Brightness::Additive => between(draws::BRIGHTNESS, -reach, reach),
-        },
-        contrast: between(draws::CONTRAST, 1.0 - reach, 1.0 + reach),
-        saturation: between(draws::SATURATION, 1.0 - reach, 1.0 + reach),
-        hue: between(draws::HUE, -0.2 * strength, 0.2 * strength),
+    let level = match brightness {
+        Brightness::Multiplicative => {
+            between(draws::BRIGHTNESS, (1.0 - reach).max(0.0), 1.0 + reach)
+        }
+        Brightness::Additive => between(draws::BRIGHTNESS, -reach, reach),
     };
-    let jittered = jitter(x, &random_order(draws), &factors, brightness);
-    let apply = spread(draws.uniform(draws::JITTER, 0).lt(0.8));
-    let x = apply.select(jittered, x);
-    let drop = spread(draws.uniform(draws::GREY, 0).lt(0.2));
-    drop.select(grey(x), x)
+    let mut drawn = vec![
+        level,
+        between(draws::CONTRAST, 1.0 - reach, 1.0 + reach),
+        between(draws::SATURATION, 1.0 - reach, 1.0 + reach),
+        between(draws::HUE, -0.2 * strength, 0.2 * strength),
+        draws.uniform(draws::JITTER).lt(0.8),
+        draws.uniform(draws::GREY).lt(0.2),
+    ];
+    drawn.extend(random_order(draws));
+    let factors = Factors {
+        brightness: drawn[0],
+        contrast: drawn[1],
+        saturation: drawn[2],
+        hue: drawn[3],
+    };
+    let order = [drawn[6], drawn[7], drawn[8], drawn[9]];
+    on_planes(x, |x| {
+        let jittered = jitter_planes(x, &order, &factors, brightness);
+        let x = per_image(drawn[4], x).select(jittered, x);
+        per_image(drawn[5], x).select(per_pixel(luma(x), x), x)
+    })
 }
 
 /// A uniform permutation of the four operations per image: one of 24, from a table.
 fn random_order<'g>(draws: &Draws<'g>) -> Order<'g> {
-    let bits = draws.bits(draws::ORDER, 0);
+    let bits = draws.bits(draws::ORDER);
     let graph = bits.graph();
     let n = bits.dim(0);
-    let count = graph.scalar(24i32).broadcast_scalar(&[n]);
+    let count = graph.full(&Shape::new(DType::S32, [n]), 24.0);
     let chosen = scaled(bits, count);
     let table = graph.constant(Literal::new(&[24, 4], &permutations()));
     let rows = table.take_rows(chosen);
-    [0, 1, 2, 3].map(|i| {
-        rows.slice_dim(1, i, i + 1)
-            .reshape(&[n])
-            .convert(DType::S32)
-    })
+    [0, 1, 2, 3].map(|i| rows.slice_dim(1, i, i + 1).reshape(&[n]))
 }
 
+/// The 24 orders of four operations, row-major `[24, 4]`.
 fn permutations() -> Vec<i32> {
     let mut all = Vec::new();
     for code in 0..256 {

@@ -1,6 +1,6 @@
 //! The draws of one view of a batch of images.
 
-use crate::hlo::{DType, Value};
+use crate::hlo::{DType, Shape, Value};
 use crate::random::{threefry2x32_hlo, uniform_hlo};
 
 /// What a step's draws start from: u32 scalars.
@@ -41,45 +41,90 @@ pub const BLUR: u32 = 12;
 /// Width of the blur, one draw for a whole view of a step.
 pub const SIGMA: u32 = 13;
 
+/// Number of purposes.
+const PURPOSES: u32 = 14;
+
 /// Draws for one view of the images at `example` positions of the global batch.
 pub struct Draws<'g> {
     /// One key per step: seed and step mixed.
     key: [Value<'g>; 2],
     example: Value<'g>,
     view: u32,
+    /// Draw 0 of every purpose: u32 `[PURPOSES, n]`.
+    first: Option<Value<'g>>,
 }
 
 impl<'g> Draws<'g> {
     /// For view 0 or 1.
     pub fn new(key: Key<'g>, example: Value<'g>, view: u32) -> Self {
-        let zero = key.step.graph().scalar(0u32);
+        let graph = key.step.graph();
+        let _scope = graph.scope("draws");
+        let zero = graph.scalar(0u32);
+        let key = threefry2x32_hlo(key.seed, [key.step, zero]);
+        let n = example.dim(0);
+        // One loop over the purposes: the generator is compiled once, and its results are stored. Left to itself the compiler
+        // would draw an image's numbers again at every pixel.
+        let table = graph.zeros(&Shape::new(DType::U32, [i64::from(PURPOSES), n]));
+        let state = [zero, table, key[0], key[1], example];
+        let result = graph.while_loop(
+            &state,
+            |_, s| s[0].lt(f64::from(PURPOSES)),
+            |graph, s| {
+                let draws = Draws {
+                    key: [s[2], s[3]],
+                    example: s[4],
+                    view,
+                    first: None,
+                };
+                let word = s[0] + f64::from(view * 256);
+                let row = draws.word_bits(word).reshape(&[1, n]);
+                let start = [s[0].convert(DType::S32), graph.scalar(0i32)];
+                vec![
+                    s[0] + 1.0,
+                    s[1].dynamic_update_slice(row, &start),
+                    s[2],
+                    s[3],
+                    s[4],
+                ]
+            },
+        );
         Draws {
-            key: threefry2x32_hlo(key.seed, [key.step, zero]),
+            key,
             example,
             view,
+            first: Some(result[1]),
         }
     }
 
-    /// Counter's second word: purpose, view and the number of the draw.
+    /// The counter's second word: purpose, view and the number of the draw.
     fn word(&self, purpose: u32, number: Value<'g>) -> Value<'g> {
         number * 512.0 + f64::from(self.view * 256 + purpose)
     }
 
-    /// 32 random bits per image, `[n]`.
-    pub fn bits(&self, purpose: u32, number: u32) -> Value<'g> {
-        self.bits_at(purpose, self.example.graph().scalar(number))
-    }
-
-    fn bits_at(&self, purpose: u32, number: Value<'g>) -> Value<'g> {
-        let word = self
-            .word(purpose, number)
-            .broadcast_scalar(&self.example.dims());
+    fn word_bits(&self, word: Value<'g>) -> Value<'g> {
+        let word = word.broadcast_scalar(&self.example.dims());
         threefry2x32_hlo(self.key, [self.example, word])[0]
     }
 
+    /// 32 random bits per image, `[n]`: the first draw of a purpose.
+    pub fn bits(&self, purpose: u32) -> Value<'g> {
+        let n = self.example.dim(0);
+        match self.first {
+            Some(table) => table
+                .slice_dim(0, i64::from(purpose), i64::from(purpose) + 1)
+                .reshape(&[n]),
+            None => self.bits_at(purpose, self.example.graph().scalar(0u32)),
+        }
+    }
+
+    /// Draw `number` (u32 scalar) of a purpose.
+    fn bits_at(&self, purpose: u32, number: Value<'g>) -> Value<'g> {
+        self.word_bits(self.word(purpose, number))
+    }
+
     /// Uniform f32 in [0, 1) per image, `[n]`.
-    pub fn uniform(&self, purpose: u32, number: u32) -> Value<'g> {
-        uniform_hlo(self.bits(purpose, number))
+    pub fn uniform(&self, purpose: u32) -> Value<'g> {
+        uniform_hlo(self.bits(purpose))
     }
 
     /// One uniform f32 for the whole view: the same on every replica.
@@ -90,17 +135,18 @@ impl<'g> Draws<'g> {
         uniform_hlo(threefry2x32_hlo(self.key, [all, word])[0])
     }
 
-    /// The same draws with other values for what a loop body may not capture.
+    /// What a loop body needs to make draws of its own.
     pub(super) fn parts(&self) -> [Value<'g>; 3] {
         [self.key[0], self.key[1], self.example]
     }
 
-    /// Rebuilt inside a loop body.
+    /// Rebuilt from its parts inside a loop body.
     pub(super) fn from_parts<'a>(parts: &[Value<'a>], view: u32) -> Draws<'a> {
         Draws {
             key: [parts[0], parts[1]],
             example: parts[2],
             view,
+            first: None,
         }
     }
 
@@ -108,13 +154,13 @@ impl<'g> Draws<'g> {
         self.view
     }
 
-    /// As [`Draws::uniform`] with a computed number (u32 scalar).
+    /// As [`Draws::uniform`] for draw `number` (u32 scalar).
     pub(super) fn uniform_at(&self, purpose: u32, number: Value<'g>) -> Value<'g> {
         uniform_hlo(self.bits_at(purpose, number))
     }
 
-    /// Uniform s32 in {0, …, count − 1} per image for positive s32 counts: the high word of bits × count, whose bias is
-    /// below count / 2³².
+    /// Uniform s32 in {0, …, count − 1} per image for positive s32 counts: the high word of bits × count, whose bias is below
+    /// count / 2³².
     pub(super) fn integer_at(
         &self,
         purpose: u32,

@@ -87,7 +87,7 @@ impl Augmentation {
     fn crop_and_flip<'g>(&self, images: Value<'g>, draws: &Draws<'g>) -> Value<'g> {
         let _scope = images.graph().scope("crop");
         let crop = sample_crop(draws, images.dim(1), images.dim(2));
-        let flip = draws.uniform(draws::FLIP, 0).lt(0.5);
+        let flip = draws.uniform(draws::FLIP).lt(0.5);
         crop_and_resize(
             images,
             &crop,

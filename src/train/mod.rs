@@ -2,3 +2,4 @@
 pub mod checkpoint;
 pub mod run_dir;
 pub mod signals;
+pub mod step;
