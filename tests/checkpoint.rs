@@ -186,6 +186,11 @@ fn child() {
         return;
     };
     let folder = PathBuf::from(std::env::var(FOLDER).unwrap());
+    // No test waits for ever for a child that does not end, and none is left behind.
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_secs(60));
+        std::process::exit(9);
+    });
     let say = |text: &str| {
         println!("{text}");
         std::io::stdout().flush().unwrap();
@@ -739,6 +744,23 @@ fn one_process_at_a_time_and_a_killed_one_lets_go() {
     assert!(matches!(error, run_dir::Error::InUse { pid: Some(pid), .. } if pid == own));
     drop(run);
     open().unwrap();
+}
+
+/// A child process that is just being started holds copies of all open files, the lock's among them.
+#[test]
+fn letting_go_takes_effect_whatever_processes_are_being_started() {
+    let folder = tempdir().unwrap();
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| {
+            for _ in 0..300 {
+                let status = Command::new("true").status();
+                assert!(status.unwrap().success());
+            }
+        });
+        while !starting.is_finished() {
+            drop(RunDir::open(folder.path(), &pairs(), "").unwrap());
+        }
+    });
 }
 
 #[test]
