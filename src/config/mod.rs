@@ -160,6 +160,7 @@ pub struct Runtime {
     pub steps_per_launch: usize,
     pub disable_passes: Vec<String>,
     pub eval: bool,
+    pub eval_pixels: bool,
 }
 
 /// A configuration with the origin of every value.
@@ -378,6 +379,7 @@ impl Config {
                     _ => Vec::new(),
                 },
                 eval: flag("runtime.eval"),
+                eval_pixels: flag("runtime.eval_pixels"),
             },
         };
         config.check(&|key| values[key].1.clone())?;

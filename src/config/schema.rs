@@ -461,6 +461,13 @@ pub const KEYS: &[Key] = &[
         false,
         "Measure k-NN and a linear probe before and after",
     ),
+    key(
+        "runtime.eval_pixels",
+        Bool,
+        "false",
+        false,
+        "Measure them on raw pixels too",
+    ),
 ];
 
 /// The key of this name.
