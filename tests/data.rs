@@ -449,7 +449,7 @@ fn damaged_tfrecords_are_refused() {
     check_error(
         load_train(dir.path()),
         Class::Check,
-        &["dataset_info.json", "splits"],
+        &["dataset_info.json", "expected a sequence"],
     );
     fs::remove_file(folder.join("dataset_info.json")).unwrap();
 
