@@ -1,8 +1,10 @@
-//! `tf.train.Example`, decoded by hand from the protobuf wire format so that the bytes of an image are borrowed, not copied.
+//! `tf.train.Example`, decoded by hand from the protobuf wire format so that the bytes of an image
+//! are borrowed, not copied.
 //!
-//! The messages, with their field numbers: `Example { Features features = 1 }`, `Features { map<string, Feature> feature = 1 }` (a map
-//! entry is a message with key 1 and value 2), `Feature { oneof { BytesList = 1, FloatList = 2, Int64List = 3 } }`, each list with its
-//! repeated `value = 1`. Unknown fields are skipped. Any bytes give an example or an error, never a panic.
+//! The messages, with their field numbers: `Example { Features features = 1 }`, `Features {
+//! map<string, Feature> feature = 1 }` (a map entry is a message with key 1 and value 2), `Feature
+//! { oneof { BytesList = 1, FloatList = 2, Int64List = 3 } }`, each list with its repeated `value =
+//! 1`. Unknown fields are skipped. Any bytes give an example or an error, never a panic.
 
 use std::mem::take;
 use std::ops::Range;
@@ -62,7 +64,8 @@ impl Feature<'_> {
     }
 }
 
-/// The named features of one example. Of a name given twice the last counts, as the wire format has it.
+/// The named features of one example. Of a name given twice the last counts, as the wire format has
+/// it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example<'a> {
     features: Vec<(&'a str, Feature<'a>)>,
@@ -157,7 +160,8 @@ fn map_entry(record: &[u8], range: Range<usize>) -> Result<(&str, Feature<'_>), 
     Ok((key, value))
 }
 
-/// Adds what a `Feature` message says to `feature`: a list of the same kind is continued, one of another kind replaced.
+/// Adds what a `Feature` message says to `feature`: a list of the same kind is continued, one of
+/// another kind replaced.
 fn merge_feature<'a>(
     record: &'a [u8],
     range: Range<usize>,
@@ -236,8 +240,8 @@ fn ints(record: &[u8], field: Field, values: &mut Vec<i64>) -> Result<(), Exampl
     Ok(())
 }
 
-// The wire format: a message is a sequence of fields, each a key (number and wire type) and a value. Ranges and offsets count from the
-// start of the record, so that an error can say where.
+// The wire format: a message is a sequence of fields, each a key (number and wire type) and a
+// value. Ranges and offsets count from the start of the record, so that an error can say where.
 
 struct Field {
     number: u64,
@@ -446,7 +450,8 @@ mod tests {
 
     #[test]
     fn unpacked_numbers_and_unknown_fields_are_read() {
-        // Features { "a": Int64List { 7, 8 (each its own field) } }, with unknown fields of every wire type beside.
+        // Features { "a": Int64List { 7, 8 (each its own field) } }, with unknown fields of every
+        // wire type beside.
         let list = [
             0x08, 7, 0x08, 8, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0x1d, 0, 0, 0, 0,
         ];
