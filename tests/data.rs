@@ -640,8 +640,7 @@ fn shapes32_is_hard_for_nearest_neighbours_on_pixels() {
         centred.iter().map(|v| v / norm).collect()
     };
     let bank: Vec<_> = (0..train.len()).map(|i| unit(train.image(i))).collect();
-    // Every fourth test image is enough for 2 points of accuracy. Classes repeat every ten, so that
-    // 4 would miss none but halve them: 3.
+    // A third of the test images is enough to know the accuracy to 2 points.
     let queries: Vec<usize> = (0..test.len()).step_by(3).collect();
     let correct = queries.par_iter().filter(|&&query| {
         let image = unit(test.image(query));

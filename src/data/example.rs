@@ -466,6 +466,28 @@ mod tests {
     }
 
     #[test]
+    fn a_list_given_twice_goes_on_and_another_kind_replaces_it() {
+        let (bytes, float, int): (&[u8], &[u8], &[u8]) = (
+            &[0x0a, 3, 0x0a, 1, b'x'],
+            &[0x12, 5, 0x0d, 0, 0, 0x80, 0x3f],
+            &[0x1a, 2, 0x08, 7],
+        );
+        for (feature, expected) in [
+            ([bytes, bytes].concat(), Feature::Bytes(vec![b"x", b"x"])),
+            ([float, float].concat(), Feature::Floats(vec![1.0, 1.0])),
+            ([int, int].concat(), Feature::Ints(vec![7, 7])),
+            ([int, bytes].concat(), Feature::Bytes(vec![b"x"])),
+            ([bytes, int, float].concat(), Feature::Floats(vec![1.0])),
+        ] {
+            let entry = [&[0x0a, 1, b'a', 0x12, feature.len() as u8], &feature[..]].concat();
+            let features = [&[0x0a, entry.len() as u8], &entry[..]].concat();
+            let record = [&[0x0a, features.len() as u8], &features[..]].concat();
+            assert_eq!(Example::parse(&record).unwrap().get("a"), Some(&expected));
+            assert_eq!(ours(&record).unwrap(), reference(&record).unwrap());
+        }
+    }
+
+    #[test]
     fn malformed_bytes_are_placed() {
         let cases: [(&[u8], usize, &str); 7] = [
             (&[0x0a, 5, 0], 2, "beyond the end"),
