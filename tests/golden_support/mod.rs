@@ -206,43 +206,53 @@ fn triangle(t: u64) -> u64 {
     if t < 256 { t } else { 511 - t }
 }
 
-fn generate(gen_: &Json, dims: &[i64]) -> Vec<f32> {
-    let get = |key: &str| number(&gen_[key]);
-    let seed = gen_["seed"].as_u64().unwrap_or(0);
-    let name = word(&gen_["fn"]);
-    let inner: Vec<u64> = dims.iter().map(|&d| d as u64).collect();
+fn generate(form: &Json, dims: &[i64]) -> Vec<f32> {
+    let get = |key: &str| number(&form[key]);
+    let seed = form["seed"].as_u64().unwrap_or(0);
+    let n = count(dims);
+    let each = |f: &dyn Fn(usize) -> f64| (0..n).map(|i| f(i) as f32).collect();
+    let sides: Vec<u64> = dims.iter().map(|&d| d as u64).collect();
     // Coordinate of a flat index, counted from the last dimension.
     let coordinate = |i: usize, from_last: usize| {
-        let place = inner.len() - 1 - from_last;
-        let step: u64 = inner[place + 1..].iter().product();
-        i as u64 / step % inner[place]
+        let place = sides.len() - 1 - from_last;
+        let step: u64 = sides[place + 1..].iter().product();
+        i as u64 / step % sides[place]
     };
-    (0..count(dims))
-        .map(|i| match name {
-            "hash" => (get("lo") + (get("hi") - get("lo")) * uniform(i, seed)) as f32,
-            "signed" => {
+    match word(&form["fn"]) {
+        "hash" => {
+            let (low, range) = (get("lo"), get("hi") - get("lo"));
+            each(&|i| low + range * uniform(i, seed))
+        }
+        "signed" => {
+            let (low, range) = (get("lo"), get("hi") - get("lo"));
+            each(&|i| {
                 let t = 2.0 * uniform(i, seed) - 1.0;
-                let size = get("lo") + (get("hi") - get("lo")) * t.abs();
-                (if t < 0.0 { -size } else { size }) as f32
-            }
-            "wave" => (get("off") + get("amp") * (get("a") * i as f64 + get("b")).sin()) as f32,
-            "const" => get("value") as f32,
-            "u8hash" => (hash(i, seed) >> 24) as f32,
-            "u8img" => {
-                let (y, x, c) = (coordinate(i, 2), coordinate(i, 1), coordinate(i, 0));
-                let t = (5 + seed % 7) * y + (3 + seed % 5) * x + 97 * c + 31 * seed;
-                ((7 * triangle(t) + 3 * u64::from(hash(i, seed) >> 24)) / 10) as f32
-            }
-            "views" => {
-                let (n, y) = (coordinate(i, 3), coordinate(i, 2));
-                let (x, c) = (coordinate(i, 1), coordinate(i, 0));
-                let t =
-                    (7 + 5 * (n % 11)) * y + (11 + 3 * (n % 7)) * x + 97 * c + 53 * n + 31 * seed;
-                (0.7 * triangle(t) as f64 / 255.0 + 0.3 * uniform(i, seed)) as f32
-            }
-            other => panic!("unknown generator {other}"),
-        })
-        .collect()
+                let size = low + range * t.abs();
+                if t < 0.0 { -size } else { size }
+            })
+        }
+        "wave" => {
+            let [a, b, amp, off] = ["a", "b", "amp", "off"].map(get);
+            each(&|i| off + amp * (a * i as f64 + b).sin())
+        }
+        "const" => {
+            let value = get("value");
+            each(&|_| value)
+        }
+        "u8hash" => each(&|i| f64::from(hash(i, seed) >> 24)),
+        "u8img" => each(&|i| {
+            let (y, x, c) = (coordinate(i, 2), coordinate(i, 1), coordinate(i, 0));
+            let t = (5 + seed % 7) * y + (3 + seed % 5) * x + 97 * c + 31 * seed;
+            ((7 * triangle(t) + 3 * u64::from(hash(i, seed) >> 24)) / 10) as f64
+        }),
+        "views" => each(&|i| {
+            let (n, y) = (coordinate(i, 3), coordinate(i, 2));
+            let (x, c) = (coordinate(i, 1), coordinate(i, 0));
+            let t = (7 + 5 * (n % 11)) * y + (11 + 3 * (n % 7)) * x + 97 * c + 53 * n + 31 * seed;
+            0.7 * triangle(t) as f64 / 255.0 + 0.3 * uniform(i, seed)
+        }),
+        other => panic!("unknown generator {other}"),
+    }
 }
 
 /// √Σx².
@@ -421,4 +431,64 @@ impl Report {
                 .join("\n  ")
         );
     }
+}
+
+/// The names that our layers give to variables of the original's second version, which counts convolutions and batch
+/// normalisations over the whole process: `resnet/…/conv2d_17/kernel` of the third convolution is `base_model/conv2d_2/kernel`.
+/// Names of the first version stay.
+pub fn creation_names(names: &[&str]) -> Vec<String> {
+    let encoder = |name: &str| !name.starts_with("projection_head/") && !name.starts_with("head_");
+    // `(stem, number)` of the layer that owns an encoder's variable.
+    let owner = |name: &str| {
+        let layer = name.rsplit('/').nth(1).unwrap_or_default();
+        let (stem, number) = match layer.rsplit_once('_') {
+            Some((stem, digits)) if digits.parse::<usize>().is_ok() => {
+                (stem, digits.parse().unwrap_or(0))
+            }
+            _ => (layer, 0),
+        };
+        (stem.trim_start_matches("sync_").to_string(), number)
+    };
+    let mut layers: Vec<(String, usize)> = names
+        .iter()
+        .filter(|name| encoder(name))
+        .map(|name| owner(name))
+        .collect();
+    layers.sort();
+    layers.dedup();
+    names
+        .iter()
+        .map(|name| {
+            let mut parts = name.split('/');
+            let leaf = name.rsplit('/').next().unwrap_or_default();
+            match parts.next() {
+                Some("projection_head") => {
+                    let layer = parts.next().unwrap_or_default();
+                    if name.contains("batch_norm") {
+                        format!("head_contrastive/{layer}/batch_normalization/{leaf}")
+                    } else {
+                        format!("head_contrastive/{layer}/dense/{leaf}")
+                    }
+                }
+                Some("head_supervised") => format!("head_supervised/linear_layer/dense/{leaf}"),
+                Some("base_model" | "head_contrastive") => name.to_string(),
+                first => {
+                    let (stem, number) = owner(name);
+                    let of_stem = || layers.iter().filter(|layer| layer.0 == stem);
+                    let rank = of_stem().position(|layer| layer.1 == number).unwrap_or(0);
+                    let layer = if rank == 0 {
+                        stem.clone()
+                    } else {
+                        format!("{stem}_{rank}")
+                    };
+                    let prefix = if first == Some("resnet") {
+                        "base_model/"
+                    } else {
+                        ""
+                    };
+                    format!("{prefix}{layer}/{leaf}")
+                }
+            }
+        })
+        .collect()
 }
