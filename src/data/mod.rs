@@ -1,1 +1,187 @@
-//! (module data)
+//! Data sets on the host: records, decoding, and the order of examples.
+//!
+//! ```text
+//! TFRecord file → record → example → PNG ┐
+//! binary archive files ──────────────────┼→ ImageSet (all of a split, u8) → the device, once
+//! shapes32 (drawn by the program) ───────┘
+//! order (seed, position) → indices ───────────────────────────────────────→ the device, every launch
+//! ```
+//!
+//! Invariant: nothing here knows of a device or a graph. Invariant: every byte read from a TFRecord has passed its CRC.
+
+mod cifar;
+mod error;
+pub mod example;
+mod files;
+pub mod order;
+pub mod record;
+mod rng;
+mod shapes32;
+mod tfds;
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use cifar::{CIFAR10, CIFAR100};
+pub use error::Error;
+pub use order::Order;
+
+/// The data sets there are.
+pub const DATASETS: [&str; 3] = ["cifar10", "cifar100", "shapes32"];
+
+/// The splits each of them has.
+pub const SPLITS: [&str; 2] = ["train", "test"];
+
+/// A split of a data set in memory: small images of one size with their classes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSet {
+    /// The data set's name, e.g. `cifar10`.
+    pub name: String,
+    /// `train` or `test`.
+    pub split: String,
+    /// Rows of an image.
+    pub height: usize,
+    /// Columns of an image.
+    pub width: usize,
+    /// Bytes per pixel: 3, in the order red, green, blue.
+    pub channels: usize,
+    /// Classes the labels count.
+    pub num_classes: usize,
+    /// A name for each class.
+    pub class_names: Vec<String>,
+    /// The pixels, `[examples, height, width, channels]`.
+    pub images: Vec<u8>,
+    /// The class of each example, below `num_classes`.
+    pub labels: Vec<u32>,
+    /// SHA-256, in hex, over the images and then the labels (little endian): what was trained on.
+    pub fingerprint: String,
+}
+
+impl ImageSet {
+    /// `images` are square, of `size` rows, RGB.
+    fn new(
+        name: &str,
+        split: &str,
+        size: usize,
+        class_names: Vec<String>,
+        images: Vec<u8>,
+        labels: Vec<u32>,
+    ) -> Self {
+        assert_eq!(
+            images.len(),
+            labels.len() * size * size * 3,
+            "one label per image"
+        );
+        let mut hash = Sha256::new();
+        hash.update(&images);
+        labels
+            .iter()
+            .for_each(|label| hash.update(label.to_le_bytes()));
+        let fingerprint = hash
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        ImageSet {
+            name: name.into(),
+            split: split.into(),
+            height: size,
+            width: size,
+            channels: 3,
+            num_classes: class_names.len(),
+            class_names,
+            images,
+            labels,
+            fingerprint,
+        }
+    }
+
+    /// The number of examples; at least 1.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no example; never so for a loaded set.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// The bytes of one image.
+    pub fn image_bytes(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// The pixels of example `index`, `[height, width, channels]`.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Self::len).
+    pub fn image(&self, index: usize) -> &[u8] {
+        &self.images[index * self.image_bytes()..][..self.image_bytes()]
+    }
+}
+
+/// What is known of a split without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SplitFacts {
+    /// Examples of the published set; a folder may hold a smaller one, then [`ImageSet::len`] counts.
+    pub examples: usize,
+    /// Number of classes.
+    pub classes: usize,
+    /// Rows and columns of an image.
+    pub image_size: usize,
+}
+
+/// The facts of a split; fails with a usage error for an unknown data set or split.
+pub fn facts(dataset: &str, split: &str) -> Result<SplitFacts, Error> {
+    check_names(dataset, split)?;
+    let (train, test, classes) = match dataset {
+        "cifar10" => (50_000, 10_000, CIFAR10.class_names.len()),
+        "cifar100" => (50_000, 10_000, CIFAR100.class_names.len()),
+        _ => (shapes32::TRAIN, shapes32::TEST, shapes32::CLASS_NAMES.len()),
+    };
+    Ok(SplitFacts {
+        examples: if split == "train" { train } else { test },
+        classes,
+        image_size: 32,
+    })
+}
+
+/// Loads a split into memory.
+///
+/// `cifar10` and `cifar100` are read from `data_dir`: the folder that holds `NAME/VERSION/NAME-SPLIT.tfrecord-*` as TFDS writes it (or
+/// one of the two folders within), or the folder that holds the unpacked binary archive (or that folder itself). `shapes32` is drawn
+/// by the program and ignores `data_dir`.
+///
+/// Errors are of class usage (unknown names, no such folder, nothing to be found in it), environment (the system refuses to read) or
+/// check (files missing, truncated, corrupt or of another data set).
+pub fn load(dataset: &str, split: &str, data_dir: Option<&Path>) -> Result<ImageSet, Error> {
+    check_names(dataset, split)?;
+    let dir = || {
+        data_dir.ok_or_else(|| Error::NoDataDir {
+            dataset: dataset.into(),
+        })
+    };
+    match dataset {
+        "cifar10" => CIFAR10.load(split, dir()?),
+        "cifar100" => CIFAR100.load(split, dir()?),
+        _ => Ok(shapes32::generate(split)),
+    }
+}
+
+fn check_names(dataset: &str, split: &str) -> Result<(), Error> {
+    if !DATASETS.contains(&dataset) {
+        return Err(Error::UnknownDataset {
+            name: dataset.into(),
+            known: DATASETS.join(", "),
+        });
+    }
+    if !SPLITS.contains(&split) {
+        return Err(Error::UnknownSplit {
+            dataset: dataset.into(),
+            split: split.into(),
+            known: SPLITS.join(", "),
+        });
+    }
+    Ok(())
+}

@@ -27,8 +27,8 @@ pub struct EventFile {
 impl EventFile {
     /// Starts a new file `events.out.tfevents.<seconds>.<host>.<pid>.<n>` in `folder`.
     ///
-    /// A run that resumes at `resumed_step` says so in its second record, so that TensorBoard forgets what
-    /// the interrupted process had logged for later steps. `wall_time` is in seconds since 1970.
+    /// Its second record says with which step the process begins, so that TensorBoard forgets what an
+    /// interrupted one had logged past `resumed_step`. `wall_time` is in seconds since 1970.
     pub fn create(
         folder: &Path,
         resumed_step: Option<u64>,
@@ -41,14 +41,14 @@ impl EventFile {
                 .map_err(|error| failed(&path, error))?;
         let mut events = EventFile { path, writer };
         events.write(0, wall_time, What::FileVersion(FILE_VERSION.to_owned()))?;
-        if let Some(step) = resumed_step {
-            let start = SessionLog {
-                status: SessionStatus::Start.into(),
-                ..SessionLog::default()
-            };
-            // Steps from this one on are forgotten; the resumed step itself was logged and stays.
-            events.write(step + 1, wall_time, What::SessionLog(start))?;
-        }
+        // TensorBoard forgets steps from that of a session's start on, but takes the first start of a run for
+        // no restart: so every file has one. The resumed step itself was logged and stays.
+        let first = resumed_step.map_or(0, |step| step + 1);
+        let start = SessionLog {
+            status: SessionStatus::Start.into(),
+            ..SessionLog::default()
+        };
+        events.write(first, wall_time, What::SessionLog(start))?;
         Ok(events)
     }
 

@@ -32,20 +32,19 @@ pub struct Standing {
     pub seconds_left: Option<f64>,
 }
 
-/// The standing as one line.
+/// The standing as one line; what matters least comes last, since a narrow terminal cuts the line off.
 pub fn line(standing: &Standing) -> String {
     let left = standing.seconds_left.map_or("–".to_owned(), duration);
     format!(
-        "epoch {:.*}/{}  step {}/{}  loss {:.4}  acc {:.1} %  lr {}  {} img/s  ETA {left}",
-        usize::from(standing.epochs < 1000.0) + 1,
+        "epoch {:.2}/{}  step {}/{}  loss {:.4}  acc {:.1} %  ETA {left}  {} img/s  lr {}",
         standing.epoch,
-        round(standing.epochs),
+        short(standing.epochs),
         count(standing.step),
         count(standing.steps),
         standing.loss,
         100.0 * standing.contrast_accuracy,
-        significant(standing.learning_rate),
         rate(standing.images_per_second),
+        significant(standing.learning_rate),
     )
 }
 
@@ -60,7 +59,7 @@ pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -90,7 +89,7 @@ pub fn rate(per_second: f64) -> String {
     }
 }
 
-/// Four significant digits, so that a decaying learning rate stays readable.
+/// Four digits that tell something, so that a decaying learning rate stays readable.
 fn significant(value: f32) -> String {
     if value != 0.0 && value.abs() < 1e-3 {
         format!("{value:.3e}")
@@ -99,7 +98,7 @@ fn significant(value: f32) -> String {
     }
 }
 
-fn round(epochs: f64) -> String {
+fn short(epochs: f64) -> String {
     let text = format!("{epochs:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
@@ -196,9 +195,8 @@ impl Progress {
     /// Begins to show progress towards `steps`, from `step` on.
     pub fn start(screen: &Screen, step: u64, steps: u64) -> Progress {
         if screen.style() == Style::Live {
-            let style = ProgressStyle::with_template("{bar:20} {wide_msg}")
-                .expect("the template is valid")
-                .progress_chars("█▉▊▋▌▍▎▏ ");
+            let style = ProgressStyle::with_template("{spinner} {wide_msg}")
+                .expect("the template is valid");
             let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr())
                 .with_style(style)
                 .with_position(step);

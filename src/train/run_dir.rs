@@ -153,8 +153,7 @@ struct Marker {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    /// The lock goes with the open file; the system releases it even after `kill -9`.
-    _lock: File,
+    _lock: Lock,
     is_new: bool,
 }
 
@@ -285,7 +284,18 @@ fn read_marker(path: &Path) -> Result<Option<Marker>, Error> {
     }
 }
 
-fn lock(folder: &Path) -> Result<File, Error> {
+/// Goes with the open file: the system releases it even after `kill -9`.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone is not enough: a child process that is just being started holds a copy of the open file.
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(folder: &Path) -> Result<Lock, Error> {
     let path = folder.join(LOCK);
     let mut file = OpenOptions::new()
         .read(true)
@@ -312,6 +322,7 @@ fn lock(folder: &Path) -> Result<File, Error> {
         file.rewind()?;
         writeln!(file, "{}", std::process::id())
     };
-    write(&mut file).map_err(Error::io("write", &path))?;
-    Ok(file)
+    let mut lock = Lock(file);
+    write(&mut lock.0).map_err(Error::io("write", &path))?;
+    Ok(lock)
 }

@@ -1,0 +1,400 @@
+//! CIFAR-10 and CIFAR-100, from the TFRecords of TFDS (a PNG per example) or from the files of the original binary archives
+//! (one or two label bytes, then the red, green and blue planes of 1,024 bytes, rows from top to bottom).
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::files::{read, summary};
+use super::record::{Record, Records};
+use super::{Error, ImageSet, example::Example, tfds};
+
+const SIZE: usize = 32;
+const PIXELS: usize = SIZE * SIZE;
+const BYTES: usize = PIXELS * 3;
+
+/// One of the two sets.
+pub(super) struct Cifar {
+    pub(super) name: &'static str,
+    pub(super) class_names: &'static [&'static str],
+    /// The folder of the binary archive.
+    folder: &'static str,
+    /// Files per split in that folder.
+    train: &'static [&'static str],
+    test: &'static [&'static str],
+    /// Label bytes of a binary record; the last one is the label.
+    label_bytes: usize,
+}
+
+pub(super) const CIFAR10: Cifar = Cifar {
+    name: "cifar10",
+    class_names: &[
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    ],
+    folder: "cifar-10-batches-bin",
+    train: &[
+        "data_batch_1.bin",
+        "data_batch_2.bin",
+        "data_batch_3.bin",
+        "data_batch_4.bin",
+        "data_batch_5.bin",
+    ],
+    test: &["test_batch.bin"],
+    label_bytes: 1,
+};
+
+pub(super) const CIFAR100: Cifar = Cifar {
+    name: "cifar100",
+    class_names: &[
+        "apple",
+        "aquarium_fish",
+        "baby",
+        "bear",
+        "beaver",
+        "bed",
+        "bee",
+        "beetle",
+        "bicycle",
+        "bottle",
+        "bowl",
+        "boy",
+        "bridge",
+        "bus",
+        "butterfly",
+        "camel",
+        "can",
+        "castle",
+        "caterpillar",
+        "cattle",
+        "chair",
+        "chimpanzee",
+        "clock",
+        "cloud",
+        "cockroach",
+        "couch",
+        "crab",
+        "crocodile",
+        "cup",
+        "dinosaur",
+        "dolphin",
+        "elephant",
+        "flatfish",
+        "forest",
+        "fox",
+        "girl",
+        "hamster",
+        "house",
+        "kangaroo",
+        "keyboard",
+        "lamp",
+        "lawn_mower",
+        "leopard",
+        "lion",
+        "lizard",
+        "lobster",
+        "man",
+        "maple_tree",
+        "motorcycle",
+        "mountain",
+        "mouse",
+        "mushroom",
+        "oak_tree",
+        "orange",
+        "orchid",
+        "otter",
+        "palm_tree",
+        "pear",
+        "pickup_truck",
+        "pine_tree",
+        "plain",
+        "plate",
+        "poppy",
+        "porcupine",
+        "possum",
+        "rabbit",
+        "raccoon",
+        "ray",
+        "road",
+        "rocket",
+        "rose",
+        "sea",
+        "seal",
+        "shark",
+        "shrew",
+        "skunk",
+        "skyscraper",
+        "snail",
+        "snake",
+        "spider",
+        "squirrel",
+        "streetcar",
+        "sunflower",
+        "sweet_pepper",
+        "table",
+        "tank",
+        "telephone",
+        "television",
+        "tiger",
+        "tractor",
+        "train",
+        "trout",
+        "tulip",
+        "turtle",
+        "wardrobe",
+        "whale",
+        "willow_tree",
+        "wolf",
+        "woman",
+        "worm",
+    ],
+    folder: "cifar-100-binary",
+    train: &["train.bin"],
+    test: &["test.bin"],
+    label_bytes: 2, // coarse, fine
+};
+
+impl Cifar {
+    /// Reads a split (`train` or `test`) from wherever it is under `dir`; TFRecords are preferred over binary files.
+    pub(super) fn load(&self, split: &str, dir: &Path) -> Result<ImageSet, Error> {
+        if !dir.is_dir() {
+            return Err(Error::DataDirMissing {
+                dataset: self.name.into(),
+                dir: dir.into(),
+            });
+        }
+        if let Some(found) = tfds::find(self.name, split, dir)? {
+            return self.load_tfds(split, &found);
+        }
+        let files = if split == "train" {
+            self.train
+        } else {
+            self.test
+        };
+        for folder in [dir.to_path_buf(), dir.join(self.folder)] {
+            let paths: Vec<_> = files.iter().map(|name| folder.join(name)).collect();
+            let present = paths.iter().filter(|path| path.is_file()).count();
+            if present == paths.len() {
+                return self.load_binary(split, &paths);
+            }
+            if let Some(missing) = paths
+                .iter()
+                .find(|path| !path.is_file())
+                .filter(|_| present > 0)
+            {
+                return Err(Error::MissingFile {
+                    file: missing.clone(),
+                    found: present,
+                    expected: paths.len(),
+                });
+            }
+        }
+        let (name, folder) = (self.name, self.folder);
+        Err(Error::NotFound {
+            dataset: name.into(),
+            split: split.into(),
+            dir: dir.into(),
+            found: summary(dir)?,
+            expected: format!(
+                "{name}/VERSION/{name}-{split}.tfrecord-* and {folder}/{}",
+                files[0]
+            ),
+        })
+    }
+
+    fn load_tfds(&self, split: &str, found: &tfds::Split) -> Result<ImageSet, Error> {
+        let class_names = match &found.label_names {
+            Some(file) => self.read_class_names(file)?,
+            None => self.default_class_names(),
+        };
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        for (number, file) in found.shards.iter().enumerate() {
+            let bytes = read(file)?;
+            let records = Records::new(file, &bytes).collect::<Result<Vec<_>, _>>()?;
+            if let Some(expected) = found
+                .lengths
+                .as_ref()
+                .map(|lengths| lengths[number])
+                .filter(|&n| n != records.len() as u64)
+            {
+                return Err(Error::Count {
+                    file: file.clone(),
+                    what: "examples",
+                    found: records.len() as u64,
+                    expected,
+                });
+            }
+            let start = images.len();
+            images.resize(start + records.len() * BYTES, 0);
+            let decoded: Vec<_> = images[start..]
+                .par_chunks_exact_mut(BYTES)
+                .zip(&records)
+                .map(|(image, record)| self.decode(file, record, image))
+                .collect();
+            // Collected in order, so that the first bad record is the one named.
+            for label in decoded {
+                labels.push(label?);
+            }
+        }
+        self.finish(split, class_names, images, labels, &found.shards[0])
+    }
+
+    /// Decodes one example into `image`; the result is its label.
+    fn decode(&self, file: &Path, record: &Record, image: &mut [u8]) -> Result<u32, Error> {
+        let in_record = |cause| Error::Example {
+            file: file.into(),
+            record: record.index,
+            cause,
+        };
+        let example = Example::parse(record.data).map_err(in_record)?;
+        let png = example.bytes("image").map_err(in_record)?;
+        let label = example.int("label").map_err(in_record)?;
+        decode_png(png, image).map_err(|problem| match problem {
+            PngProblem::Unreadable(error) => Error::Image {
+                file: file.into(),
+                record: record.index,
+                reason: error.to_string(),
+            },
+            PngProblem::Size(width, height) => Error::ImageSize {
+                file: file.into(),
+                record: record.index,
+                found: format!("{width}x{height}"),
+                expected: format!("{SIZE}x{SIZE}"),
+            },
+        })?;
+        self.checked_label(label, file, record.index)
+    }
+
+    fn load_binary(&self, split: &str, files: &[PathBuf]) -> Result<ImageSet, Error> {
+        let record_size = self.label_bytes + BYTES;
+        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        for file in files {
+            let bytes = read(file)?;
+            if bytes.is_empty() || bytes.len() % record_size != 0 {
+                return Err(Error::FileSize {
+                    file: file.clone(),
+                    found: bytes.len(),
+                    record_size,
+                });
+            }
+            for (index, record) in bytes.chunks_exact(record_size).enumerate() {
+                let (label, planes) = record.split_at(self.label_bytes);
+                labels.push(self.checked_label(
+                    i64::from(label[self.label_bytes - 1]),
+                    file,
+                    index,
+                )?);
+                images.extend(
+                    (0..PIXELS)
+                        .flat_map(|p| [planes[p], planes[PIXELS + p], planes[2 * PIXELS + p]]),
+                );
+            }
+        }
+        self.finish(split, self.default_class_names(), images, labels, &files[0])
+    }
+
+    fn checked_label(&self, label: i64, file: &Path, record: usize) -> Result<u32, Error> {
+        let classes = self.class_names.len();
+        u32::try_from(label)
+            .ok()
+            .filter(|&label| (label as usize) < classes)
+            .ok_or_else(|| Error::Label {
+                file: file.into(),
+                record,
+                found: label,
+                last: classes - 1,
+            })
+    }
+
+    fn default_class_names(&self) -> Vec<String> {
+        self.class_names
+            .iter()
+            .map(|name| name.to_string())
+            .collect()
+    }
+
+    fn read_class_names(&self, file: &Path) -> Result<Vec<String>, Error> {
+        let text = read(file)?;
+        let names: Vec<String> = String::from_utf8_lossy(&text)
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        if names.len() != self.class_names.len() {
+            return Err(Error::ClassNames {
+                file: file.into(),
+                found: names.len(),
+                expected: self.class_names.len(),
+            });
+        }
+        Ok(names)
+    }
+
+    fn finish(
+        &self,
+        split: &str,
+        class_names: Vec<String>,
+        images: Vec<u8>,
+        labels: Vec<u32>,
+        first_file: &Path,
+    ) -> Result<ImageSet, Error> {
+        if labels.is_empty() {
+            return Err(Error::Empty {
+                file: first_file.into(),
+            });
+        }
+        tracing::debug!(dataset = self.name, split, examples = labels.len(), file = %first_file.display(), "data set read");
+        Ok(ImageSet::new(
+            self.name,
+            split,
+            SIZE,
+            class_names,
+            images,
+            labels,
+        ))
+    }
+}
+
+enum PngProblem {
+    Unreadable(png::DecodingError),
+    /// Width and height of another size.
+    Size(u32, u32),
+}
+
+impl From<png::DecodingError> for PngProblem {
+    fn from(error: png::DecodingError) -> Self {
+        PngProblem::Unreadable(error)
+    }
+}
+
+/// Decodes a 32×32 PNG into interleaved RGB bytes. Whatever the file's own format, the result is 8-bit RGB as TensorFlow's decoder
+/// gives it: palettes are looked up, grey is repeated, alpha is dropped, 16 bits lose their lower half.
+fn decode_png(bytes: &[u8], image: &mut [u8]) -> Result<(), PngProblem> {
+    let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
+    decoder.set_transformations(png::Transformations::normalize_to_color8());
+    let mut reader = decoder.read_info()?;
+    // Before any pixel is decoded, so that a hostile header cannot ask for memory.
+    let (width, height) = (reader.info().width, reader.info().height);
+    if (width as usize, height as usize) != (SIZE, SIZE) {
+        return Err(PngProblem::Size(width, height));
+    }
+    // At most four 8-bit samples per pixel after the normalisation.
+    let mut buffer = [0; PIXELS * 4];
+    let frame = reader.next_frame(&mut buffer)?;
+    let samples = frame.color_type.samples();
+    for (pixel, source) in image.chunks_exact_mut(3).zip(buffer.chunks_exact(samples)) {
+        if samples < 3 {
+            pixel.fill(source[0]);
+        } else {
+            pixel.copy_from_slice(&source[..3]);
+        }
+    }
+    Ok(())
+}

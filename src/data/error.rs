@@ -1,0 +1,189 @@
+//! What can be wrong with a data set, each with the file, what was found, what was expected and what to do.
+
+use std::path::PathBuf;
+
+use super::example::ExampleError;
+use crate::error::Class;
+
+/// Why a data set could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The fields are what the message of their variant says.
+pub enum Error {
+    /// A name that is no data set.
+    #[error("there is no data set `{name}`: `dataset` is one of {known}")]
+    UnknownDataset { name: String, known: String },
+    /// A split that the data set does not have.
+    #[error("data set `{dataset}` has no split `{split}`: use one of {known}")]
+    UnknownSplit {
+        dataset: String,
+        split: String,
+        known: String,
+    },
+    /// A data set on disk, but no folder was named.
+    #[error("data set `{dataset}` is read from disk: set `data_dir` to the folder that holds it")]
+    NoDataDir { dataset: String },
+    /// The folder does not exist, or is a file.
+    #[error(
+        "`data_dir` {dir} is not a folder: set it to the folder that holds data set `{dataset}`"
+    )]
+    DataDirMissing { dataset: String, dir: PathBuf },
+    /// The folder holds something else.
+    #[error(
+        "no files of split `{split}` of data set `{dataset}` in `data_dir` {dir}, which holds {found}; looked for {expected}"
+    )]
+    NotFound {
+        dataset: String,
+        split: String,
+        dir: PathBuf,
+        found: String,
+        expected: String,
+    },
+    /// Some files of the split are there, others not.
+    #[error(
+        "file {file} is missing, {found} of {expected} files of its split are there: fetch or prepare the data set again"
+    )]
+    MissingFile {
+        file: PathBuf,
+        found: usize,
+        expected: usize,
+    },
+    /// Files of two different preparations of the same split lie side by side.
+    #[error(
+        "{dir} holds split `{split}` twice, as {first} files and as {second} files: remove one of them"
+    )]
+    TwoShardings {
+        dir: PathBuf,
+        split: String,
+        first: usize,
+        second: usize,
+    },
+    /// The operating system refused to read.
+    #[error("cannot read {file}: {cause}")]
+    Read {
+        file: PathBuf,
+        cause: std::io::Error,
+    },
+    /// `dataset_info.json` is damaged.
+    #[error(
+        "{file} is not the description of a TFDS data set ({reason}): prepare the data set again, or remove the file to skip its checks"
+    )]
+    Info { file: PathBuf, reason: String },
+    /// The description and the files disagree about the number of examples or files.
+    #[error(
+        "{file} holds {found} {what}, but dataset_info.json promises {expected}: fetch or prepare the data set again"
+    )]
+    Count {
+        file: PathBuf,
+        what: &'static str,
+        found: u64,
+        expected: u64,
+    },
+    /// A record goes on after the end of its file.
+    #[error(
+        "{file} is truncated: record {record}, at byte {offset}, has {found} bytes of {expected} for its {part}; fetch the file again"
+    )]
+    TruncatedRecord {
+        file: PathBuf,
+        record: usize,
+        offset: usize,
+        part: &'static str,
+        found: u64,
+        expected: u64,
+    },
+    /// A CRC does not match.
+    #[error(
+        "{file} is corrupt: record {record}, at byte {offset}, has {part} CRC {computed:#010x}, expected {stored:#010x}; fetch the file again"
+    )]
+    CorruptRecord {
+        file: PathBuf,
+        record: usize,
+        offset: usize,
+        part: &'static str,
+        stored: u32,
+        computed: u32,
+    },
+    /// A record that is not the expected `tf.train.Example`.
+    #[error("record {record} of {file}: {cause}; prepare the data set again")]
+    Example {
+        file: PathBuf,
+        record: usize,
+        cause: ExampleError,
+    },
+    /// An image that is no PNG or a damaged one.
+    #[error(
+        "the image in record {record} of {file} is not a readable PNG ({reason}); prepare the data set again"
+    )]
+    Image {
+        file: PathBuf,
+        record: usize,
+        reason: String,
+    },
+    /// An image of another size.
+    #[error(
+        "the image in record {record} of {file} is {found}, expected {expected}; is it another data set?"
+    )]
+    ImageSize {
+        file: PathBuf,
+        record: usize,
+        found: String,
+        expected: String,
+    },
+    /// A label beyond the number of classes.
+    #[error(
+        "the label in record {record} of {file} is {found}, expected 0 to {last}; is it another data set?"
+    )]
+    Label {
+        file: PathBuf,
+        record: usize,
+        found: i64,
+        last: usize,
+    },
+    /// A binary file that does not consist of whole records.
+    #[error(
+        "{file} has {found} bytes, which is not a positive multiple of {record_size}, the size of a record: it is cut short or another file; fetch it again"
+    )]
+    FileSize {
+        file: PathBuf,
+        found: usize,
+        record_size: usize,
+    },
+    /// A list of class names with the wrong number of lines.
+    #[error("{file} names {found} classes, expected {expected}; is it another data set?")]
+    ClassNames {
+        file: PathBuf,
+        found: usize,
+        expected: usize,
+    },
+    /// A split without a single example.
+    #[error(
+        "{file} and the other files of its split hold no example: fetch or prepare the data set again"
+    )]
+    Empty { file: PathBuf },
+}
+
+impl Error {
+    /// What the caller can do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::UnknownDataset { .. }
+            | Error::UnknownSplit { .. }
+            | Error::NoDataDir { .. }
+            | Error::DataDirMissing { .. }
+            | Error::NotFound { .. } => Class::Usage,
+            Error::Read { .. } => Class::Environment,
+            Error::MissingFile { .. }
+            | Error::TwoShardings { .. }
+            | Error::Info { .. }
+            | Error::Count { .. }
+            | Error::TruncatedRecord { .. }
+            | Error::CorruptRecord { .. }
+            | Error::Example { .. }
+            | Error::Image { .. }
+            | Error::ImageSize { .. }
+            | Error::Label { .. }
+            | Error::FileSize { .. }
+            | Error::ClassNames { .. }
+            | Error::Empty { .. } => Class::Check,
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! TFRecord framing: `u64 length, u32 masked CRC of the length, data, u32 masked CRC of the data`, little endian, end to end.
+//!
+//! Both CRCs are checked, always: a flipped bit in a training set is otherwise never found.
+
+use std::path::Path;
+
+use super::Error;
+
+/// Bytes before the data: the length and its CRC.
+const HEADER: usize = 12;
+/// Bytes after the data: their CRC.
+const FOOTER: usize = 4;
+
+/// One record of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Which record of its file this is, from 0.
+    pub index: usize,
+    /// Where in the file the record (its length field) begins, in bytes.
+    pub offset: usize,
+    /// The payload.
+    pub data: &'a [u8],
+}
+
+/// The records of one file held in memory, in order. After an error the iteration ends: what follows a bad length cannot be trusted.
+#[derive(Debug)]
+pub struct Records<'a> {
+    file: &'a Path,
+    bytes: &'a [u8],
+    index: usize,
+    offset: usize,
+}
+
+impl<'a> Records<'a> {
+    /// The records in `bytes`, the whole content of `file` (the name appears in errors).
+    pub fn new(file: &'a Path, bytes: &'a [u8]) -> Self {
+        Records {
+            file,
+            bytes,
+            index: 0,
+            offset: 0,
+        }
+    }
+
+    fn read(&self) -> Result<Record<'a>, Error> {
+        let rest = &self.bytes[self.offset..];
+        let Some((header, body)) = rest.split_first_chunk::<HEADER>() else {
+            return Err(self.truncated("header", rest.len(), HEADER as u64));
+        };
+        let (length, stored) = header.split_at(8);
+        self.check("length", length, stored)?;
+        // Both splits are of fixed size, so that the conversion cannot fail; the length is right up to a CRC collision.
+        let length = u64::from_le_bytes(length.try_into().expect("8 bytes"));
+        let needed = length.saturating_add(FOOTER as u64);
+        if (body.len() as u64) < needed {
+            return Err(self.truncated("data", body.len(), needed));
+        }
+        let (data, rest) = body.split_at(length as usize);
+        self.check("data", data, &rest[..FOOTER])?;
+        Ok(Record {
+            index: self.index,
+            offset: self.offset,
+            data,
+        })
+    }
+
+    fn check(&self, part: &'static str, bytes: &[u8], stored: &[u8]) -> Result<(), Error> {
+        let computed = masked_crc(bytes);
+        if stored == computed.to_le_bytes() {
+            return Ok(());
+        }
+        let stored = stored
+            .iter()
+            .rev()
+            .fold(0, |word, &byte| word << 8 | u32::from(byte));
+        Err(Error::CorruptRecord {
+            file: self.file.into(),
+            record: self.index,
+            offset: self.offset,
+            part,
+            stored,
+            computed,
+        })
+    }
+
+    fn truncated(&self, part: &'static str, found: usize, expected: u64) -> Error {
+        Error::TruncatedRecord {
+            file: self.file.into(),
+            record: self.index,
+            offset: self.offset,
+            part,
+            found: found as u64,
+            expected,
+        }
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Record<'a>, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.offset == self.bytes.len() {
+            return None;
+        }
+        let record = self.read();
+        match &record {
+            Ok(record) => {
+                self.offset += HEADER + record.data.len() + FOOTER;
+                self.index += 1;
+            }
+            Err(_) => self.offset = self.bytes.len(),
+        }
+        Some(record)
+    }
+}
+
+/// CRC-32C, rotated and shifted by a constant so that a CRC of data that hold CRCs stays a good one.
+fn masked_crc(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+        .rotate_right(15)
+        .wrapping_add(0xa282_ead8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Class;
+
+    fn frame(payloads: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for data in payloads {
+            let length = (data.len() as u64).to_le_bytes();
+            bytes.extend_from_slice(&length);
+            bytes.extend_from_slice(&masked_crc(&length).to_le_bytes());
+            bytes.extend_from_slice(data);
+            bytes.extend_from_slice(&masked_crc(data).to_le_bytes());
+        }
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        Records::new(Path::new("some.tfrecord"), bytes)
+            .map(|record| record.map(|r| r.data.to_vec()))
+            .collect()
+    }
+
+    #[test]
+    fn the_crc_is_the_published_one() {
+        assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
+        // Worked out bit by bit in another language.
+        let framed = [
+            &[9, 0, 0, 0, 0, 0, 0, 0, 0x37, 0xf9, 0x71, 0x39][..],
+            b"123456789",
+            &[0xe5, 0xb0, 0x8a, 0xc7],
+        ]
+        .concat();
+        assert_eq!(frame(&[b"123456789"]), framed);
+        assert_eq!(read(&framed).unwrap(), [b"123456789"]);
+    }
+
+    #[test]
+    fn records_come_back_with_index_and_offset() {
+        let bytes = frame(&[b"one", b"", b"three"]);
+        assert_eq!(
+            read(&bytes).unwrap(),
+            [b"one".to_vec(), vec![], b"three".to_vec()]
+        );
+        let places: Vec<_> = Records::new(Path::new("x"), &bytes)
+            .map(|r| r.unwrap())
+            .map(|r| (r.index, r.offset))
+            .collect();
+        assert_eq!(places, [(0, 0), (1, 19), (2, 35)]);
+        assert_eq!(read(&[]).unwrap(), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found_in_its_record() {
+        let good = frame(&[b"first", b"second"]);
+        let second = 12 + 5 + 4;
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                let error = read(&bad).expect_err("a flipped bit");
+                let Error::CorruptRecord {
+                    record,
+                    offset,
+                    part,
+                    stored,
+                    computed,
+                    ..
+                } = &error
+                else {
+                    panic!("byte {at}: {error}");
+                };
+                assert_eq!(
+                    (*record, *offset),
+                    if at < second { (0, 0) } else { (1, second) },
+                    "byte {at}"
+                );
+                let within = if at < second { at } else { at - second };
+                assert_eq!(
+                    *part,
+                    if within < 12 { "length" } else { "data" },
+                    "byte {at}"
+                );
+                assert_ne!(stored, computed);
+                assert_eq!(error.class(), Class::Check);
+            }
+        }
+    }
+
+    #[test]
+    fn every_cut_is_found_as_truncation() {
+        let good = frame(&[b"first", b"second"]);
+        let second = 12 + 5 + 4;
+        for end in 1..good.len() {
+            if end == second {
+                assert_eq!(read(&good[..end]).unwrap().len(), 1);
+                continue;
+            }
+            let error = read(&good[..end]).expect_err("a cut");
+            let Error::TruncatedRecord {
+                record,
+                offset,
+                part,
+                ..
+            } = &error
+            else {
+                panic!("cut at {end}: {error}")
+            };
+            assert_eq!(
+                (*record, *offset),
+                if end < second { (0, 0) } else { (1, second) },
+                "cut at {end}"
+            );
+            assert_eq!(
+                *part,
+                if end - offset < 12 { "header" } else { "data" },
+                "cut at {end}"
+            );
+            let message = error.to_string();
+            assert!(
+                message.contains("some.tfrecord") && message.contains(&format!("byte {offset}")),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_any_memory_is_a_truncation() {
+        let length = u64::MAX.to_le_bytes();
+        let mut bytes = length.to_vec();
+        bytes.extend_from_slice(&masked_crc(&length).to_le_bytes());
+        assert!(matches!(
+            read(&bytes),
+            Err(Error::TruncatedRecord { part: "data", .. })
+        ));
+    }
+
+    #[test]
+    fn nothing_is_read_after_an_error() {
+        let mut bytes = frame(&[b"first", b"second"]);
+        bytes[12] ^= 1;
+        assert_eq!(Records::new(Path::new("x"), &bytes).count(), 1);
+    }
+}

@@ -1,0 +1,47 @@
+//! Rewrites for a target, applied after differentiation, so that a model is written once.
+//!
+//! A pass is a function from module to module with a name by which `runtime.disable_passes` switches it off. No pass changes a
+//! result beyond rounding. The figures behind each are in `docs/benchmarks.md`.
+
+mod canonical_convolutions;
+mod pointwise_convolutions;
+
+use super::graph::Error;
+use super::module::Module;
+
+/// One rewrite.
+#[derive(Clone, Copy)]
+pub struct Pass {
+    /// The name in `runtime.disable_passes`.
+    pub name: &'static str,
+    /// The platform it is for.
+    pub platform: &'static str,
+    /// What it does and why, in one line.
+    pub about: &'static str,
+    /// The rewrite.
+    pub run: fn(&Module) -> Result<Module, Error>,
+}
+
+/// Every pass of every platform, in the order in which they run.
+pub const ALL: &[Pass] = &[
+    Pass {
+        name: "pointwise-convolutions",
+        platform: "cpu",
+        about: "1×1 convolutions, forward and backward, become matrix products",
+        run: pointwise_convolutions::run,
+    },
+    Pass {
+        name: "canonical-convolutions",
+        platform: "cpu",
+        about: "convolutions get NHWC × HWIO operands by explicit transposes: the plugin does so itself only outside loops, and is twenty times slower without",
+        run: canonical_convolutions::run,
+    },
+];
+
+/// The passes for a platform by its PJRT name (`cpu`, `cuda`, `tpu`), in order.
+pub fn for_platform(platform: &str) -> Vec<Pass> {
+    ALL.iter()
+        .filter(|pass| pass.platform == platform)
+        .copied()
+        .collect()
+}
