@@ -339,7 +339,10 @@ fn golden_ntxent() {
         }
         let logits = Expected(&expect["logits_ab"]);
         // Logits of thousands carry rounding that the entropy shows in full.
-        let size = found[3].to_f64s().iter().fold(0.0f64, |m, x| m.max(x.abs()));
+        let size = found[3]
+            .to_f64s()
+            .iter()
+            .fold(0.0f64, |m, x| m.max(x.abs()));
         let entropy = (scalar(2) - number(&expect["contrast_entropy"])).abs();
         report.check(
             || format!("{} entropy", id(&case)),
