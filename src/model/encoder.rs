@@ -81,8 +81,9 @@ impl Network {
         max_pool_same(x, 3, 2)
     }
 
-    /// One residual or bottleneck block; the first of each group has a projection shortcut, also where shapes already match.
-    fn block<'g>(
+    /// One residual or bottleneck block of base width `filters`: `[B, H, W, C]` → `[B, ⌈H/stride⌉, ⌈W/stride⌉, filters]`, four times
+    /// as wide for a bottleneck (reference §3.2). The first of each group projects its shortcut, also where shapes already match.
+    pub fn block<'g>(
         &self,
         builder: &mut Builder<'g>,
         x: Value<'g>,

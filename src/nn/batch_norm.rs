@@ -74,7 +74,8 @@ impl<'g> Builder<'g> {
                 value.all_reduce_sum() * (1.0 / settings.replicas as f64)
             }
         };
-        let correction = if settings.unbiased_moving_variance && rows > 1 {
+        // The original's fused operation, the one that corrects, takes images only (reference §3.4).
+        let correction = if settings.unbiased_moving_variance && x.rank() == 4 && rows > 1 {
             rows as f64 / (rows - 1) as f64
         } else {
             1.0

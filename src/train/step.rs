@@ -284,7 +284,8 @@ impl StepSpec {
         for metric in &mut metrics {
             *metric = metric.convert(DType::F32).reshape(&[1]);
         }
-        let mut metrics = graph.concatenate(&metrics, 0);
+        let own_metrics = graph.concatenate(&metrics, 0);
+        let mut metrics = own_metrics;
         if replicas > 1 {
             metrics = metrics.all_reduce_sum() * (1.0 / replicas as f64);
         }
@@ -292,7 +293,9 @@ impl StepSpec {
             values: new_values,
             slots: new_slots,
             metrics,
+            own_metrics,
             gradients: found,
+            outputs,
         }
     }
 }
@@ -303,10 +306,14 @@ pub struct Update<'g> {
     pub values: Vec<Value<'g>>,
     /// New optimizer slots.
     pub slots: Vec<Value<'g>>,
-    /// Figures, f32 `[METRICS]`.
+    /// Figures averaged over replicas, f32 `[METRICS]`.
     pub metrics: Value<'g>,
+    /// This replica's figures, f32 `[METRICS]`.
+    pub own_metrics: Value<'g>,
     /// Gradients of the mean loss, averaged over replicas.
     pub gradients: Vec<Option<Value<'g>>>,
+    /// What the network gave for this replica's views.
+    pub outputs: model::Outputs<'g>,
 }
 
 /// Gradients below this many elements travel together in one all-reduce.
