@@ -121,12 +121,12 @@ pub fn sample_crop<'g>(draws: &Draws<'g>, height: i64, width: i64) -> Crop<'g> {
         &state,
         |_, s| {
             let all = s[1].reduce(crate::hlo::Monoid::And, &[0]);
-            s[0].lt(f64::from(ATTEMPTS)).and(all.not())
+            s[0].lt(f64::from(ATTEMPTS)).and(all.logical_not())
         },
         |_, s| {
             let draws = Draws::from_parts(&s[6..], view);
             let (crop, accepted) = attempt(&draws, s[0], height, width);
-            let take = s[1].not().and(accepted);
+            let take = s[1].logical_not().and(accepted);
             let mut next = vec![
                 s[0] + 1.0,
                 s[1].or(accepted),

@@ -72,6 +72,6 @@ fn one_per_core(batch: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     (1..=cores)
         .rev()
-        .find(|devices| batch % devices == 0)
+        .find(|devices| batch.is_multiple_of(*devices))
         .unwrap_or(1)
 }
