@@ -1,6 +1,147 @@
-//! The command line.
+//! The command line: arguments, output, exit codes. The only module that prints results and ends the process.
 
-/// Runs the program.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+mod bench;
+mod configuration;
+mod devices;
+mod exit;
+mod plugins;
+mod pretrain;
+mod ui;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use ui::Ui;
+
+const AFTER_HELP: &str = "\
+Examples:
+  simclr pretrain --config configs/quickstart.yaml
+  simclr pretrain --config configs/cifar10_resnet18.yaml data_dir=/path/to/tfds
+  simclr config configs/quickstart.yaml temperature=0.2
+  simclr bench --config configs/quickstart.yaml --json
+
+Exit codes:
+  0 done   1 the run failed   2 wrong usage or configuration
+  3 plugin, device, disk, permission or network   4 data or a checkpoint that may not be used
+  75 saved after SIGTERM: start me again   130 saved after Ctrl-C (a second one ends at once)
+
+Environment:
+  SIMCLR_PLUGIN_CPU, SIMCLR_PLUGIN_CUDA, SIMCLR_PLUGIN_TPU   a plugin file instead of the search
+  SIMCLR_LOG   what to log, such as debug or simclr::pjrt=trace
+  NO_COLOR     no colours";
+
+/// SimCLR pretraining: the whole step as one XLA program, run through PJRT plugins on TPU, GPU or CPU.
+#[derive(Parser)]
+#[command(name = "simclr", version, after_help = AFTER_HELP, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Global {
+    /// More words on standard error; twice for debugging
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    /// Fewer words: no progress, only warnings
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Colours in messages
+    #[arg(long, value_enum, default_value = "auto", global = true)]
+    color: Color,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Pretrain a network; started again with the same model_dir, go on where it stopped
+    Pretrain(pretrain::Arguments),
+    /// Print the resolved configuration with where each value comes from
+    Config(configuration::Arguments),
+    /// List plugins, or install one
+    Plugins(plugins::Arguments),
+    /// List the devices that a plugin sees
+    Devices(devices::Arguments),
+    /// Measure compile time, step time, images per second and host wait of a configuration
+    Bench(bench::Arguments),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which configuration: a file, overrides, a plugin.
+#[derive(Args)]
+struct Configuration {
+    /// YAML file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Values that go before the file's, such as temperature=0.5 or runtime.devices=2
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// PJRT plugin file (the same as runtime.plugin)
+    #[arg(long, value_name = "FILE")]
+    plugin: Option<PathBuf>,
+}
+
+impl Configuration {
+    fn load(&self) -> Result<crate::config::Loaded, crate::config::Error> {
+        let mut overrides = self.overrides.clone();
+        if let Some(plugin) = &self.plugin {
+            overrides.push(format!("runtime.plugin={}", serde_json::json!(plugin)));
+        }
+        crate::config::load(self.config.as_deref(), &overrides)
+    }
+}
+
+/// Runs the program and gives its exit code.
+pub fn main() -> ExitCode {
+    // First of all, while there is one thread.
+    crate::pjrt::prepare_process();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are results; a closed pipe is no failure.
+            error.print().ok();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let colored = match cli.global.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => {
+            std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+                && std::io::IsTerminal::is_terminal(&std::io::stderr())
+        }
+    };
+    let ui = Ui::new(cli.global.verbose, cli.global.quiet, colored);
+    let result = match &cli.command {
+        Command::Pretrain(arguments) => pretrain::run(arguments, &ui),
+        Command::Config(arguments) => configuration::run(arguments, &ui),
+        Command::Plugins(arguments) => plugins::run(arguments, &ui),
+        Command::Devices(arguments) => devices::run(arguments, &ui),
+        Command::Bench(arguments) => bench::run(arguments, &ui),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "simclr", &mut script);
+            ui.result(&String::from_utf8_lossy(&script)).map(|()| 0)
+        }
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if exit::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            ui.error(&error);
+            ExitCode::from(exit::code(&error))
+        }
+    }
 }

@@ -1,1 +1,551 @@
-//! (module config)
+//! Configuration: YAML and `key=value` to one plain, checked struct. Keys are the original's flag names (reference §1), with a
+//! `runtime` section and a few keys of ours.
+//!
+//! Invariant: plain data, no input or output but reading the file, nothing known of devices or graphs.
+
+mod plan;
+pub mod schema;
+mod value;
+
+pub use plan::Plan;
+pub use value::Value;
+
+use crate::error::Class;
+use schema::{KEYS, Key, Kind};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// Why a configuration cannot be used. Each names the key, the place, and a remedy.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error("configuration `{}` cannot be read: {source}; give the path of a YAML file", path.display())]
+    Unreadable {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("configuration `{}` is not valid YAML: {reason}", path.display())]
+    NotYaml { path: PathBuf, reason: String },
+    #[error("{origin}: unknown key `{key}`; did you mean `{nearest}`?")]
+    UnknownKey {
+        key: String,
+        origin: Origin,
+        nearest: &'static str,
+    },
+    #[error("{origin}: `{key}` is {found}, expected {expected}")]
+    WrongType {
+        key: &'static str,
+        origin: Origin,
+        found: String,
+        expected: String,
+    },
+    #[error("{origin}: `{key}` is {found}, expected {expected}")]
+    BadValue {
+        key: &'static str,
+        origin: Origin,
+        found: String,
+        expected: String,
+    },
+    #[error("{origin}: `{key}: {found}` is not there yet; {remedy}")]
+    NotYet {
+        key: &'static str,
+        origin: Origin,
+        found: String,
+        remedy: &'static str,
+    },
+    #[error("`{argument}` is no override; write key=value, such as temperature=0.5")]
+    NotAnOverride { argument: String },
+}
+
+impl Error {
+    /// The user changes the configuration.
+    pub fn class(&self) -> Class {
+        Class::Usage
+    }
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The table of keys.
+    Default,
+    /// A line of a file.
+    File(PathBuf, u64),
+    /// An argument.
+    Argument,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Origin::Argument => f.write_str("command line"),
+        }
+    }
+}
+
+/// Scaling of the learning rate by the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Scaling {
+    Linear,
+    Sqrt,
+}
+
+/// The generation of the original to follow where they differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Behaviour {
+    Tf2,
+    V1,
+}
+
+/// The resolved configuration; fields are named as the keys (see [`schema::KEYS`] for what each means).
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub struct Config {
+    pub model_dir: Option<PathBuf>,
+    pub dataset: String,
+    pub data_dir: Option<PathBuf>,
+    pub train_split: String,
+    pub eval_split: String,
+    pub train_batch_size: usize,
+    pub train_epochs: u64,
+    pub train_steps: u64,
+    pub warmup_epochs: f64,
+    pub learning_rate: f64,
+    pub learning_rate_scaling: Scaling,
+    pub optimizer: String,
+    pub momentum: f64,
+    pub weight_decay: f64,
+    pub temperature: f64,
+    pub hidden_norm: bool,
+    pub lineareval_while_pretraining: bool,
+    pub resnet_depth: usize,
+    pub width_multiplier: f64,
+    pub sk_ratio: f64,
+    pub se_ratio: f64,
+    pub stem_stride: usize,
+    pub global_bn: bool,
+    pub batch_norm_decay: f64,
+    pub proj_head_mode: String,
+    pub proj_out_dim: usize,
+    pub num_proj_layers: usize,
+    pub ft_proj_selector: i64,
+    pub image_size: usize,
+    pub color_jitter_strength: f64,
+    pub use_blur: bool,
+    pub behaviour: Behaviour,
+    pub resize_kernel: String,
+    pub brightness: String,
+    pub checkpoint_epochs: u64,
+    pub checkpoint_steps: u64,
+    pub keep_checkpoint_max: usize,
+    pub train_summary_steps: u64,
+    pub eval_batch_size: usize,
+    pub runtime: Runtime,
+}
+
+/// How it runs.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub struct Runtime {
+    pub platform: String,
+    pub plugin: Option<PathBuf>,
+    pub devices: usize,
+    pub bf16: bool,
+    pub seed: u64,
+    pub steps_per_launch: usize,
+    pub disable_passes: Vec<String>,
+    pub eval: bool,
+    pub eval_pixels: bool,
+}
+
+/// A configuration with the origin of every value.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The struct.
+    pub config: Config,
+    values: BTreeMap<&'static str, (Value, Origin)>,
+}
+
+/// Reads a file (or only defaults) and applies `key=value` overrides, of which the last wins.
+///
+/// # Errors
+/// The first problem, with its place.
+pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Loaded, Error> {
+    let mut values = BTreeMap::new();
+    for key in KEYS {
+        let default = value::parse(key.default).unwrap_or(Value::Null);
+        values.insert(key.name, (default, Origin::Default));
+    }
+    if let Some(path) = path {
+        for (name, (value, line)) in value::read(path)? {
+            let origin = Origin::File(path.into(), line);
+            match value {
+                Value::Map(section) if name == "runtime" => {
+                    for (inner, (value, line)) in section {
+                        let origin = Origin::File(path.into(), line);
+                        set(&mut values, &format!("runtime.{inner}"), value, origin)?;
+                    }
+                }
+                Value::Null if name == "runtime" => {}
+                value => set(&mut values, &name, value, origin)?,
+            }
+        }
+    }
+    for argument in overrides {
+        let not = || Error::NotAnOverride {
+            argument: argument.clone(),
+        };
+        let (name, text) = argument.split_once('=').ok_or_else(not)?;
+        let value = value::parse(text).unwrap_or_else(|_| Value::Text(text.into()));
+        set(&mut values, name.trim(), value, Origin::Argument)?;
+    }
+    let config = Config::from_values(&values)?;
+    Ok(Loaded { config, values })
+}
+
+fn set(
+    values: &mut BTreeMap<&'static str, (Value, Origin)>,
+    name: &str,
+    value: Value,
+    origin: Origin,
+) -> Result<(), Error> {
+    let Some(key) = schema::find(name) else {
+        return Err(Error::UnknownKey {
+            key: name.into(),
+            origin,
+            nearest: schema::nearest(name),
+        });
+    };
+    let value = checked(key, value, &origin)?;
+    values.insert(key.name, (value, origin));
+    Ok(())
+}
+
+/// The value as its key's type, within its bounds.
+fn checked(key: &'static Key, value: Value, origin: &Origin) -> Result<Value, Error> {
+    let wrong = |expected: String| {
+        Err(Error::WrongType {
+            key: key.name,
+            origin: origin.clone(),
+            found: value.describe(),
+            expected,
+        })
+    };
+    let outside = |expected: String| {
+        Err(Error::BadValue {
+            key: key.name,
+            origin: origin.clone(),
+            found: value.to_string(),
+            expected,
+        })
+    };
+    match (key.kind, &value) {
+        (Kind::Int(low, high), Value::Int(v)) => {
+            if (low..=high).contains(v) {
+                Ok(value)
+            } else {
+                outside(format!("a whole number from {low} to {high}"))
+            }
+        }
+        (Kind::Int(..), Value::Float(v)) if v.fract() == 0.0 && v.abs() < 9e15 => {
+            checked(key, Value::Int(*v as i64), origin)
+        }
+        (Kind::Int(..), _) => wrong("a whole number".into()),
+        (Kind::Float(low, high), Value::Float(_) | Value::Int(_)) => {
+            let v = number(&value);
+            if v >= low && v <= high {
+                Ok(Value::Float(v))
+            } else {
+                outside(format!("a number from {low} to {high}"))
+            }
+        }
+        (Kind::Float(..), _) => wrong("a number".into()),
+        (Kind::Bool, Value::Bool(_)) => Ok(value),
+        (Kind::Bool, _) => wrong("true or false".into()),
+        (Kind::Text, Value::Text(_) | Value::Null) => Ok(value),
+        (Kind::Text, Value::Int(v)) => Ok(Value::Text(v.to_string())),
+        (Kind::Text, _) => wrong("text".into()),
+        (Kind::Choice(words), Value::Text(text)) => {
+            if words.contains(&text.as_str()) {
+                Ok(value)
+            } else {
+                outside(format!("one of {}", words.join(", ")))
+            }
+        }
+        (Kind::Choice(words), _) => wrong(format!("one of {}", words.join(", "))),
+        (Kind::Words, Value::List(items)) if items.iter().all(|i| matches!(i, Value::Text(_))) => {
+            Ok(value)
+        }
+        (Kind::Words, Value::Text(text)) => Ok(Value::List(vec![Value::Text(text.clone())])),
+        (Kind::Words, _) => wrong("a list of names, such as [a, b]".into()),
+    }
+}
+
+fn number(value: &Value) -> f64 {
+    match value {
+        Value::Int(v) => *v as f64,
+        Value::Float(v) => *v,
+        _ => f64::NAN,
+    }
+}
+
+impl Config {
+    fn from_values(values: &BTreeMap<&'static str, (Value, Origin)>) -> Result<Self, Error> {
+        // Every key is there with a value of its type: defaults are checked by a test, the rest by `checked`.
+        let get = |name: &str| &values[name].0;
+        let float = |name: &str| number(get(name));
+        let int = |name: &str| number(get(name)) as i64;
+        let size = |name: &str| int(name) as usize;
+        let flag = |name: &str| *get(name) == Value::Bool(true);
+        let text = |name: &str| match get(name) {
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        let word = |name: &str| text(name).unwrap_or_default();
+        let path = |name: &str| text(name).map(PathBuf::from);
+        not_yet(values)?;
+        let mut platform = word("runtime.platform");
+        if flag("use_tpu") && platform == "auto" {
+            platform = "tpu".into();
+        }
+        let config = Config {
+            model_dir: path("model_dir"),
+            dataset: word("dataset"),
+            data_dir: path("data_dir"),
+            train_split: word("train_split"),
+            eval_split: word("eval_split"),
+            train_batch_size: size("train_batch_size"),
+            train_epochs: int("train_epochs") as u64,
+            train_steps: int("train_steps") as u64,
+            warmup_epochs: float("warmup_epochs"),
+            learning_rate: float("learning_rate"),
+            learning_rate_scaling: if word("learning_rate_scaling") == "sqrt" {
+                Scaling::Sqrt
+            } else {
+                Scaling::Linear
+            },
+            optimizer: word("optimizer"),
+            momentum: float("momentum"),
+            weight_decay: float("weight_decay"),
+            temperature: float("temperature"),
+            hidden_norm: flag("hidden_norm"),
+            lineareval_while_pretraining: flag("lineareval_while_pretraining"),
+            resnet_depth: size("resnet_depth"),
+            width_multiplier: float("width_multiplier"),
+            sk_ratio: float("sk_ratio"),
+            se_ratio: float("se_ratio"),
+            stem_stride: size("stem_stride"),
+            global_bn: flag("global_bn"),
+            batch_norm_decay: float("batch_norm_decay"),
+            proj_head_mode: word("proj_head_mode"),
+            proj_out_dim: size("proj_out_dim"),
+            num_proj_layers: size("num_proj_layers"),
+            ft_proj_selector: int("ft_proj_selector"),
+            image_size: size("image_size"),
+            color_jitter_strength: float("color_jitter_strength"),
+            use_blur: flag("use_blur"),
+            behaviour: if word("behaviour") == "v1" {
+                Behaviour::V1
+            } else {
+                Behaviour::Tf2
+            },
+            resize_kernel: word("resize_kernel"),
+            brightness: word("brightness"),
+            checkpoint_epochs: int("checkpoint_epochs") as u64,
+            checkpoint_steps: int("checkpoint_steps") as u64,
+            keep_checkpoint_max: size("keep_checkpoint_max"),
+            train_summary_steps: int("train_summary_steps") as u64,
+            eval_batch_size: size("eval_batch_size"),
+            runtime: Runtime {
+                platform,
+                plugin: path("runtime.plugin"),
+                devices: size("runtime.devices"),
+                bf16: word("runtime.precision") == "bf16",
+                seed: int("runtime.seed") as u64,
+                steps_per_launch: size("runtime.steps_per_launch"),
+                disable_passes: match get("runtime.disable_passes") {
+                    Value::List(items) => items
+                        .iter()
+                        .filter_map(|item| match item {
+                            Value::Text(text) => Some(text.clone()),
+                            _ => None,
+                        })
+                        .collect(),
+                    _ => Vec::new(),
+                },
+                eval: flag("runtime.eval"),
+                eval_pixels: flag("runtime.eval_pixels"),
+            },
+        };
+        config.check(&|key| values[key].1.clone())?;
+        Ok(config)
+    }
+
+    /// Values that are possible one by one but not together.
+    fn check(&self, origin: &dyn Fn(&'static str) -> Origin) -> Result<(), Error> {
+        let bad = |key: &'static str, found: String, expected: String| {
+            Err(Error::BadValue {
+                key,
+                origin: origin(key),
+                found,
+                expected,
+            })
+        };
+        if ![10, 18, 34, 50, 101, 152, 200].contains(&self.resnet_depth) {
+            return bad(
+                "resnet_depth",
+                self.resnet_depth.to_string(),
+                "10, 18, 34, 50, 101, 152 or 200".into(),
+            );
+        }
+        if self.stem_stride == 2 && self.image_size > 32 {
+            return bad(
+                "stem_stride",
+                "2".into(),
+                format!(
+                    "1 for image_size {} (2 is for the small-image stem)",
+                    self.image_size
+                ),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Refuses values whose feature is not there yet.
+fn not_yet(values: &BTreeMap<&'static str, (Value, Origin)>) -> Result<(), Error> {
+    let only: &[(&'static str, &str, &'static str)] = &[
+        (
+            "mode",
+            "train",
+            "leave it at train; a run measures k-NN and a linear probe by itself",
+        ),
+        ("train_mode", "pretrain", "leave it at pretrain"),
+        ("fine_tune_after_block", "-1", "leave it at -1"),
+        (
+            "checkpoint",
+            "null",
+            "leave it out; a run goes on from its own model_dir",
+        ),
+        ("variable_schema", "null", "leave it out"),
+        ("zero_init_logits_layer", "false", "leave it at false"),
+        (
+            "eval_steps",
+            "0",
+            "leave it at 0: the whole split is evaluated",
+        ),
+        (
+            "master",
+            "null",
+            "leave it out: one process drives all its devices",
+        ),
+        (
+            "tpu_name",
+            "null",
+            "leave it out: start the program on the TPU VM itself",
+        ),
+        (
+            "tpu_zone",
+            "null",
+            "leave it out: start the program on the TPU VM itself",
+        ),
+        (
+            "gcp_project",
+            "null",
+            "leave it out: start the program on the TPU VM itself",
+        ),
+    ];
+    for &(key, allowed, remedy) in only {
+        let (value, origin) = &values[key];
+        if value.to_string() != allowed {
+            let found = value.to_string();
+            return Err(Error::NotYet {
+                key,
+                origin: origin.clone(),
+                found,
+                remedy,
+            });
+        }
+    }
+    Ok(())
+}
+
+impl Loaded {
+    /// Where a value comes from.
+    pub fn origin(&self, key: &str) -> Origin {
+        self.values
+            .get(key)
+            .map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+
+    /// An error about a value of this configuration.
+    pub fn bad(&self, key: &'static str, expected: impl Into<String>) -> Error {
+        Error::BadValue {
+            key,
+            origin: self.origin(key),
+            found: self.values[key].0.to_string(),
+            expected: expected.into(),
+        }
+    }
+
+    /// The whole configuration as YAML that loads to the same, with the origin of each value as a comment.
+    pub fn to_yaml(&self) -> String {
+        let mut text = String::new();
+        let mut lines = |prefix: &str, keys: &mut dyn Iterator<Item = &'static Key>| {
+            for key in keys {
+                let (value, origin) = &self.values[key.name];
+                let name = key.name.rsplit('.').next().unwrap_or(key.name);
+                let line = format!("{prefix}{name}: {value}");
+                text.push_str(&format!("{line:<48} # {origin}\n"));
+            }
+        };
+        lines("", &mut KEYS.iter().filter(|key| !key.name.contains('.')));
+        text.push_str("runtime:\n");
+        let mut lines = |keys: &mut dyn Iterator<Item = &'static Key>| {
+            for key in keys {
+                let (value, origin) = &self.values[key.name];
+                let name = key.name.rsplit('.').next().unwrap_or(key.name);
+                let line = format!("  {name}: {value}");
+                text.push_str(&format!("{line:<48} # {origin}\n"));
+            }
+        };
+        lines(&mut KEYS.iter().filter(|key| key.name.contains('.')));
+        text
+    }
+
+    /// Keys with value and origin, in the table's order.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static Key, &Value, &Origin)> {
+        KEYS.iter().map(|key| {
+            let (value, origin) = &self.values[key.name];
+            (key, value, origin)
+        })
+    }
+
+    /// The values that make a run what it is: two runs may share a folder only if these agree.
+    pub fn identity(&self) -> Vec<(String, String)> {
+        self.entries()
+            .filter(|(key, _, _)| key.identity)
+            .map(|(key, value, _)| (key.name.to_string(), value.to_string()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_legal_value() {
+        for key in KEYS {
+            let value = value::parse(key.default).unwrap();
+            let expected = checked(key, value, &Origin::Default);
+            assert!(expected.is_ok(), "{}: {expected:?}", key.name);
+        }
+        load(None, &[]).unwrap();
+    }
+}

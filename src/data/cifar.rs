@@ -1,5 +1,6 @@
-//! CIFAR-10 and CIFAR-100, from the TFRecords of TFDS (a PNG per example) or from the files of the original binary archives
-//! (one or two label bytes, then the red, green and blue planes of 1,024 bytes, rows from top to bottom).
+//! CIFAR-10 and CIFAR-100, from the TFRecords of TFDS (a PNG per example) or from the files of the
+//! original binary archives (one or two label bytes, then the red, green and blue planes of 1,024
+//! bytes, rows from top to bottom).
 
 use std::path::{Path, PathBuf};
 
@@ -163,7 +164,8 @@ pub(super) const CIFAR100: Cifar = Cifar {
 };
 
 impl Cifar {
-    /// Reads a split (`train` or `test`) from wherever it is under `dir`; TFRecords are preferred over binary files.
+    /// Reads a split (`train` or `test`) from wherever it is under `dir`; TFRecords are preferred
+    /// over binary files.
     pub(super) fn load(&self, split: &str, dir: &Path) -> Result<ImageSet, Error> {
         if !dir.is_dir() {
             return Err(Error::DataDirMissing {
@@ -374,8 +376,9 @@ impl From<png::DecodingError> for PngProblem {
     }
 }
 
-/// Decodes a 32×32 PNG into interleaved RGB bytes. Whatever the file's own format, the result is 8-bit RGB as TensorFlow's decoder
-/// gives it: palettes are looked up, grey is repeated, alpha is dropped, 16 bits lose their lower half.
+/// Decodes a 32×32 PNG into interleaved RGB bytes. Whatever the file's own format, the result is
+/// 8-bit RGB as TensorFlow's decoder gives it: palettes are looked up, grey is repeated, alpha is
+/// dropped, 16 bits lose their lower half.
 fn decode_png(bytes: &[u8], image: &mut [u8]) -> Result<(), PngProblem> {
     let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
     decoder.set_transformations(png::Transformations::normalize_to_color8());

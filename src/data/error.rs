@@ -1,4 +1,5 @@
-//! What can be wrong with a data set, each with the file, what was found, what was expected and what to do.
+//! What can be wrong with a data set, each with the file, what was found, what was expected and
+//! what to do.
 
 use std::path::PathBuf;
 

@@ -1,8 +1,10 @@
-//! `tf.train.Example`, decoded by hand from the protobuf wire format so that the bytes of an image are borrowed, not copied.
+//! `tf.train.Example`, decoded by hand from the protobuf wire format so that the bytes of an image
+//! are borrowed, not copied.
 //!
-//! The messages, with their field numbers: `Example { Features features = 1 }`, `Features { map<string, Feature> feature = 1 }` (a map
-//! entry is a message with key 1 and value 2), `Feature { oneof { BytesList = 1, FloatList = 2, Int64List = 3 } }`, each list with its
-//! repeated `value = 1`. Unknown fields are skipped. Any bytes give an example or an error, never a panic.
+//! The messages, with their field numbers: `Example { Features features = 1 }`, `Features {
+//! map<string, Feature> feature = 1 }` (a map entry is a message with key 1 and value 2), `Feature
+//! { oneof { BytesList = 1, FloatList = 2, Int64List = 3 } }`, each list with its repeated `value =
+//! 1`. Unknown fields are skipped. Any bytes give an example or an error, never a panic.
 
 use std::mem::take;
 use std::ops::Range;
@@ -62,7 +64,8 @@ impl Feature<'_> {
     }
 }
 
-/// The named features of one example. Of a name given twice the last counts, as the wire format has it.
+/// The named features of one example. Of a name given twice the last counts, as the wire format has
+/// it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example<'a> {
     features: Vec<(&'a str, Feature<'a>)>,
@@ -157,7 +160,8 @@ fn map_entry(record: &[u8], range: Range<usize>) -> Result<(&str, Feature<'_>), 
     Ok((key, value))
 }
 
-/// Adds what a `Feature` message says to `feature`: a list of the same kind is continued, one of another kind replaced.
+/// Adds what a `Feature` message says to `feature`: a list of the same kind is continued, one of
+/// another kind replaced.
 fn merge_feature<'a>(
     record: &'a [u8],
     range: Range<usize>,
@@ -236,8 +240,8 @@ fn ints(record: &[u8], field: Field, values: &mut Vec<i64>) -> Result<(), Exampl
     Ok(())
 }
 
-// The wire format: a message is a sequence of fields, each a key (number and wire type) and a value. Ranges and offsets count from the
-// start of the record, so that an error can say where.
+// The wire format: a message is a sequence of fields, each a key (number and wire type) and a
+// value. Ranges and offsets count from the start of the record, so that an error can say where.
 
 struct Field {
     number: u64,
@@ -446,7 +450,8 @@ mod tests {
 
     #[test]
     fn unpacked_numbers_and_unknown_fields_are_read() {
-        // Features { "a": Int64List { 7, 8 (each its own field) } }, with unknown fields of every wire type beside.
+        // Features { "a": Int64List { 7, 8 (each its own field) } }, with unknown fields of every
+        // wire type beside.
         let list = [
             0x08, 7, 0x08, 8, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0x1d, 0, 0, 0, 0,
         ];
@@ -458,6 +463,28 @@ mod tests {
             Example::parse(&record).unwrap().get("a"),
             Some(&Feature::Ints(vec![7, 8]))
         );
+    }
+
+    #[test]
+    fn a_list_given_twice_goes_on_and_another_kind_replaces_it() {
+        let (bytes, float, int): (&[u8], &[u8], &[u8]) = (
+            &[0x0a, 3, 0x0a, 1, b'x'],
+            &[0x12, 5, 0x0d, 0, 0, 0x80, 0x3f],
+            &[0x1a, 2, 0x08, 7],
+        );
+        for (feature, expected) in [
+            ([bytes, bytes].concat(), Feature::Bytes(vec![b"x", b"x"])),
+            ([float, float].concat(), Feature::Floats(vec![1.0, 1.0])),
+            ([int, int].concat(), Feature::Ints(vec![7, 7])),
+            ([int, bytes].concat(), Feature::Bytes(vec![b"x"])),
+            ([bytes, int, float].concat(), Feature::Floats(vec![1.0])),
+        ] {
+            let entry = [&[0x0a, 1, b'a', 0x12, feature.len() as u8], &feature[..]].concat();
+            let features = [&[0x0a, entry.len() as u8], &entry[..]].concat();
+            let record = [&[0x0a, features.len() as u8], &features[..]].concat();
+            assert_eq!(Example::parse(&record).unwrap().get("a"), Some(&expected));
+            assert_eq!(ours(&record).unwrap(), reference(&record).unwrap());
+        }
     }
 
     #[test]

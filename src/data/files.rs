@@ -12,7 +12,8 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
     })
 }
 
-/// The names in the folder `dir`, sorted; none if it is no folder. Names that are not UTF-8 are nobody's data files and left out.
+/// The names in the folder `dir`, sorted; none if it is no folder. Names that are not UTF-8 are
+/// nobody's data files and left out.
 pub(super) fn entries(dir: &Path) -> Result<Vec<String>, Error> {
     if !dir.is_dir() {
         return Ok(Vec::new());

@@ -7,7 +7,8 @@
 //! order (seed, position) → indices ───────────────────────────────────────→ the device, every launch
 //! ```
 //!
-//! Invariant: nothing here knows of a device or a graph. Invariant: every byte read from a TFRecord has passed its CRC.
+//! Invariant: nothing here knows of a device or a graph. Invariant: every byte read from a TFRecord
+//! has passed its CRC.
 
 mod cifar;
 mod error;
@@ -124,7 +125,8 @@ impl ImageSet {
 /// What is known of a split without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SplitFacts {
-    /// Examples of the published set; a folder may hold a smaller one, then [`ImageSet::len`] counts.
+    /// Examples of the published set; a folder may hold a smaller one, then [`ImageSet::len`]
+    /// counts.
     pub examples: usize,
     /// Number of classes.
     pub classes: usize,
@@ -149,12 +151,14 @@ pub fn facts(dataset: &str, split: &str) -> Result<SplitFacts, Error> {
 
 /// Loads a split into memory.
 ///
-/// `cifar10` and `cifar100` are read from `data_dir`: the folder that holds `NAME/VERSION/NAME-SPLIT.tfrecord-*` as TFDS writes it (or
-/// one of the two folders within), or the folder that holds the unpacked binary archive (or that folder itself). `shapes32` is drawn
+/// `cifar10` and `cifar100` are read from `data_dir`: the folder that holds
+/// `NAME/VERSION/NAME-SPLIT.tfrecord-*` as TFDS writes it (or one of the two folders within), or
+/// the folder that holds the unpacked binary archive (or that folder itself). `shapes32` is drawn
 /// by the program and ignores `data_dir`.
 ///
-/// Errors are of class usage (unknown names, no such folder, nothing to be found in it), environment (the system refuses to read) or
-/// check (files missing, truncated, corrupt or of another data set).
+/// Errors are of class usage (unknown names, no such folder, nothing to be found in it),
+/// environment (the system refuses to read) or check (files missing, truncated, corrupt or of
+/// another data set).
 pub fn load(dataset: &str, split: &str, data_dir: Option<&Path>) -> Result<ImageSet, Error> {
     check_names(dataset, split)?;
     let dir = || {

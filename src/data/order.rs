@@ -1,18 +1,21 @@
 //! What example comes when: a pure function of (seed, epoch, number of examples).
 //!
-//! Every epoch is a permutation of the whole set, and epochs follow one another without a gap: a batch may straddle two of them,
-//! nothing is dropped and nothing comes twice within an epoch. That is the law of the original's shuffle → repeat → batch
-//! (reference §9.1) with a shuffle buffer as large as the set.
+//! Every epoch is a permutation of the whole set, and epochs follow one another without a gap: a
+//! batch may straddle two of them, nothing is dropped and nothing comes twice within an epoch. That
+//! is the law of the original's shuffle → repeat → batch (reference §9.1) with a shuffle buffer as
+//! large as the set.
 //!
-//! The permutation of an epoch is the Fisher–Yates shuffle of 0, 1, …, n−1, from the last place down, driven by SplitMix64 keyed by
-//! (seed, epoch). It is part of what a seed means: it never changes between platforms or versions.
+//! The permutation of an epoch is the Fisher–Yates shuffle of 0, 1, …, n−1, from the last place
+//! down, driven by SplitMix64 keyed by (seed, epoch). It is part of what a seed means: it never
+//! changes between platforms or versions.
 
 use super::rng::Stream;
 
 /// Sets the streams of this module apart from others with the same seed ("ORDER").
 const PURPOSE: u64 = 0x004f_5244_4552;
 
-/// The examples of epoch `epoch` (from 0) in the order in which they come: a permutation of `0..examples`.
+/// The examples of epoch `epoch` (from 0) in the order in which they come: a permutation of
+/// `0..examples`.
 pub fn epoch_permutation(seed: u64, epoch: u64, examples: u32) -> Vec<u32> {
     let mut stream = Stream::new([PURPOSE, seed, epoch]);
     let mut order: Vec<u32> = (0..examples).collect();
@@ -23,8 +26,8 @@ pub fn epoch_permutation(seed: u64, epoch: u64, examples: u32) -> Vec<u32> {
     order
 }
 
-/// The endless sequence of examples of a training run, addressed by position: position `p` is the `p`-th example since the start of
-/// training, so the batch of step `s` begins at `s · batch`.
+/// The endless sequence of examples of a training run, addressed by position: position `p` is the
+/// `p`-th example since the start of training, so the batch of step `s` begins at `s · batch`.
 ///
 /// Access is random, and cheap while it stays within an epoch: the permutation last used is kept.
 #[derive(Debug, Clone)]
@@ -40,7 +43,8 @@ impl Order {
     /// The order that `seed` gives to a set of `examples` examples.
     ///
     /// # Panics
-    /// If `examples` is 0 or above `u32::MAX`; a loaded [`ImageSet`](super::ImageSet) is never empty.
+    /// If `examples` is 0 or above `u32::MAX`; a loaded [`ImageSet`](super::ImageSet) is never
+    /// empty.
     pub fn new(seed: u64, examples: usize) -> Self {
         assert!(examples > 0, "an order needs at least one example");
         let examples = u32::try_from(examples).expect("at most 2^32 - 1 examples");
@@ -114,7 +118,8 @@ mod tests {
 
     #[test]
     fn the_sequence_is_pinned() {
-        // Values of a second implementation, written from the description at the top in another language.
+        // Values of a second implementation, written from the description at the top in another
+        // language.
         assert_eq!(epoch_permutation(0, 0, 10), [1, 2, 5, 4, 7, 9, 0, 3, 6, 8]);
         assert_eq!(epoch_permutation(42, 7, 10), [8, 4, 0, 5, 9, 2, 3, 1, 6, 7]);
         assert_eq!(

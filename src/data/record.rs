@@ -1,4 +1,5 @@
-//! TFRecord framing: `u64 length, u32 masked CRC of the length, data, u32 masked CRC of the data`, little endian, end to end.
+//! TFRecord framing: `u64 length, u32 masked CRC of the length, data, u32 masked CRC of the data`,
+//! little endian, end to end.
 //!
 //! Both CRCs are checked, always: a flipped bit in a training set is otherwise never found.
 
@@ -22,7 +23,8 @@ pub struct Record<'a> {
     pub data: &'a [u8],
 }
 
-/// The records of one file held in memory, in order. After an error the iteration ends: what follows a bad length cannot be trusted.
+/// The records of one file held in memory, in order. After an error the iteration ends: what
+/// follows a bad length cannot be trusted.
 #[derive(Debug)]
 pub struct Records<'a> {
     file: &'a Path,
@@ -49,7 +51,8 @@ impl<'a> Records<'a> {
         };
         let (length, stored) = header.split_at(8);
         self.check("length", length, stored)?;
-        // Both splits are of fixed size, so that the conversion cannot fail; the length is right up to a CRC collision.
+        // Both splits are of fixed size, so that the conversion cannot fail; the length is right up
+        // to a CRC collision.
         let length = u64::from_le_bytes(length.try_into().expect("8 bytes"));
         let needed = length.saturating_add(FOOTER as u64);
         if (body.len() as u64) < needed {
@@ -114,7 +117,8 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-/// CRC-32C, rotated and shifted by a constant so that a CRC of data that hold CRCs stays a good one.
+/// CRC-32C, rotated and shifted by a constant so that a CRC of data that hold CRCs stays a good
+/// one.
 fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
         .rotate_right(15)

@@ -1,6 +1,8 @@
-//! The generator behind the order of examples and the pictures of `shapes32`: SplitMix64 (Steele, Lea and Flood 2014).
+//! The generator behind the order of examples and the pictures of `shapes32`: SplitMix64 (Steele,
+//! Lea and Flood 2014).
 //!
-//! Written out here because its numbers are part of what a run is: they must be the same on every platform and in every later version.
+//! Written out here because its numbers are part of what a run is: they must be the same on every
+//! platform and in every later version.
 
 const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 

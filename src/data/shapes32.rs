@@ -1,12 +1,19 @@
 //! `shapes32`: ten classes of 32×32 colour images, drawn by the program.
 //!
-//! An image shows one large shape, whose class is the label, in front of a cluttered ground. Everything else is nuisance and says
-//! nothing of the class: place, size, rotation, stretch, the colours and textures of shape and ground, small pieces behind and before
-//! the shape, noise. Light shapes on dark grounds are as frequent as the reverse, so that pixels hardly correlate with the class and
-//! nearest neighbours on them are poor, while the outline is plain to see. No class turns into another by a flip or a rotation.
+//! An image shows a few copies of one shape, whose class is the label, on a cluttered ground. All
+//! else is nuisance and says nothing of the class: number, places, sizes, rotations and stretch of
+//! the copies, the colour and texture of each of them and of the ground, small pieces behind and
+//! before them, noise. Light on dark is as frequent as dark on light. So pixels hardly correlate
+//! with the class and nearest neighbours on them are poor, while the outlines are plain to see. Two
+//! crops of an image mostly show different copies: what they have in common is the class.
+//! No class turns into another by a flip or a rotation.
 //!
-//! Image `i` of a split depends on (split, `i`) alone, through integers and IEEE additions, multiplications, divisions and square
-//! roots: the bytes are the same on every platform. A test pins their hash: a change of them is a new data set and needs a new name.
+//! Colours are muted: saturated ones tell images apart so well that contrastive learning needs
+//! nothing else, and the shapes are learnt far more slowly.
+//!
+//! Image `i` of a split depends on (split, `i`) alone, through integers and IEEE additions,
+//! multiplications, divisions and square roots: the bytes are the same on every platform. A test
+//! pins their hash: a change of them is a new data set and needs a new name.
 
 use rayon::prelude::*;
 
@@ -57,52 +64,57 @@ pub(super) fn generate(split: &str) -> ImageSet {
 }
 
 fn draw(class: usize, stream: &mut Stream) -> [u8; SIZE * SIZE * 3] {
-    let (ground, body) = loop {
-        let pair = (Colour::random(stream), Colour::random(stream));
-        if (pair.0.luma() - pair.1.luma()).abs() > 0.3 {
-            break pair;
-        }
-    };
-    let ground = Texture::random(ground, stream);
-    let body = Texture::random(body, stream);
-    let mut canvas = Canvas::new(|at| ground.colour(at));
+    let ground = Colour::random(stream);
+    let texture = Texture::random(ground, stream);
+    let mut canvas = Canvas::new(|at| texture.colour(at));
 
-    for _ in 0..2 + stream.below(4) {
+    for _ in 0..1 + stream.below(3) {
         canvas.piece(stream);
     }
-    let radius = stream.between(9.0, 15.0);
-    let room = 16.0 - 0.85 * radius;
-    let centre = Point {
-        x: 16.0 + room * stream.between(-1.0, 1.0),
-        y: 16.0 + room * stream.between(-1.0, 1.0),
-    };
-    let frame = Frame::random(centre, stream);
-    let stretch = stream.between(0.85, 1.0);
-    canvas.paint(
-        centre,
-        16.0 * 1.5,
-        |at| {
-            let at = frame.local(at);
-            radius
-                * stretch
-                * distance(
-                    class,
-                    Point {
-                        x: at.x / radius,
-                        y: at.y / (radius * stretch),
-                    },
-                )
-        },
-        |at| body.colour(at),
-    );
-    for _ in 0..stream.below(3) {
+    for (centre, radius) in places(stream) {
+        canvas.shape(class, centre, radius, ground, stream);
+    }
+    for _ in 0..stream.below(2) {
         canvas.piece(stream);
     }
-    canvas.finish(stream.between(0.01, 0.05), stream)
+    canvas.finish(stream.between(0.01, 0.04), stream)
 }
 
-/// The signed distance from `at` to the outline of the shape of `class`, negative inside. The shape lies about the origin and reaches
-/// roughly to radius 1; where the distance is not exact it is so at the outline, which is where it is used.
+/// Centres and radii for three or four shapes that hardly overlap; fewer where the first ones leave
+/// no room.
+fn places(stream: &mut Stream) -> Vec<(Point, f32)> {
+    let wanted = 3 + stream.below(2) as usize;
+    let mut places: Vec<(Point, f32)> = Vec::with_capacity(wanted);
+    for _ in 0..60 {
+        let radius = stream.between(5.5, 9.0);
+        // A shape may reach over the edge by three tenths of its radius.
+        let room = 16.0 - 0.7 * radius;
+        let mut coordinate = || 16.0 + room * stream.between(-1.0, 1.0);
+        let centre = Point {
+            x: coordinate(),
+            y: coordinate(),
+        };
+        let apart = |&(other, reach): &(Point, f32)| {
+            Point {
+                x: other.x - centre.x,
+                y: other.y - centre.y,
+            }
+            .length()
+                > 0.95 * (reach + radius)
+        };
+        if places.iter().all(apart) {
+            places.push((centre, radius));
+        }
+        if places.len() == wanted {
+            break;
+        }
+    }
+    places
+}
+
+/// The signed distance from `at` to the outline of the shape of `class`, negative inside. The shape
+/// lies about the origin and reaches roughly to radius 1; where the distance is not exact it is so
+/// at the outline, which is where it is used.
 fn distance(class: usize, at: Point) -> f32 {
     let Point { x, y } = at;
     let disc = |radius: f32| at.length() - radius;
@@ -214,7 +226,8 @@ struct Frame {
 }
 
 impl Frame {
-    /// Rotated by any angle, all equally likely: a point of the unit disc, drawn by rejection, and normalised.
+    /// Rotated by any angle, all equally likely: a point of the unit disc, drawn by rejection, and
+    /// normalised.
     fn random(origin: Point, stream: &mut Stream) -> Self {
         loop {
             let axis = Point {
@@ -248,8 +261,20 @@ impl Frame {
 struct Colour([f32; 3]);
 
 impl Colour {
+    /// Any grey, tinted towards any colour.
     fn random(stream: &mut Stream) -> Self {
-        Colour([(); 3].map(|()| stream.unit()))
+        let grey = stream.unit();
+        Colour([grey; 3]).towards(Colour([(); 3].map(|()| stream.unit())), 0.3)
+    }
+
+    /// A random colour that differs from `other` in brightness, so that it shows in grey too.
+    fn contrasting(other: Colour, stream: &mut Stream) -> Self {
+        loop {
+            let colour = Colour::random(stream);
+            if (colour.luma() - other.luma()).abs() > 0.35 {
+                return colour;
+            }
+        }
     }
 
     fn luma(self) -> f32 {
@@ -274,13 +299,14 @@ enum Pattern {
     Gradient(Frame),
     /// Soft stripes with this many pixels from one to the next.
     Stripes(Frame, f32),
-    /// Clouds: smooth interpolation between random values on a lattice with this many pixels from point to point.
+    /// Clouds: smooth interpolation between random values on a lattice with this many pixels from
+    /// point to point.
     Clouds(Box<[[f32; 12]; 12]>, f32),
 }
 
 impl Texture {
     fn random(colour: Colour, stream: &mut Stream) -> Self {
-        let shift = [(); 3].map(|()| stream.between(-0.22, 0.22));
+        let shift = [(); 3].map(|()| stream.between(-0.12, 0.12));
         let varied =
             |sign: f32| Colour([0, 1, 2].map(|c| (colour.0[c] + sign * shift[c]).clamp(0.0, 1.0)));
         let pattern = match stream.below(3) {
@@ -336,8 +362,9 @@ impl Canvas {
         }))
     }
 
-    /// Covers the inside of an outline, given by its signed distance in pixels, that reaches at most `radius` from `centre`. The
-    /// outline is anti-aliased: a pixel half a pixel inside is covered wholly, one half a pixel outside not at all.
+    /// Covers the inside of an outline, given by its signed distance in pixels, that reaches at
+    /// most `radius` from `centre`. The outline is anti-aliased: a pixel half a pixel inside is
+    /// covered wholly, one half a pixel outside not at all.
     fn paint(
         &mut self,
         centre: Point,
@@ -358,6 +385,36 @@ impl Canvas {
                 }
             }
         }
+    }
+
+    /// A shape of `class` of any rotation, slightly stretched, its texture in contrast to `ground`.
+    fn shape(
+        &mut self,
+        class: usize,
+        centre: Point,
+        radius: f32,
+        ground: Colour,
+        stream: &mut Stream,
+    ) {
+        let texture = Texture::random(Colour::contrasting(ground, stream), stream);
+        let frame = Frame::random(centre, stream);
+        let (long, short) = (radius, radius * stream.between(0.85, 1.0));
+        // Exact for the short axis: along the long one the soft edge is a little wider.
+        let distance = |at| {
+            let at = frame.local(at);
+            short
+                * distance(
+                    class,
+                    Point {
+                        x: at.x / long,
+                        y: at.y / short,
+                    },
+                )
+        };
+        // No shape reaches further than 1.3 radii from its centre.
+        self.paint(centre, radius * 1.3 + 1.0, distance, |at| {
+            texture.colour(at)
+        });
     }
 
     /// A small disc, block or stroke of any colour, anywhere.
@@ -386,7 +443,8 @@ impl Canvas {
         let mut bytes = [0; SIZE * SIZE * 3];
         for (pixel, bytes) in self.0.iter().zip(bytes.chunks_exact_mut(3)) {
             for (value, byte) in pixel.0.iter().zip(bytes) {
-                // The sum of four uniform numbers is close to a normal one; its deviation is 2¹⁶ / √3.
+                // The sum of four uniform numbers is close to a normal one; its deviation is 2¹⁶ /
+                // √3.
                 let bits = stream.next();
                 let sum =
                     (bits & 0xffff) + (bits >> 16 & 0xffff) + (bits >> 32 & 0xffff) + (bits >> 48);

@@ -1,5 +1,6 @@
-//! A data set as TensorFlow Datasets lays it out on disk: `DIR/NAME/VERSION/NAME-SPLIT.tfrecord-00000-of-00004`, with
-//! `dataset_info.json` and `label.labels.txt` beside the shards.
+//! A data set as TensorFlow Datasets lays it out on disk:
+//! `DIR/NAME/VERSION/NAME-SPLIT.tfrecord-00000-of-00004`, with `dataset_info.json` and
+//! `label.labels.txt` beside the shards.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -21,8 +22,9 @@ pub(super) struct Split {
     pub(super) label_names: Option<PathBuf>,
 }
 
-/// The shards of `split` of `dataset` in the folder `dir`, which may be the version's folder, the data set's, or the one above.
-/// `None` if there are none. Of several versions the newest that has the split.
+/// The shards of `split` of `dataset` in the folder `dir`, which may be the version's folder, the
+/// data set's, or the one above. `None` if there are none. Of several versions the newest that has
+/// the split.
 pub(super) fn find(dataset: &str, split: &str, dir: &Path) -> Result<Option<Split>, Error> {
     let mut folders = vec![dir.to_path_buf()];
     for parent in [dir.to_path_buf(), dir.join(dataset)] {
@@ -119,7 +121,8 @@ enum Length {
     Text(String),
 }
 
-/// What `dataset_info.json` says about the records per shard: `None` without such a file or statement.
+/// What `dataset_info.json` says about the records per shard: `None` without such a file or
+/// statement.
 fn shard_lengths(
     folder: &Path,
     split: &str,

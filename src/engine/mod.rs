@@ -1,5 +1,9 @@
 //! Where a module of [`crate::hlo`] meets a client of [`crate::pjrt`]: compile, put arrays on devices, launch, read back.
 
+mod open;
+
+pub use open::{Choice, open};
+
 use crate::error::Class;
 use crate::hlo::{self, DType, Literal, Module, Shape, passes};
 use crate::pjrt::{

@@ -1,5 +1,64 @@
-//! (module train)
+//! The training step, its loop, checkpoints, the run folder, signals.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`setup`] | from a configuration and data to the step's choices |
+//! | [`step`] | the step as one module |
+//! | [`pretrain`] | the loop |
+//! | [`evaluate`] | features of a split, and what they are worth |
+//! | [`state`] | the arrays of a run on devices, in checkpoints, and at the start |
+//! | [`checkpoint`] | checkpoints on disk |
+//! | [`run_dir`] | the run folder |
+//! | [`signals`] | requests to stop |
+
 pub mod checkpoint;
+pub mod evaluate;
+pub mod pretrain;
 pub mod run_dir;
+pub mod setup;
 pub mod signals;
+pub mod state;
 pub mod step;
+
+use crate::error::Class;
+use crate::{config, data, engine, report};
+
+/// Why a run ended before its end.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    #[error(transparent)]
+    Data(#[from] data::Error),
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    #[error(transparent)]
+    Step(#[from] step::Error),
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    #[error(transparent)]
+    RunDir(#[from] run_dir::Error),
+    #[error(transparent)]
+    Report(#[from] report::Error),
+    #[error(
+        "the loss is not a number at step {step} (seed {seed}), expected a finite number; lower learning_rate or raise temperature, and start again from {from}"
+    )]
+    NotANumber { step: u64, seed: u64, from: String },
+}
+
+impl Error {
+    /// What the caller can do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Config(error) => error.class(),
+            Error::Data(error) => error.class(),
+            Error::Engine(error) => error.class(),
+            Error::Step(error) => error.class(),
+            Error::Checkpoint(error) => error.class(),
+            Error::RunDir(error) => error.class(),
+            Error::Report(error) => error.class(),
+            Error::NotANumber { .. } => Class::Failed,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! `simclr bench`.
+
+use super::Configuration;
+use super::ui::Ui;
+use crate::train::pretrain::measure;
+use clap::Args;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    configuration: Configuration,
+    /// Steps to measure after the first launch
+    #[arg(long, default_value_t = 20)]
+    steps: usize,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
+    let loaded = arguments.configuration.load()?;
+    let (engine, devices) = super::pretrain::open(&loaded, ui)?;
+    let found = measure(&loaded, &engine, devices, arguments.steps.max(1))?;
+    let (low, median, high) = found.step_seconds();
+    let images = found.batch as f64 / median;
+    if arguments.json {
+        ui.result(&serde_json::to_string_pretty(&serde_json::json!({
+            "platform": engine.client().platform_name(),
+            "devices": devices,
+            "batch": found.batch,
+            "compile_seconds": found.compile.as_secs_f64(),
+            "first_step_seconds": found.first_step.as_secs_f64(),
+            "step_seconds": {"min": low, "median": median, "max": high},
+            "images_per_second": images,
+            "host_wait": found.host_wait,
+            "losses": found.losses,
+            "memory_bytes": found.memory.map(|m| serde_json::json!({
+                "arguments": m.argument, "results": m.output, "taken_over": m.alias, "temporaries": m.temp,
+            })),
+            "flops_per_launch": found.flops,
+        }))?)?;
+        return Ok(0);
+    }
+    let mut text = format!(
+        "{} steps of {} images on {devices} {} device(s)\n",
+        arguments.steps,
+        found.batch,
+        engine.client().platform_name()
+    );
+    text.push_str(&format!(
+        "compile               {:.1} s\n",
+        found.compile.as_secs_f64()
+    ));
+    text.push_str(&format!(
+        "start to first step   {:.1} s (from the start of this command)\n",
+        found.first_step.as_secs_f64()
+    ));
+    text.push_str(&format!(
+        "step                  {:.1} ms median ({:.1} to {:.1})\n",
+        1e3 * median,
+        1e3 * low,
+        1e3 * high
+    ));
+    text.push_str(&format!("images per second     {images:.1}\n"));
+    text.push_str(&format!(
+        "host wait             {:.2} % of a step\n",
+        100.0 * found.host_wait
+    ));
+    if let Some(memory) = found.memory {
+        let mib = |bytes: i64| bytes as f64 / f64::from(1u32 << 20);
+        text.push_str(&format!(
+            "device memory         {:.0} MiB arguments, {:.0} MiB temporaries\n",
+            mib(memory.argument),
+            mib(memory.temp)
+        ));
+    }
+    ui.result(&text)?;
+    Ok(0)
+}

@@ -1,0 +1,66 @@
+//! `simclr pretrain`.
+
+use super::Configuration;
+use super::ui::Ui;
+use crate::config::Loaded;
+use crate::engine::{self, Choice, Engine};
+use crate::train::pretrain::{Run, pretrain};
+use crate::train::signals::Stop;
+use clap::Args;
+use std::path::{Path, PathBuf};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    configuration: Configuration,
+    /// Go on from this checkpoint instead of the newest one in model_dir; later ones are set aside, not deleted
+    #[arg(long, value_name = "CHECKPOINT")]
+    resume_from: Option<PathBuf>,
+    /// Print the closing summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
+    let loaded = arguments.configuration.load()?;
+    let model_dir = model_dir(&loaded, arguments.configuration.config.as_deref());
+    let (engine, devices) = open(&loaded, ui)?;
+    let stop = Stop::listen()?;
+    let outcome = pretrain(&Run {
+        loaded: &loaded,
+        model_dir: &model_dir,
+        engine: &engine,
+        devices,
+        resume_from: arguments.resume_from.as_deref(),
+        screen: &ui.screen,
+        log: &ui.log,
+        stop: &stop,
+    })?;
+    let text = if arguments.json {
+        outcome.summary.json()
+    } else {
+        outcome.summary.text()
+    };
+    ui.result(&text)?;
+    Ok(outcome.stopped.map_or(0, |kind| kind.exit_code()))
+}
+
+/// `model_dir`, or a folder named after the configuration.
+fn model_dir(loaded: &Loaded, config: Option<&Path>) -> PathBuf {
+    loaded.config.model_dir.clone().unwrap_or_else(|| {
+        let stem = config.and_then(Path::file_stem);
+        PathBuf::from("runs").join(stem.unwrap_or("pretrain".as_ref()))
+    })
+}
+
+/// The engine that a configuration asks for.
+pub(super) fn open(loaded: &Loaded, ui: &Ui) -> anyhow::Result<(Engine, usize)> {
+    let runtime = &loaded.config.runtime;
+    let choice = Choice {
+        platform: &runtime.platform,
+        plugin: runtime.plugin.as_deref(),
+        devices: runtime.devices,
+        disable_passes: &runtime.disable_passes,
+    };
+    Ok(engine::open(choice, &mut |line| ui.note(line))?)
+}

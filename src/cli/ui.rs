@@ -1,0 +1,84 @@
+//! Output: results to standard output, everything else to standard error.
+
+use crate::report::{LogFile, Screen};
+use std::io::Write;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Where words go.
+pub(super) struct Ui {
+    /// Progress and notes.
+    pub screen: Screen,
+    /// The log of a run.
+    pub log: LogFile,
+    colored: bool,
+}
+
+impl Ui {
+    /// Sets up output and logging for the process.
+    pub(super) fn new(verbose: u8, quiet: bool, colored: bool) -> Self {
+        let screen = Screen::stderr(quiet);
+        let log = LogFile::default();
+        let level = match (quiet, verbose) {
+            (true, _) | (_, 0) => "warn",
+            (_, 1) => "simclr=info,warn",
+            _ => "simclr=debug,info",
+        };
+        let filter =
+            EnvFilter::try_from_env("SIMCLR_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+        let stderr = tracing_subscriber::fmt::layer()
+            .with_ansi(colored)
+            .with_writer(screen.clone())
+            .with_filter(filter);
+        let file = log.layer().with_filter(EnvFilter::new("simclr=info,warn"));
+        // Only a second call in one process can fail, and that one changes nothing.
+        tracing_subscriber::registry()
+            .with(stderr)
+            .with(file)
+            .try_init()
+            .ok();
+        Ui {
+            screen,
+            log,
+            colored,
+        }
+    }
+
+    /// Writes a result.
+    pub(super) fn result(&self, text: &str) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        if !text.ends_with('\n') {
+            out.write_all(b"\n")?;
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Writes a note beside the results, unless the user wants quiet.
+    pub(super) fn note(&self, text: &str) {
+        if self.screen.style() != crate::report::progress::Style::Quiet {
+            self.screen.write_above(format!("{text}\n").as_bytes()).ok();
+        }
+    }
+
+    /// Writes an error with its causes, in plain words.
+    pub(super) fn error(&self, error: &anyhow::Error) {
+        let (bold, plain) = if self.colored {
+            ("\x1b[1;31m", "\x1b[0m")
+        } else {
+            ("", "")
+        };
+        let mut text = format!("{bold}error{plain}: {error}\n");
+        let mut said = error.to_string();
+        for cause in error.chain().skip(1) {
+            let cause = cause.to_string();
+            if !said.contains(&cause) {
+                text.push_str(&format!("  cause: {cause}\n"));
+                said.push_str(&cause);
+            }
+        }
+        tracing::debug!("{error:?}");
+        self.screen.write_above(text.as_bytes()).ok();
+    }
+}

@@ -1,0 +1,98 @@
+//! From "which platform" to an engine: find the plugin, load it, create a client.
+
+use super::{Engine, Error};
+use crate::pjrt::{self, Client, Platform, Plugin, ensure, find};
+use std::path::Path;
+
+/// What to open.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    /// `auto`, `cpu`, `cuda` or `tpu`.
+    pub platform: &'a str,
+    /// A plugin file instead of the search.
+    pub plugin: Option<&'a Path>,
+    /// Devices wanted; 0 means all of an accelerator, one on the CPU.
+    pub devices: usize,
+    /// Target passes to leave out.
+    pub disable_passes: &'a [String],
+}
+
+impl Platform {
+    fn named(name: &str) -> Option<Self> {
+        Platform::ALL
+            .into_iter()
+            .find(|platform| platform.name() == name)
+    }
+}
+
+/// Opens an engine; gives it with the number of devices to use. `say` is told, in a line, when a plugin has to be fetched.
+///
+/// # Errors
+/// If no plugin is found or can be fetched, it does not load, or it finds no device.
+pub fn open(choice: Choice, say: &mut dyn FnMut(&str)) -> Result<(Engine, usize), Error> {
+    match Platform::named(choice.platform) {
+        Some(platform) => open_platform(platform, choice, say),
+        None if choice.plugin.is_some() => {
+            // A plugin says itself what it drives.
+            open_platform(Platform::Cpu, choice, say)
+        }
+        None => {
+            for platform in [Platform::Tpu, Platform::Cuda] {
+                // A machine without that accelerator is no error, only a reason to go on looking.
+                if find(platform, None).is_err() {
+                    continue;
+                }
+                match open_platform(platform, choice, say) {
+                    Ok(found) => return Ok(found),
+                    Err(error) => tracing::info!("no {}: {error}", platform.name()),
+                }
+            }
+            open_platform(Platform::Cpu, choice, say)
+        }
+    }
+}
+
+fn open_platform(
+    platform: Platform,
+    choice: Choice,
+    say: &mut dyn FnMut(&str),
+) -> Result<(Engine, usize), Error> {
+    let path = match choice.plugin {
+        Some(path) => find(platform, Some(path))?.path,
+        None => ensure(platform, say)?.path,
+    };
+    let plugin = Plugin::load(&path)?;
+    let client = client(&plugin, platform, choice.devices)?;
+    let (major, minor) = plugin.api_version();
+    tracing::info!(
+        "plugin {} (PJRT API {major}.{minor}), platform {}, {} devices",
+        path.display(),
+        client.platform_name(),
+        client.devices().len()
+    );
+    let there = client.devices().len();
+    let devices = match choice.devices {
+        0 if client.platform_name() == "cpu" => 1,
+        0 => there,
+        wanted => wanted,
+    };
+    if devices > there {
+        return Err(Error::TooFewDevices {
+            replicas: devices,
+            devices: there,
+            platform: client.platform_name().into(),
+        });
+    }
+    Ok((Engine::new(client, choice.disable_passes), devices))
+}
+
+/// The CPU plugin is told how many devices to make; others refuse the option.
+fn client(plugin: &Plugin, platform: Platform, devices: usize) -> Result<Client, pjrt::Error> {
+    if platform == Platform::Cpu {
+        match Client::cpu(plugin, devices.max(1)) {
+            Err(pjrt::Error::Plugin { message, .. }) if message.contains("Unexpected option") => {}
+            other => return other,
+        }
+    }
+    Client::new(plugin, &[])
+}

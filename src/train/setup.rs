@@ -1,0 +1,136 @@
+//! From a configuration to the choices of a step.
+
+use super::Error;
+use super::step::StepSpec;
+use crate::augment::{Augmentation, Brightness, ResizeKernel};
+use crate::config::{Behaviour, Config, Loaded, Plan};
+use crate::data::ImageSet;
+use crate::hlo::DType;
+use crate::model::{HeadMode, Network};
+use crate::nn::Settings;
+use crate::optim::{Lars, Optimizer, Schedule};
+
+/// The network of a configuration, with a classifier of so many classes if one is asked for.
+pub fn network(config: &Config, classes: usize) -> Network {
+    Network {
+        resnet_depth: config.resnet_depth,
+        width_multiplier: config.width_multiplier,
+        image_size: config.image_size,
+        stem_stride: config.stem_stride,
+        sk_ratio: config.sk_ratio,
+        se_ratio: config.se_ratio,
+        proj_head_mode: match config.proj_head_mode.as_str() {
+            "none" => HeadMode::None,
+            "linear" => HeadMode::Linear,
+            _ => HeadMode::Nonlinear,
+        },
+        proj_out_dim: config.proj_out_dim,
+        num_proj_layers: config.num_proj_layers,
+        ft_proj_selector: config.ft_proj_selector,
+        num_classes: config.lineareval_while_pretraining.then_some(classes),
+    }
+}
+
+/// The views of a configuration.
+pub fn augmentation(config: &Config) -> Augmentation {
+    let v1 = config.behaviour == Behaviour::V1;
+    Augmentation {
+        image_size: config.image_size,
+        color_jitter_strength: config.color_jitter_strength,
+        use_blur: config.use_blur,
+        brightness: if config.brightness == "additive" {
+            Brightness::Additive
+        } else {
+            Brightness::Multiplicative
+        },
+        resize: match config.resize_kernel.as_str() {
+            "v1_legacy" => ResizeKernel::V1Legacy,
+            "v2_half_pixel" => ResizeKernel::V2HalfPixel,
+            _ if v1 => ResizeKernel::V1Legacy,
+            _ => ResizeKernel::V2HalfPixel,
+        },
+        drop_colour_at_zero_strength: v1,
+    }
+}
+
+fn optimizer(config: &Config) -> Optimizer {
+    let keras = config.behaviour == Behaviour::Tf2;
+    match config.optimizer.as_str() {
+        "momentum" => Optimizer::Momentum {
+            momentum: config.momentum,
+            keras,
+        },
+        "adam" => Optimizer::Adam {
+            epsilon: if keras { 1e-7 } else { 1e-8 },
+        },
+        _ => Optimizer::Lars(Lars::new(config.momentum, config.weight_decay)),
+    }
+}
+
+/// Most steps of a launch when the program chooses: enough to make the launch itself cost nothing, few enough to stop soon.
+const MOST_STEPS: usize = 20;
+
+/// Everything that decides the step, checked against the data.
+///
+/// # Errors
+/// If the configuration does not fit the data.
+pub fn spec(loaded: &Loaded, data: &ImageSet, plan: &Plan) -> Result<StepSpec, Error> {
+    let config = &loaded.config;
+    if config.image_size <= 32 && (config.image_size != data.height || data.height != data.width) {
+        return Err(Error::Config(loaded.bad(
+            "image_size",
+            format!("{}, the side of {}'s images", data.height, data.name),
+        )));
+    }
+    if config.image_size > 32 && data.height <= 32 {
+        return Err(Error::Config(loaded.bad(
+            "image_size",
+            format!("{}: {} has no larger images", data.height, data.name),
+        )));
+    }
+    for name in &config.runtime.disable_passes {
+        if !crate::hlo::passes::ALL.iter().any(|pass| pass.name == name) {
+            let known: Vec<&str> = crate::hlo::passes::ALL
+                .iter()
+                .map(|pass| pass.name)
+                .collect();
+            return Err(Error::Config(loaded.bad(
+                "runtime.disable_passes",
+                format!("names among {}", known.join(", ")),
+            )));
+        }
+    }
+    Ok(StepSpec {
+        network: network(config, data.num_classes),
+        augmentation: augmentation(config),
+        optimizer: optimizer(config),
+        schedule: Schedule {
+            scaled_rate: plan.scaled_rate,
+            warmup_steps: plan.warmup_steps,
+            total_steps: plan.total_steps,
+        },
+        weight_decay: config.weight_decay,
+        temperature: config.temperature,
+        hidden_norm: config.hidden_norm,
+        settings: Settings {
+            training: true,
+            replicas: plan.replicas,
+            global_bn: config.global_bn,
+            batch_norm_decay: config.batch_norm_decay,
+            unbiased_moving_variance: false,
+            dtype: DType::F32,
+            activations: if config.runtime.bf16 {
+                DType::Bf16
+            } else {
+                DType::F32
+            },
+        },
+        batch: config.train_batch_size,
+        steps_per_launch: match config.runtime.steps_per_launch {
+            0 => MOST_STEPS.min(plan.total_steps as usize),
+            steps => steps,
+        },
+        examples: data.len(),
+        image: [data.height, data.width],
+    })
+}

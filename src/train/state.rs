@@ -1,0 +1,110 @@
+//! The state of a run: at the start, on the devices, in checkpoints.
+
+use super::checkpoint::{Array, ArraySpec};
+use super::step::StateArray;
+use crate::engine::{Engine, Error, Program};
+use crate::hlo::{DType, Literal};
+use crate::nn::{Variable, initial_value};
+use crate::pjrt::Buffer;
+use safetensors::Dtype;
+
+/// Initial values: variables by their own law, slots and the step counter zero.
+pub fn initial(state: &[StateArray], variables: &[Variable], seed: u64) -> Vec<Literal> {
+    state
+        .iter()
+        .enumerate()
+        .map(|(number, array)| match variables.get(number) {
+            Some(variable) => {
+                let values: Vec<f64> = initial_value(variable, number, seed)
+                    .into_iter()
+                    .map(f64::from)
+                    .collect();
+                Literal::from_f64s(array.shape.dtype, &array.shape.dims, &values)
+            }
+            None => Literal::zeros(array.shape.clone()),
+        })
+        .collect()
+}
+
+/// A copy on each device of a program: `[replica][array]`.
+///
+/// # Errors
+/// If a device does not take it.
+pub fn put(
+    engine: &Engine,
+    program: &Program,
+    state: &[Literal],
+) -> Result<Vec<Vec<Buffer>>, Error> {
+    program
+        .devices()
+        .iter()
+        .map(|device| {
+            state
+                .iter()
+                .map(|literal| engine.put(literal, device))
+                .collect()
+        })
+        .collect()
+}
+
+fn dtype(dtype: DType) -> Dtype {
+    match dtype {
+        DType::Pred => Dtype::BOOL,
+        DType::S32 => Dtype::I32,
+        DType::S64 => Dtype::I64,
+        DType::U8 => Dtype::U8,
+        DType::U32 => Dtype::U32,
+        DType::U64 => Dtype::U64,
+        DType::Bf16 => Dtype::BF16,
+        DType::F32 => Dtype::F32,
+        DType::F64 => Dtype::F64,
+    }
+}
+
+fn dims(array: &StateArray) -> Vec<usize> {
+    array.shape.dims.iter().map(|&dim| dim as usize).collect()
+}
+
+/// What a checkpoint of this state must hold.
+pub fn specs(state: &[StateArray]) -> Vec<ArraySpec> {
+    state
+        .iter()
+        .map(|array| ArraySpec {
+            name: array.name.clone(),
+            dtype: dtype(array.shape.dtype),
+            dims: dims(array),
+        })
+        .collect()
+}
+
+/// The arrays of a checkpoint, from the first replica (all hold the same).
+///
+/// # Errors
+/// If the launch that makes them failed.
+pub fn read(state: &[StateArray], buffers: &[Vec<Buffer>]) -> Result<Vec<Array>, Error> {
+    let first = buffers.first().map(Vec::as_slice).unwrap_or_default();
+    state
+        .iter()
+        .zip(first)
+        .map(|(array, buffer)| {
+            Ok(Array {
+                name: array.name.clone(),
+                dtype: dtype(array.shape.dtype),
+                dims: dims(array),
+                bytes: buffer.to_host()?,
+            })
+        })
+        .collect()
+}
+
+/// Arrays of a checkpoint, checked against [`specs`] when it was loaded, as literals.
+pub fn literals(state: &[StateArray], arrays: Vec<Array>) -> Vec<Literal> {
+    state
+        .iter()
+        .zip(arrays)
+        .map(|(array, saved)| {
+            Literal::from_bytes(array.shape.clone(), saved.bytes)
+                .unwrap_or_else(|| Literal::zeros(array.shape.clone()))
+        })
+        .collect()
+}
