@@ -317,7 +317,9 @@ fn check_case(report: &mut Report, programs: &mut Programs, case: &Json, noise: 
     // The oracle's rounding noise is stated once per parameters: in the case itself or in the one it refers to.
     let noise = noise.unwrap_or(case);
     for (group, floor, scale) in [
-        ("endpoints_inference", 1e-5, 0.0),
+        // With the moving statistics as they are given, activations can grow over a network until the oracle itself is only good
+        // to `e`: no f32 implementation is closer than a few times that.
+        ("endpoints_inference", 1e-5, 4.0),
         ("endpoints_train", if strict { 1e-5 } else { 2e-5 }, 20.0),
     ] {
         let Some(expected) = case["expect"][group].as_object() else {
@@ -354,11 +356,17 @@ fn check_case(report: &mut Report, programs: &mut Programs, case: &Json, noise: 
             found = metrics[metric("contrast_loss").unwrap()]
                 + metrics[metric("weight_decay").unwrap()];
         }
-        let error = relative(&[found], &[number(expected)]);
+        let expected = number(expected);
+        let relative = if strict { 1e-5 } else { 1e-4 };
+        // Of the entropy no noise is stated; it comes from the same logits as the contrastive loss.
+        let noise = match key.as_str() {
+            "contrast_entropy" => &noise["expect"]["losses_e"]["contrast_loss"],
+            _ => &noise["expect"]["losses_e"][key],
+        };
         report.check(
             || format!("{} {key}", id(case)),
-            error,
-            if strict { 1e-5 } else { 1e-4 },
+            (found - expected).abs(),
+            (relative * expected.abs()).max(4.0 * noise.as_f64().unwrap_or(0.0)),
         );
     }
 

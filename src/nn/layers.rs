@@ -1,7 +1,7 @@
 //! Convolutions, dense layers, pools, squeeze-excite, selective kernels (reference §3).
 
 use super::{Builder, Init, Kind};
-use crate::hlo::{Conv, Monoid, PadDim, Value, WindowDim};
+use crate::hlo::{Conv, Monoid, PadDim, Shape, Value, WindowDim};
 
 impl<'g> Builder<'g> {
     /// Convolution k×k with the original's fixed padding (reference §3), without bias: `[B, H, W, C]` → `[B, ⌈H/s⌉, ⌈W/s⌉, filters]`.
@@ -176,8 +176,13 @@ pub fn shortcut_pool(x: Value, stride: i64) -> Value {
         let window = pixels(padded, |_| WindowDim::new(2, stride, 0, 0));
         return padded.reduce_window(Monoid::Add, &window) * 0.25;
     }
-    let window = pixels(x, |n| same(n, 2, 1));
-    let sums = x.reduce_window(Monoid::Add, &window);
-    let ones = x.graph().full(&x.shape(), 1.0).stop_gradient();
-    sums / ones.reduce_window(Monoid::Add, &window).stop_gradient()
+    let sums = x.reduce_window(Monoid::Add, &pixels(x, |n| same(n, 2, 1)));
+    // The divisor depends on the pixel alone; as a whole array it would take the compiler seconds to fold.
+    let one_image = x
+        .graph()
+        .full(&Shape::new(x.dtype(), [1, x.dim(1), x.dim(2), 1]), 1.0);
+    let cells = one_image
+        .reduce_window(Monoid::Add, &pixels(one_image, |n| same(n, 2, 1)))
+        .reshape(&[x.dim(1), x.dim(2)]);
+    sums / cells.broadcast_in_dim(&x.dims(), &[1, 2])
 }

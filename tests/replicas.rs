@@ -1,0 +1,289 @@
+//! One global batch on 1, 2, 4 and 8 devices: the same losses, gradients, batch statistics and parameters. And the same test seen
+//! to fail when a collective is broken on purpose.
+
+mod common;
+
+use common::engine;
+use simclr::augment::{Augmentation, Brightness, ResizeKernel};
+use simclr::hlo::{DType, Graph, Literal, Module, Op, Shape, Value};
+use simclr::model::{HeadMode, Network};
+use simclr::nn::{Kind, Settings, initial_value};
+use simclr::optim::{Lars, Optimizer, Schedule};
+use simclr::random::threefry2x32;
+use simclr::train::step::{METRICS, StepSpec};
+
+const BATCH: usize = 16;
+const SIDE: i64 = 16;
+const STEPS: usize = 3;
+
+fn spec(replicas: usize, global_bn: bool, dtype: DType) -> StepSpec {
+    StepSpec {
+        network: Network {
+            resnet_depth: 10,
+            width_multiplier: 0.125,
+            image_size: SIDE as usize,
+            stem_stride: 1,
+            sk_ratio: 0.0,
+            se_ratio: 0.0,
+            proj_head_mode: HeadMode::Nonlinear,
+            proj_out_dim: 16,
+            num_proj_layers: 2,
+            ft_proj_selector: 0,
+            num_classes: Some(10),
+        },
+        augmentation: Augmentation {
+            image_size: SIDE as usize,
+            color_jitter_strength: 0.5,
+            use_blur: false,
+            brightness: Brightness::Multiplicative,
+            resize: ResizeKernel::V2HalfPixel,
+            drop_colour_at_zero_strength: false,
+        },
+        optimizer: Optimizer::Lars(Lars::new(0.9, 1e-4)),
+        schedule: Schedule {
+            scaled_rate: 1.0,
+            warmup_steps: 0,
+            total_steps: STEPS as u64,
+        },
+        weight_decay: 1e-4,
+        temperature: 0.2,
+        hidden_norm: true,
+        settings: Settings {
+            replicas,
+            global_bn,
+            dtype,
+            activations: dtype,
+            ..Settings::default()
+        },
+        batch: BATCH,
+        steps_per_launch: 1,
+        examples: BATCH,
+        image: [SIDE as usize; 2],
+    }
+}
+
+/// Uniform numbers in [0, 1), the same for every split of the batch.
+fn noise(count: usize, stream: u32) -> Vec<f64> {
+    (0..count as u32)
+        .map(|i| f64::from(threefry2x32([7, stream], [i, 0])[0]) / 4_294_967_296.0)
+        .collect()
+}
+
+/// One step on given views; results: state, gradients, figures.
+fn module(spec: &StepSpec) -> Module {
+    let graph = Graph::new();
+    let dtype = spec.settings.dtype;
+    let variables = spec.network.variables().expect("a network");
+    let values: Vec<Value> = variables
+        .iter()
+        .map(|v| graph.parameter(&v.name, Shape::new(dtype, v.dims.clone())))
+        .collect();
+    let slots: Vec<Value> = spec
+        .optimizer
+        .slots(&variables)
+        .iter()
+        .map(|slot| graph.parameter(&slot.name, Shape::new(dtype, slot.dims.clone())))
+        .collect();
+    let n = spec.per_replica() as i64;
+    let views = graph.parameter("views", Shape::new(dtype, [2 * n, SIDE, SIDE, 3]));
+    let labels = graph.parameter("labels", Shape::new(DType::S32, [n]));
+    let step = graph.parameter("step", Shape::scalar(DType::U32));
+    let rate = spec.schedule.rate_hlo(step, dtype);
+    let update = spec.update(
+        &graph, &variables, &values, &slots, views, labels, rate, step,
+    );
+    let mut outputs = update.values;
+    outputs.extend(update.slots);
+    outputs.extend(update.gradients.into_iter().flatten());
+    outputs.push(update.metrics);
+    let module = graph.finish("step", &outputs).expect("a correct graph");
+    module
+        .with_replicas(spec.settings.replicas)
+        .expect("replicas fit")
+}
+
+/// What three steps give: for each step, every result of every replica.
+fn three_steps(spec: &StepSpec, module: &Module) -> Vec<Vec<Vec<Vec<f64>>>> {
+    let dtype = spec.settings.dtype;
+    let variables = spec.network.variables().expect("a network");
+    let replicas = spec.settings.replicas;
+    let n = spec.per_replica();
+    let mut state: Vec<Literal> = variables
+        .iter()
+        .enumerate()
+        .map(|(i, v)| {
+            let mut values: Vec<f64> = initial_value(v, i, 3)
+                .iter()
+                .map(|&x| f64::from(x))
+                .collect();
+            // The last scale of a block starts at 0, which would hide the main paths; and offsets well away from 0 keep ReLUs from
+            // deciding by rounding, which no two orders of summation survive.
+            let draws = noise(values.len(), 1000 + i as u32);
+            match v.kind {
+                Kind::Gamma => values.iter_mut().for_each(|x| *x = x.max(0.5)),
+                Kind::Beta => {
+                    for (value, draw) in values.iter_mut().zip(draws) {
+                        let side = if draw < 0.5 { -1.0 } else { 1.0 };
+                        *value = side * (2.2 + 0.6 * draw);
+                    }
+                }
+                _ => {}
+            }
+            Literal::from_f64s(dtype, &v.dims, &values)
+        })
+        .collect();
+    for slot in spec.optimizer.slots(&variables) {
+        state.push(Literal::zeros(Shape::new(dtype, slot.dims)));
+    }
+    let engine = engine(replicas);
+    let program = engine.compile(module).expect("the module compiles");
+    let image = (SIDE * SIDE * 3) as usize;
+    let mut history = Vec::new();
+    for step in 0..STEPS {
+        let pixels = noise(2 * BATCH * image, 2 * step as u32);
+        let colours = noise(2 * BATCH * 3, 2 * step as u32 + 1);
+        // Images must differ as a whole: features that are almost equal lose their digits in the head's normalisation.
+        let all: Vec<f64> = pixels
+            .iter()
+            .enumerate()
+            .map(|(i, pixel)| pixel + 2.0 * colours[i / image * 3 + i % 3] - 1.5)
+            .collect();
+        let arguments: Vec<Vec<Literal>> = (0..replicas)
+            .map(|r| {
+                let part = |view: usize| {
+                    let first = (view * BATCH + r * n) * image;
+                    &all[first..first + n * image]
+                };
+                let views = [part(0), part(1)].concat();
+                let labels: Vec<i32> = (r * n..(r + 1) * n).map(|i| i as i32 % 10).collect();
+                let mut list = state.clone();
+                let dims = [2 * n as i64, SIDE, SIDE, 3];
+                list.push(Literal::from_f64s(dtype, &dims, &views));
+                list.push(Literal::new(&[n as i64], &labels));
+                list.push(Literal::scalar(step as u32));
+                list
+            })
+            .collect();
+        let found = program.run(&engine, &arguments).expect("the program runs");
+        state = found[0][..state.len()].to_vec();
+        history.push(
+            found
+                .iter()
+                .map(|replica| replica.iter().map(Literal::to_f64s).collect())
+                .collect(),
+        );
+    }
+    history
+}
+
+fn norm(x: &[f64]) -> f64 {
+    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// The largest relative difference of any result of any replica and step from those of one device, and which it was.
+fn worst(reference: &[Vec<Vec<Vec<f64>>>], found: &[Vec<Vec<Vec<f64>>>]) -> (f64, String) {
+    let mut worst = (0.0, String::new());
+    for (step, (reference, found)) in reference.iter().zip(found).enumerate() {
+        for (replica, results) in found.iter().enumerate() {
+            for (i, (a, b)) in results.iter().zip(&reference[0]).enumerate() {
+                let difference: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+                let error = norm(&difference) / norm(b).max(1e-30);
+                if std::env::var_os("DIAG").is_some() && error > 3e-6 && replica == 0 { eprintln!("step {step} result {i} len {} {error:.2e} norm {:.2e}", b.len(), norm(b)); }
+                if error > worst.0 || error.is_nan() {
+                    worst = (
+                        if error.is_nan() { f64::INFINITY } else { error },
+                        format!("result {i} of step {step} on replica {replica}"),
+                    );
+                }
+            }
+        }
+    }
+    worst
+}
+
+#[test]
+fn replicas_agree_in_f32() {
+    let one = spec(1, true, DType::F32);
+    let reference = three_steps(&one, &module(&one));
+    let figures = &reference[0][0].last().unwrap();
+    assert_eq!(figures.len(), METRICS.len());
+    for replicas in [2, 4, 8] {
+        let spec = spec(replicas, true, DType::F32);
+        let (error, place) = worst(&reference, &three_steps(&spec, &module(&spec)));
+        eprintln!("{replicas} replicas, f32: {error:.2e} in {place}");
+        assert!(error < 1e-5, "{replicas} replicas: {error:.3e} in {place}");
+    }
+}
+
+#[test]
+fn replicas_agree_in_f64() {
+    let one = spec(1, true, DType::F64);
+    let reference = three_steps(&one, &module(&one));
+    for replicas in [2, 4, 8] {
+        let spec = spec(replicas, true, DType::F64);
+        let (error, place) = worst(&reference, &three_steps(&spec, &module(&spec)));
+        eprintln!("{replicas} replicas, f64: {error:.2e} in {place}");
+        // Figures are f32.
+        assert!(error < 2e-7, "{replicas} replicas: {error:.3e} in {place}");
+    }
+}
+
+/// The module with one kind of collective replaced by what a replica has by itself.
+fn broken(module: &Module, which: &str) -> Module {
+    let replicas = module.replicas as f64;
+    let mut hits = std::cell::Cell::new(0);
+    let rewritten = module
+        .rewrite(&|graph, node, operands| {
+            let found = match &node.op {
+                Op::AllGather { size, dim, .. } if which == "gather" => {
+                    Some(graph.concatenate(&vec![operands[0]; *size as usize], *dim))
+                }
+                // The cotangent of the gather stays with the replica that has it.
+                Op::ReduceScatter { size, dim, .. } if which == "gather's gradient" => {
+                    let own = operands[0].dim(*dim as usize) / size;
+                    Some(operands[0].slice_dim(*dim as usize, 0, own) * replicas)
+                }
+                Op::AllReduce { .. }
+                    if which == "batch statistics"
+                        && node.scope.contains("batch_normalization") =>
+                {
+                    Some(operands[0] * replicas)
+                }
+                Op::AllReduce { .. }
+                    if which == "gradients" && node.scope.contains("average_gradients") =>
+                {
+                    Some(operands[0] * replicas)
+                }
+                _ => None,
+            };
+            if found.is_some() {
+                hits.set(hits.get() + 1);
+            }
+            found
+        })
+        .expect("the same shapes");
+    assert!(*hits.get_mut() > 0, "no collective of `{which}` found");
+    rewritten
+}
+
+#[test]
+fn broken_collectives_are_noticed() {
+    let one = spec(1, true, DType::F32);
+    let reference = three_steps(&one, &module(&one));
+    let two = spec(2, true, DType::F32);
+    let whole = module(&two);
+    for which in [
+        "gather",
+        "gather's gradient",
+        "batch statistics",
+        "gradients",
+    ] {
+        let (error, place) = worst(&reference, &three_steps(&two, &broken(&whole, which)));
+        eprintln!("without the {which}: {error:.2e} in {place}");
+        assert!(error > 1e-3, "without the {which}: only {error:.3e}");
+    }
+    let local = spec(2, false, DType::F32);
+    let (error, place) = worst(&reference, &three_steps(&local, &module(&local)));
+    eprintln!("local statistics: {error:.2e} in {place}");
+    assert!(error > 1e-3, "local statistics: only {error:.3e}");
+}
