@@ -188,7 +188,13 @@ fn worst(reference: &[Vec<Vec<Vec<f64>>>], found: &[Vec<Vec<Vec<f64>>>]) -> (f64
             for (i, (a, b)) in results.iter().zip(&reference[0]).enumerate() {
                 let difference: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
                 let error = norm(&difference) / norm(b).max(1e-30);
-                if std::env::var_os("DIAG").is_some() && error > 3e-6 && replica == 0 { eprintln!("step {step} result {i} len {} {error:.2e} norm {:.2e}", b.len(), norm(b)); }
+                if std::env::var_os("DIAG").is_some() && error > 3e-6 && replica == 0 {
+                    eprintln!(
+                        "step {step} result {i} len {} {error:.2e} norm {:.2e}",
+                        b.len(),
+                        norm(b)
+                    );
+                }
                 if error > worst.0 || error.is_nan() {
                     worst = (
                         if error.is_nan() { f64::INFINITY } else { error },
