@@ -1,0 +1,487 @@
+//! Bad input through the binary: one sentence naming file or key, what was found and expected, the right exit code, and no
+//! checkpoint harmed.
+
+mod binary;
+
+use binary::{checkpoint, refused, run, simclr, tiny};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn refused_tiny(more: &[&str], code: i32, words: &[&str]) {
+    let folder = folder();
+    refused(&run(&tiny(&folder.path().join("run"), more)), code, words);
+}
+
+/// A finished run of four steps, made once; tests copy it.
+fn finished() -> &'static Path {
+    static RUN: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = RUN.get_or_init(|| {
+        let folder = folder();
+        let path = folder.path().join("run");
+        let output = run(&tiny(&path, &["train_steps=4", "checkpoint_steps=2"]));
+        assert!(output.status.success(), "{}", binary::stderr(&output));
+        (folder, path)
+    });
+    path
+}
+
+fn copy_of_finished() -> (tempfile::TempDir, PathBuf) {
+    let folder = folder();
+    let path = folder.path().join("run");
+    let copied = Command::new("cp")
+        .arg("-r")
+        .arg(finished())
+        .arg(&path)
+        .status();
+    assert!(copied.expect("cp").success());
+    (folder, path)
+}
+
+const LONGER: [&str; 2] = ["train_steps=4", "checkpoint_steps=2"];
+
+// Plugins.
+
+#[test]
+fn a_missing_plugin_is_named() {
+    refused_tiny(
+        &["runtime.plugin=/no/such/plugin.so"],
+        3,
+        &["/no/such/plugin.so", "does not exist"],
+    );
+}
+
+#[test]
+fn a_text_file_is_no_plugin() {
+    let folder = folder();
+    let file = folder.path().join("plugin.so");
+    fs::write(&file, "not a library").unwrap();
+    let plugin = format!("runtime.plugin={}", file.display());
+    refused_tiny(&[&plugin], 3, &["plugin.so", "cannot be loaded"]);
+}
+
+/// Compiles a shared library; the linker that Rust needs is the C compiler.
+fn library(code: &str) -> (tempfile::TempDir, String) {
+    let folder = folder();
+    let (source, file) = (folder.path().join("a.c"), folder.path().join("liba.so"));
+    fs::write(&source, code).unwrap();
+    let status = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&file)
+        .arg(&source)
+        .status();
+    assert!(status.expect("cc").success());
+    let argument = format!("runtime.plugin={}", file.display());
+    (folder, argument)
+}
+
+#[test]
+fn a_library_that_is_no_plugin_is_told_apart() {
+    let (_folder, plugin) = library("int answer(void) { return 42; }");
+    refused_tiny(&[&plugin], 3, &["liba.so", "no PJRT plugin"]);
+}
+
+#[test]
+fn an_old_plugin_is_refused_by_its_version() {
+    let (_folder, plugin) = library(
+        "#include <stddef.h>\n\
+         static struct { size_t size; void *x; size_t vsize; void *vx; int major, minor; void *slots[118]; } api = {984, 0, 24, 0, 0, 40};\n\
+         void *GetPjrtApi(void) { return &api; }",
+    );
+    refused_tiny(&[&plugin], 3, &["liba.so", "0.40", "0.81"]);
+}
+
+#[test]
+fn a_plugin_that_lacks_a_call_is_told_which() {
+    let (_folder, plugin) = library(
+        "#include <stddef.h>\n\
+         static struct { size_t size; void *x; size_t vsize; void *vx; int major, minor; void *slots[118]; } api = {984, 0, 24, 0, 0, 81};\n\
+         void *GetPjrtApi(void) { return &api; }",
+    );
+    refused_tiny(&[&plugin], 3, &["liba.so", "PJRT_Plugin_Initialize"]);
+}
+
+#[test]
+fn without_network_the_first_run_says_what_to_do() {
+    let folder = folder();
+    let output = simclr()
+        .args(tiny(&folder.path().join("run"), &[]))
+        .env("XDG_CACHE_HOME", folder.path())
+        .env("PIP_NO_INDEX", "1")
+        .env("PIP_FIND_LINKS", folder.path())
+        .env_remove("SIMCLR_PLUGIN_CPU")
+        // A Python of its own, without the packages that may hold a plugin.
+        .env("PYTHONNOUSERSITE", "1")
+        .output()
+        .unwrap();
+    refused(
+        &output,
+        3,
+        &[
+            "cpu plugin could not be fetched",
+            "SIMCLR_PLUGIN_CPU",
+            "pip said",
+        ],
+    );
+}
+
+// Configuration.
+
+fn with_yaml(text: &str) -> Output {
+    let folder = folder();
+    let file = folder.path().join("recipe.yaml");
+    fs::write(&file, text).unwrap();
+    simclr()
+        .args(["config".as_ref(), file.as_os_str()])
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn yaml_that_is_none_is_located() {
+    refused(
+        &with_yaml("dataset: [cifar10\nseed: 1\n"),
+        2,
+        &["recipe.yaml", "not valid YAML"],
+    );
+    refused(
+        &with_yaml("just words\n"),
+        2,
+        &["recipe.yaml", "not valid YAML"],
+    );
+    refused(
+        &with_yaml("temperature: 0.1\ntemperature: 0.2\n"),
+        2,
+        &["recipe.yaml", "temperature"],
+    );
+}
+
+#[test]
+fn a_missing_configuration_is_named() {
+    let output = simclr()
+        .args(["config", "no/such/file.yaml"])
+        .output()
+        .unwrap();
+    refused(&output, 2, &["no/such/file.yaml", "cannot be read"]);
+}
+
+#[test]
+fn an_unknown_key_gets_its_nearest_and_its_line() {
+    let words = [
+        "recipe.yaml:2",
+        "`temperatur`",
+        "did you mean `temperature`",
+    ];
+    refused(
+        &with_yaml("dataset: shapes32\ntemperatur: 0.1\n"),
+        2,
+        &words,
+    );
+    let words = ["recipe.yaml:3", "`runtime.sede`", "`runtime.seed`"];
+    refused(
+        &with_yaml("dataset: shapes32\nruntime:\n  sede: 1\n"),
+        2,
+        &words,
+    );
+    refused_tiny(
+        &["lerning_rate=1"],
+        2,
+        &["command line", "`lerning_rate`", "`learning_rate`"],
+    );
+}
+
+#[test]
+fn a_wrong_type_says_found_and_expected() {
+    let words = [
+        "recipe.yaml:1",
+        "`train_batch_size`",
+        "\"many\"",
+        "a whole number",
+    ];
+    refused(&with_yaml("train_batch_size: many\n"), 2, &words);
+    refused(
+        &with_yaml("use_blur: 3\n"),
+        2,
+        &["`use_blur`", "3", "true or false"],
+    );
+    refused(
+        &with_yaml("temperature: [1]\n"),
+        2,
+        &["`temperature`", "a list", "a number"],
+    );
+}
+
+#[test]
+fn impossible_values_are_refused() {
+    refused_tiny(&["temperature=0"], 2, &["`temperature`", "0"]);
+    refused_tiny(&["train_batch_size=-4"], 2, &["`train_batch_size`", "-4"]);
+    refused_tiny(&["resnet_depth=19"], 2, &["`resnet_depth`", "19", "18, 34"]);
+    refused_tiny(
+        &["color_jitter_strength=2"],
+        2,
+        &["`color_jitter_strength`", "1.25"],
+    );
+    refused_tiny(
+        &["optimizer=sgd"],
+        2,
+        &["`optimizer`", "lars, momentum, adam"],
+    );
+    refused_tiny(
+        &["warmup_epochs=100", "train_steps=5"],
+        2,
+        &["`warmup_epochs`", "shorter"],
+    );
+    refused_tiny(
+        &["train_batch_size=20000"],
+        2,
+        &["`train_batch_size`", "10000"],
+    );
+    refused_tiny(&["mode=eval"], 2, &["`mode: eval`", "not there yet"]);
+    refused_tiny(&["noequals"], 2, &["`noequals`", "key=value"]);
+}
+
+#[test]
+fn a_batch_that_devices_do_not_divide_is_refused() {
+    let words = [
+        "`train_batch_size`",
+        "64",
+        "multiple",
+        "3",
+        "runtime.devices",
+    ];
+    refused_tiny(&["runtime.devices=3"], 2, &words);
+}
+
+#[test]
+fn an_image_size_that_the_data_lack_is_refused() {
+    refused_tiny(&["image_size=24"], 2, &["`image_size`", "24", "32"]);
+    refused_tiny(
+        &["image_size=64", "stem_stride=1"],
+        2,
+        &["`image_size`", "64", "32"],
+    );
+}
+
+#[test]
+fn an_unknown_pass_is_refused() {
+    let words = ["`runtime.disable_passes`", "canonical-convolutions"];
+    refused_tiny(&["runtime.disable_passes=[typo]"], 2, &words);
+}
+
+// Data.
+
+fn cifar(data_dir: &Path) -> Output {
+    let folder = folder();
+    let data = format!("data_dir={}", data_dir.display());
+    run(&tiny(
+        &folder.path().join("run"),
+        &["dataset=cifar10", &data],
+    ))
+}
+
+#[test]
+fn missing_data_are_named() {
+    refused_tiny(&["dataset=cifar10"], 2, &["data_dir"]);
+    refused(&cifar(Path::new("/no/such/data")), 2, &["/no/such/data"]);
+    let empty = folder();
+    refused(
+        &cifar(empty.path()),
+        2,
+        &[&empty.path().display().to_string()],
+    );
+}
+
+#[test]
+fn a_cifar_file_of_the_wrong_size_is_refused() {
+    let data = folder();
+    let batches = data.path().join("cifar-10-batches-bin");
+    fs::create_dir(&batches).unwrap();
+    for i in 1..=5 {
+        fs::write(
+            batches.join(format!("data_batch_{i}.bin")),
+            vec![0; 3073 * 40],
+        )
+        .unwrap();
+    }
+    fs::write(batches.join("data_batch_3.bin"), vec![0; 3073 * 40 - 1]).unwrap();
+    refused(&cifar(data.path()), 4, &["data_batch_3.bin", "3073"]);
+}
+
+#[test]
+fn corrupt_and_truncated_records_are_refused() {
+    let data = folder();
+    let version = data.path().join("cifar10/3.0.2");
+    fs::create_dir_all(&version).unwrap();
+    let shard = version.join("cifar10-train.tfrecord-00000-of-00001");
+    fs::write(&shard, [7u8; 64]).unwrap();
+    refused(
+        &cifar(data.path()),
+        4,
+        &["cifar10-train.tfrecord-00000-of-00001"],
+    );
+    // A whole header that promises more than there is.
+    let length = 1000u64.to_le_bytes();
+    let crc = crc32c::crc32c(&length);
+    let masked = crc.rotate_right(15).wrapping_add(0xa282_ead8);
+    let mut bytes = length.to_vec();
+    bytes.extend(masked.to_le_bytes());
+    bytes.extend([0u8; 20]);
+    fs::write(&shard, bytes).unwrap();
+    refused(
+        &cifar(data.path()),
+        4,
+        &["cifar10-train.tfrecord-00000-of-00001", "truncated"],
+    );
+}
+
+// Checkpoints and the run folder.
+
+#[test]
+fn a_damaged_checkpoint_is_named_with_the_one_before_it() {
+    let (_folder, path) = copy_of_finished();
+    let state = checkpoint(&path, 4).join("state.safetensors");
+    let mut bytes = fs::read(&state).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&state, bytes).unwrap();
+    let before = fs::read(checkpoint(&path, 2).join("state.safetensors")).unwrap();
+    let output = run(&tiny(&path, &LONGER));
+    refused(
+        &output,
+        4,
+        &["step-00000004", "step-00000002", "--resume-from"],
+    );
+    assert_eq!(
+        fs::read(checkpoint(&path, 2).join("state.safetensors")).unwrap(),
+        before
+    );
+    // And the way it names works.
+    let mut arguments = tiny(&path, &LONGER);
+    arguments.extend([
+        "--resume-from".into(),
+        checkpoint(&path, 2).display().to_string(),
+    ]);
+    let output = run(&arguments);
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+}
+
+#[test]
+fn a_foreign_checkpoint_is_refused() {
+    let folder = folder();
+    let other = folder.path().join("other");
+    fs::create_dir_all(&other).unwrap();
+    fs::write(other.join("state.safetensors"), "nothing").unwrap();
+    let mut arguments = tiny(&folder.path().join("run"), &LONGER);
+    arguments.extend(["--resume-from".into(), other.display().to_string()]);
+    refused(
+        &run(&arguments),
+        2,
+        &[&other.display().to_string(), "not a checkpoint"],
+    );
+}
+
+#[test]
+fn a_checkpoint_of_another_network_is_refused() {
+    let folder = folder();
+    let mut arguments = tiny(
+        &folder.path().join("run"),
+        &["train_steps=4", "width_multiplier=0.25"],
+    );
+    arguments.extend([
+        "--resume-from".into(),
+        checkpoint(finished(), 4).display().to_string(),
+    ]);
+    refused(
+        &run(&arguments),
+        4,
+        &["base_model/conv2d/kernel", "expected"],
+    );
+}
+
+#[test]
+fn a_run_folder_of_another_configuration_is_refused() {
+    let (_folder, path) = copy_of_finished();
+    let output = run(&tiny(
+        &path,
+        &["train_steps=4", "checkpoint_steps=2", "temperature=0.7"],
+    ));
+    refused(&output, 2, &["`temperature`", "0.1", "0.7", "model_dir"]);
+}
+
+#[test]
+fn a_folder_with_other_things_is_refused() {
+    let folder = folder();
+    fs::write(folder.path().join("thesis.tex"), "words").unwrap();
+    refused(
+        &run(&tiny(folder.path(), &[])),
+        2,
+        &["model_dir", "thesis.tex"],
+    );
+}
+
+#[test]
+fn a_run_folder_in_use_is_refused() {
+    let (_folder, path) = copy_of_finished();
+    let lock = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(path.join("lock"))
+        .unwrap();
+    lock.lock().unwrap();
+    refused(&run(&tiny(&path, &LONGER)), 3, &["model_dir", "in use"]);
+}
+
+#[test]
+fn a_full_disk_harms_no_checkpoint() {
+    let folder = folder();
+    let path = folder.path().join("run");
+    let first = run(&tiny(
+        &path,
+        &[
+            "train_steps=6",
+            "checkpoint_steps=2",
+            "keep_checkpoint_max=0",
+        ],
+    ));
+    assert!(first.status.success(), "{}", binary::stderr(&first));
+    fs::remove_dir_all(checkpoint(&path, 6)).unwrap();
+    let state = checkpoint(&path, 4).join("state.safetensors");
+    let before = fs::read(&state).unwrap();
+    // Files may not grow past 256 KiB: the disk is full for the next checkpoint, but not for a line of metrics.
+    let script = "trap '' XFSZ; ulimit -f 256; exec \"$0\" \"$@\"";
+    let output = Command::new("bash")
+        .args(["-c", script, env!("CARGO_BIN_EXE_simclr")])
+        .args(tiny(
+            &path,
+            &[
+                "train_steps=6",
+                "checkpoint_steps=2",
+                "keep_checkpoint_max=0",
+            ],
+        ))
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap();
+    refused(&output, 3, &["step-00000006"]);
+    assert_eq!(fs::read(&state).unwrap(), before);
+    assert!(!checkpoint(&path, 6).exists());
+    let left: Vec<_> = fs::read_dir(path.join("checkpoints")).unwrap().collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn a_loss_that_is_no_number_names_step_and_seed() {
+    let words = ["not a number", "step ", "seed 5", "learning_rate"];
+    let more = [
+        "optimizer=momentum",
+        "learning_rate=1e9",
+        "runtime.seed=5",
+        "train_steps=40",
+    ];
+    refused_tiny(&more, 1, &words);
+}

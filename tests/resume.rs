@@ -1,0 +1,163 @@
+//! Resuming: bit for bit after kill -9, and after the signals that save.
+
+mod binary;
+
+use binary::{checkpoint, run, simclr, tiny};
+use safetensors::SafeTensors;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Names, shapes and bytes of a checkpoint's arrays.
+fn state(model_dir: &Path, step: u64) -> Vec<(String, Vec<usize>, Vec<u8>)> {
+    let bytes = fs::read(checkpoint(model_dir, step).join("state.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut arrays: Vec<_> = tensors
+        .iter()
+        .map(|(name, view)| {
+            (
+                name.to_string(),
+                view.shape().to_vec(),
+                view.data().to_vec(),
+            )
+        })
+        .collect();
+    arrays.sort();
+    arrays
+}
+
+fn assert_same_state(a: &Path, b: &Path, step: u64) {
+    let (a, b) = (state(a, step), state(b, step));
+    assert_eq!(a.len(), b.len());
+    for (x, y) in a.iter().zip(&b) {
+        assert_eq!((&x.0, &x.1), (&y.0, &y.1));
+        assert!(x.2 == y.2, "{} differs at step {step}", x.0);
+    }
+}
+
+fn start(arguments: &[String]) -> Child {
+    simclr()
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits for a file to appear while the child runs; a watchdog ends a child that hangs.
+fn wait_for(path: &Path, child: &mut Child) {
+    let watchdog = Instant::now();
+    while !path.exists() {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "the run ended before {}",
+            path.display()
+        );
+        if watchdog.elapsed() > Duration::from_secs(300) {
+            child.kill().ok();
+            panic!("no {} after five minutes", path.display());
+        }
+        sleep(Duration::from_millis(2));
+    }
+}
+
+/// 20 steps at once against 10, kill -9 in the middle of a later step, and the rest.
+fn straight_equals_killed(devices: usize, steps_per_launch: usize) {
+    let devices = format!("runtime.devices={devices}");
+    let launch = format!("runtime.steps_per_launch={steps_per_launch}");
+    let more = ["train_steps=20", "checkpoint_steps=10", &devices, &launch];
+    let folder = tempfile::tempdir().unwrap();
+    let straight = folder.path().join("straight");
+    let output = run(&tiny(&straight, &more));
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+    for attempt in 0.. {
+        assert!(
+            attempt < 10,
+            "the run was never caught between its checkpoints"
+        );
+        let killed = folder.path().join(format!("killed{attempt}"));
+        let mut child = start(&tiny(&killed, &more));
+        wait_for(&checkpoint(&killed, 10).join("manifest.json"), &mut child);
+        child.kill().unwrap(); // SIGKILL
+        child.wait().unwrap();
+        if checkpoint(&killed, 20).exists() {
+            continue; // too late: it had finished
+        }
+        let output = run(&tiny(&killed, &more));
+        assert!(output.status.success(), "{}", binary::stderr(&output));
+        assert!(
+            binary::stderr(&output).contains("resuming at step 10"),
+            "{}",
+            binary::stderr(&output)
+        );
+        assert_same_state(&straight, &killed, 20);
+        let lines = fs::read_to_string(killed.join("metrics.jsonl")).unwrap();
+        assert!(
+            lines.lines().last().unwrap().contains("\"step\":20"),
+            "{lines}"
+        );
+        return;
+    }
+}
+
+#[test]
+fn one_device_one_step_per_launch() {
+    straight_equals_killed(1, 1);
+}
+
+#[test]
+fn one_device_five_steps_per_launch() {
+    straight_equals_killed(1, 5);
+}
+
+#[test]
+fn four_devices_one_step_per_launch() {
+    straight_equals_killed(4, 1);
+}
+
+#[test]
+fn four_devices_five_steps_per_launch() {
+    straight_equals_killed(4, 5);
+}
+
+/// The seed matters: without this, "equal" above could mean "nothing moves".
+#[test]
+fn another_seed_gives_another_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a"), folder.path().join("b"));
+    for (path, seed) in [(&a, "runtime.seed=1"), (&b, "runtime.seed=2")] {
+        let output = run(&tiny(path, &["train_steps=2", seed]));
+        assert!(output.status.success(), "{}", binary::stderr(&output));
+    }
+    assert_ne!(state(&a, 2), state(&b, 2));
+}
+
+#[test]
+fn signals_save_and_end_with_their_own_codes() {
+    for (signal, code) in [("-TERM", 75), ("-INT", 130)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let more = [
+            "train_steps=100000",
+            "checkpoint_steps=5",
+            "keep_checkpoint_max=2",
+        ];
+        let mut child = start(&tiny(&path, &more));
+        wait_for(&checkpoint(&path, 5).join("manifest.json"), &mut child);
+        let sent = std::process::Command::new("kill")
+            .args([signal, &child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
+        // It stopped where it was, and saved there.
+        let newest = fs::read_dir(path.join("checkpoints"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .max()
+            .unwrap();
+        let log = fs::read_to_string(path.join("log.txt")).unwrap();
+        assert!(log.contains(&newest), "{newest}: {log}");
+    }
+}
