@@ -344,6 +344,11 @@ impl Graph {
         self.inner.borrow().nodes[id.index()].clone()
     }
 
+    /// A copy of the node at a place of the node list.
+    pub fn node_at(&self, index: usize) -> Node {
+        self.node(NodeId::from_index(index))
+    }
+
     /// Number of nodes so far.
     pub fn len(&self) -> usize {
         self.inner.borrow().nodes.len()
