@@ -331,7 +331,7 @@ fn broken_collectives_are_noticed() {
             &reference,
             &three_steps(&two, &broken(&whole, which)),
             false,
-            "",
+            |_| true,
         );
         eprintln!("without the {which}: {error:.2e} in {place}");
         assert!(error > 1e-3, "without the {which}: only {error:.3e}");
