@@ -248,7 +248,7 @@ fn replicas_agree_in_f32() {
     for replicas in [2, 4, 8] {
         let spec = spec(replicas, true, DType::F32);
         let found = three_steps(&spec, &module(&spec));
-        for (is_delicate, tolerance) in [(false, 1e-5), (true, 1e-4)] {
+        for (is_delicate, tolerance) in [(false, 1e-5), (true, 5e-5)] {
             let (error, place) = worst(&reference, &found, false, |sort| {
                 delicate(sort) == is_delicate
             });
@@ -265,7 +265,7 @@ fn replicas_agree_in_f32() {
 fn replicas_agree_in_f64() {
     let one = spec(1, true, DType::F64);
     let reference = three_steps(&one, &module(&one));
-    for replicas in [2, 4, 8] {
+    for replicas in [2, 8] {
         let spec = spec(replicas, true, DType::F64);
         let found = three_steps(&spec, &module(&spec));
         // Figures are f32 whatever the network is.
@@ -283,8 +283,12 @@ fn broken(module: &Module, which: &str) -> Module {
     let mut hits = std::cell::Cell::new(0);
     let rewritten = module
         .rewrite(&|graph, node, operands| {
+            let normalisation = node.scope.contains("batch_normalization");
             let found = match &node.op {
-                Op::AllGather { size, dim, .. } if which == "gather" => {
+                Op::AllGather { size, dim, .. } if which == "gather" && !normalisation => {
+                    Some(graph.concatenate(&vec![operands[0]; *size as usize], *dim))
+                }
+                Op::AllGather { size, dim, .. } if which == "batch statistics" && normalisation => {
                     Some(graph.concatenate(&vec![operands[0]; *size as usize], *dim))
                 }
                 // The cotangent of the gather stays with the replica that has it.
@@ -292,10 +296,7 @@ fn broken(module: &Module, which: &str) -> Module {
                     let own = operands[0].dim(*dim as usize) / size;
                     Some(operands[0].slice_dim(*dim as usize, 0, own) * replicas)
                 }
-                Op::AllReduce { .. }
-                    if which == "batch statistics"
-                        && node.scope.contains("batch_normalization") =>
-                {
+                Op::AllReduce { .. } if which == "batch statistics' gradient" && normalisation => {
                     Some(operands[0] * replicas)
                 }
                 Op::AllReduce { .. }
@@ -325,6 +326,7 @@ fn broken_collectives_are_noticed() {
         "gather",
         "gather's gradient",
         "batch statistics",
+        "batch statistics' gradient",
         "gradients",
     ] {
         let (error, place) = worst(
