@@ -54,12 +54,14 @@ fn attempt<'g>(
     number: Value<'g>,
     height: i64,
     width: i64,
+    output_aspect: f32,
 ) -> (Crop<'g>, Value<'g>) {
     let (rows, columns) = (height as f32, width as f32);
     let smallest = f64::from(AREA_LOW * columns * rows);
     let largest = f64::from(columns * rows);
     let u = draws.uniform_at(draws::ASPECT, number);
-    let aspect = u * f64::from(ASPECT_HIGH - ASPECT_LOW) + f64::from(ASPECT_LOW);
+    let (narrow, wide) = (ASPECT_LOW * output_aspect, ASPECT_HIGH * output_aspect);
+    let aspect = u * f64::from(wide - narrow) + f64::from(narrow);
     let (low, high) = crop_geometry(aspect, height, width);
     let mut h = low + draws.integer_at(draws::HEIGHT, number, high - low + 1.0);
     let width_of = |h: Value<'g>| {
@@ -106,8 +108,8 @@ fn f64_minus(size: i64, part: Value) -> Value {
     size as f64 - part
 }
 
-/// A random box for each image: up to 100 attempts, then the whole image.
-pub fn sample_crop<'g>(draws: &Draws<'g>, height: i64, width: i64) -> Crop<'g> {
+/// A random box for each image, for outputs of this aspect (width over height): up to 100 attempts, then the whole image.
+pub fn sample_crop<'g>(draws: &Draws<'g>, height: i64, width: i64, output_aspect: f32) -> Crop<'g> {
     let parts = draws.parts();
     let graph = parts[2].graph();
     let n = parts[2].dims();
@@ -121,12 +123,12 @@ pub fn sample_crop<'g>(draws: &Draws<'g>, height: i64, width: i64) -> Crop<'g> {
         &state,
         |_, s| {
             let all = s[1].reduce(crate::hlo::Monoid::And, &[0]);
-            s[0].lt(f64::from(ATTEMPTS)).and(all.not())
+            s[0].lt(f64::from(ATTEMPTS)).and(all.logical_not())
         },
         |_, s| {
             let draws = Draws::from_parts(&s[6..], view);
-            let (crop, accepted) = attempt(&draws, s[0], height, width);
-            let take = s[1].not().and(accepted);
+            let (crop, accepted) = attempt(&draws, s[0], height, width, output_aspect);
+            let take = s[1].logical_not().and(accepted);
             let mut next = vec![
                 s[0] + 1.0,
                 s[1].or(accepted),
@@ -147,17 +149,21 @@ pub fn sample_crop<'g>(draws: &Draws<'g>, height: i64, width: i64) -> Crop<'g> {
     }
 }
 
-/// The square that evaluation cuts out: `[top, left, side]` (reference §2.4).
-pub fn centre_crop(height: i64, width: i64) -> [i64; 3] {
-    let side = if 1.0 > width as f32 / height as f32 {
-        width
+/// What evaluation cuts out for an output of `rows` × `columns`: `[top, left, height, width]` (reference §2.4).
+pub fn centre_crop(height: i64, width: i64, rows: i64, columns: i64) -> [i64; 4] {
+    // The factor is formed in f64 and rounded once; its product with the side is in f32.
+    let aspect = columns as f64 / rows as f64;
+    let rounded = |x: f32| f64::from(x).round_ties_even() as i64;
+    let (h, w) = (height as f32, width as f32);
+    let [tall, wide] = if aspect > f64::from(w / h) {
+        [rounded((0.875 / aspect) as f32 * w), rounded(0.875 * w)]
     } else {
-        height
+        [rounded(0.875 * h), rounded((0.875 * aspect) as f32 * h)]
     };
-    let cut = f64::from(0.875f32 * side as f32).round_ties_even() as i64;
     [
-        (height - cut + 1).div_euclid(2),
-        (width - cut + 1).div_euclid(2),
-        cut,
+        (height - tall + 1).div_euclid(2),
+        (width - wide + 1).div_euclid(2),
+        tall,
+        wide,
     ]
 }

@@ -86,13 +86,13 @@ impl Augmentation {
 
     fn crop_and_flip<'g>(&self, images: Value<'g>, draws: &Draws<'g>) -> Value<'g> {
         let _scope = images.graph().scope("crop");
-        let crop = sample_crop(draws, images.dim(1), images.dim(2));
+        let crop = sample_crop(draws, images.dim(1), images.dim(2), 1.0);
         let flip = draws.uniform(draws::FLIP).lt(0.5);
         crop_and_resize(
             images,
             &crop,
             Some(flip),
-            self.image_size as i64,
+            [self.image_size as i64; 2],
             self.resize,
         )
     }
@@ -103,11 +103,16 @@ impl Augmentation {
         if self.image_size <= 32 {
             return x;
         }
-        let [top, left, side] = centre_crop(x.dim(1), x.dim(2));
-        let cut = x
-            .slice_dim(1, top, top + side)
-            .slice_dim(2, left, left + side);
         let size = self.image_size as i64;
-        resize(cut, size, size, self.resize).clamp(0.0, 1.0)
+        evaluation_view(x, size, size, self.resize)
     }
+}
+
+/// Centre crop, resize to `rows` × `columns`, clip (reference §2.4).
+pub fn evaluation_view(x: Value, rows: i64, columns: i64, kernel: ResizeKernel) -> Value {
+    let [top, left, height, width] = centre_crop(x.dim(1), x.dim(2), rows, columns);
+    let cut = x
+        .slice_dim(1, top, top + height)
+        .slice_dim(2, left, left + width);
+    resize(cut, rows, columns, kernel).clamp(0.0, 1.0)
 }

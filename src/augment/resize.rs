@@ -104,18 +104,18 @@ fn weights<'g>(
     matrix
 }
 
-/// Crops each image `[n, H, W, 3]` to its box, resizes to `[n, size, size, 3]`, and mirrors those whose `flip` is set. Values may
+/// Crops each image `[n, H, W, 3]` to its box, resizes to `[n, rows, columns, 3]`, and mirrors those whose `flip` is set. Values may
 /// leave [0, 1].
 pub fn crop_and_resize<'g>(
     images: Value<'g>,
     crop: &Crop<'g>,
     flip: Option<Value<'g>>,
-    size: i64,
+    [rows, columns]: [i64; 2],
     kernel: ResizeKernel,
 ) -> Value<'g> {
     let (height, width) = (images.dim(1), images.dim(2));
-    let vertical = weights(crop.top, crop.height, None, size, height, kernel);
-    let horizontal = weights(crop.left, crop.width, flip, size, width, kernel);
+    let vertical = weights(crop.top, crop.height, None, rows, height, kernel);
+    let horizontal = weights(crop.left, crop.width, flip, columns, width, kernel);
     apply(images, vertical, horizontal)
 }
 

@@ -60,7 +60,18 @@ pub(super) fn open(loaded: &Loaded, ui: &Ui) -> anyhow::Result<(Engine, usize)> 
         platform: &runtime.platform,
         plugin: runtime.plugin.as_deref(),
         devices: runtime.devices,
+        cpu_devices: one_per_core(loaded.config.train_batch_size),
         disable_passes: &runtime.disable_passes,
     };
     Ok(engine::open(choice, &mut |line| ui.note(line))?)
+}
+
+/// One replica per core, if they can share the batch equally: each core then works on its own small arrays, which is faster than
+/// several threads on one large array (`docs/benchmarks.md`).
+fn one_per_core(batch: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    (1..=cores)
+        .rev()
+        .find(|devices| batch.is_multiple_of(*devices))
+        .unwrap_or(1)
 }

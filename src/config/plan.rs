@@ -33,7 +33,7 @@ impl Plan {
     pub fn new(loaded: &Loaded, examples: usize, replicas: usize) -> Result<Self, Error> {
         let config: &Config = &loaded.config;
         let batch = config.train_batch_size;
-        if batch % replicas != 0 {
+        if !batch.is_multiple_of(replicas) {
             return Err(loaded.bad(
                 "train_batch_size",
                 format!("a multiple of the number of devices, {replicas} (runtime.devices)"),

@@ -424,7 +424,7 @@ pub const KEYS: &[Key] = &[
         Int(0, 1 << 16),
         "0",
         false,
-        "Devices to use; 0 means all of an accelerator, one on the CPU",
+        "Devices to use; 0 means all of an accelerator, one per core on the CPU",
     ),
     key(
         "runtime.precision",

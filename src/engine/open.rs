@@ -11,8 +11,10 @@ pub struct Choice<'a> {
     pub platform: &'a str,
     /// A plugin file instead of the search.
     pub plugin: Option<&'a Path>,
-    /// Devices wanted; 0 means all of an accelerator, one on the CPU.
+    /// Devices wanted; 0 means all of an accelerator, `cpu_devices` on the CPU.
     pub devices: usize,
+    /// How many devices the CPU makes of itself when nobody says.
+    pub cpu_devices: usize,
     /// Target passes to leave out.
     pub disable_passes: &'a [String],
 }
@@ -62,7 +64,12 @@ fn open_platform(
         None => ensure(platform, say)?.path,
     };
     let plugin = Plugin::load(&path)?;
-    let client = client(&plugin, platform, choice.devices)?;
+    let on_cpu = if choice.devices == 0 {
+        choice.cpu_devices
+    } else {
+        choice.devices
+    };
+    let client = client(&plugin, platform, on_cpu)?;
     let (major, minor) = plugin.api_version();
     tracing::info!(
         "plugin {} (PJRT API {major}.{minor}), platform {}, {} devices",
@@ -72,7 +79,6 @@ fn open_platform(
     );
     let there = client.devices().len();
     let devices = match choice.devices {
-        0 if client.platform_name() == "cpu" => 1,
         0 => there,
         wanted => wanted,
     };

@@ -10,6 +10,9 @@ use super::op::{
 use super::shape::{DType, Shape, Type};
 use std::rc::Rc;
 
+/// Builds a branch of a conditional from its arguments.
+pub type Branch = dyn for<'a> Fn(&'a Graph, &[Value<'a>]) -> Vec<Value<'a>>;
+
 impl Graph {
     /// A constant array.
     pub fn constant(&self, literal: Literal) -> Value<'_> {
@@ -112,10 +115,7 @@ impl Graph {
     pub fn conditional<'g>(
         &'g self,
         index: Value<'g>,
-        branches: &[(
-            Vec<Value<'g>>,
-            &dyn for<'a> Fn(&'a Graph, &[Value<'a>]) -> Vec<Value<'a>>,
-        )],
+        branches: &[(Vec<Value<'g>>, &Branch)],
     ) -> Vec<Value<'g>> {
         let mut operands = vec![index];
         let mut computations = Vec::new();
@@ -276,7 +276,7 @@ unary_methods! {
     /// 1 / (1 + e⁻ˣ).
     logistic => Logistic,
     /// Logical (or bitwise) negation.
-    not => Not,
+    logical_not => Not,
     /// Nearest integer, halves away from zero.
     round_afz => RoundAfz,
     /// Nearest integer, halves to even.
@@ -319,7 +319,7 @@ binary_methods! {
     /// Power.
     pow => Power,
     /// Remainder with the sign of the dividend.
-    rem => Remainder,
+    remainder => Remainder,
     /// Bits moved up.
     shift_left => ShiftLeft,
     /// Bits moved down, the sign filled in.

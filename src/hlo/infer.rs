@@ -470,7 +470,7 @@ fn broadcast(x: &Shape, dims: &[i64], mapping: &[i64]) -> Inferred<Shape> {
 
 fn reduce(operands: &[&Type], dims: &[i64], reducer: &Reducer) -> Inferred<Type> {
     let count = operands.len() / 2;
-    if count == 0 || operands.len() % 2 != 0 {
+    if count == 0 || !operands.len().is_multiple_of(2) {
         return Err(format!(
             "{} operands, expected values and initial values",
             operands.len()

@@ -23,7 +23,7 @@ pub mod passes;
 mod shape;
 mod text;
 
-pub use build::Operand;
+pub use build::{Branch, Operand};
 pub use graph::{Computation, Error, Graph, Node, NodeId, Scope, Value, Vjp, VjpRule};
 pub use literal::{Element, Literal};
 pub use module::{Module, Rewrite};

@@ -4,7 +4,7 @@ use super::{Init, Variable};
 use crate::random::{open_uniform, threefry2x32};
 
 /// Standard deviation of a unit normal cut at ±2; dividing by it restores unit variance (reference §3.11).
-const TRUNCATED_DEVIATION: f64 = 0.879_625_661_034_239_78;
+const TRUNCATED_DEVIATION: f64 = 0.879_625_661_034_239_8;
 
 /// The initial elements of a variable, row-major.
 pub fn initial_value(variable: &Variable, number: usize, seed: u64) -> Vec<f32> {
