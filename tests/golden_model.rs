@@ -641,8 +641,12 @@ fn golden_main_loop() {
         let batches = list(&case["inputs"]["train_images"]);
         let examples = number(&case["params"]["num_train_examples"]);
         let batch = setting(case, "train_batch_size", 512.0);
+        let scaling = match case["flags"]["learning_rate_scaling"].as_str() {
+            Some("sqrt") => batch.sqrt(),
+            _ => batch / 256.0,
+        };
         spec.schedule = Schedule {
-            scaled_rate: setting(case, "learning_rate", 0.3) * batch / 256.0,
+            scaled_rate: setting(case, "learning_rate", 0.3) * scaling,
             warmup_steps: (setting(case, "warmup_epochs", 10.0) * examples / batch).floor() as u64,
             total_steps: setting(case, "train_steps", 0.0) as u64,
         };
