@@ -330,7 +330,7 @@ const CASES: [Case; 4] = [
         head_gradient: 22.9078073,
         last_gradient: 9.41023671,
         global_gradient: 2548.17659,
-        moving_mean: [-0.00339198712, -0.157856592],
+        moving_mean: [-0.00339198712, -0.156857592],
         moving_variance: [0.839380104, 0.561943584],
         infer_h: [946.894898, 0.0, 2982.89225, 333.946948],
         infer_norm: 269643.712,

@@ -124,14 +124,19 @@ fn normalise<'g>(
     let centred = wide - mean.broadcast_trailing(&dims);
     let mut variance = (centred * centred).mean(&over);
     if replicas > 1 {
-        // One all-reduce of three vectors: σ² = avg σᵣ² + (avg μᵣ² − μ²), the variance within plus that between replicas.
-        let graph = x.graph();
+        // One collective: every replica sees all means and variances. The variance within replicas and that between them add up.
+        // Averages of μ, σ² and μ² alone would do with less traffic, but μ² − μ² cancels where means exceed deviations: gradients
+        // on four replicas were five times as far from those on one.
         let channels = mean.dim(0);
-        let local = graph.concatenate(&[mean, variance, mean * mean], 0);
-        let averaged = local.all_reduce_sum() * (1.0 / replicas as f64);
-        let part = |i: i64| averaged.slice_dim(0, i * channels, (i + 1) * channels);
-        mean = part(0);
-        variance = part(1) + (part(2) - mean * mean).max(0.0);
+        let all = x
+            .graph()
+            .concatenate(&[mean, variance], 0)
+            .reshape(&[1, 2 * channels])
+            .all_gather(0, replicas as i64, &[]);
+        let means = all.slice_dim(1, 0, channels);
+        mean = means.mean(&[0]);
+        let apart = means - mean.broadcast_trailing(&means.dims());
+        variance = (all.slice_dim(1, channels, 2 * channels) + apart * apart).mean(&[0]);
     }
     let inverse = (variance + EPSILON).rsqrt();
     let normal = (wide - mean.broadcast_trailing(&dims)) * inverse.broadcast_trailing(&dims);

@@ -30,6 +30,23 @@ pub fn cases(file: &str) -> Vec<Json> {
         })
         .collect();
     paths.sort();
+    if paths.is_empty() {
+        // Another folder may hold one sort only; a folder with neither is a mistake.
+        let other = if file == "ops" { "model" } else { "ops" };
+        let there = std::fs::read_dir(&folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().starts_with(other));
+        let elsewhere = std::env::var_os("SIMCLR_GOLDEN_DIR").is_some();
+        assert!(
+            elsewhere && there,
+            "no {file}*.json in {}",
+            folder.display()
+        );
+        eprintln!("SKIPPED: no {file}*.json in {}", folder.display());
+        return Vec::new();
+    }
     let mut cases = Vec::new();
     for path in paths {
         let text = std::fs::read_to_string(&path).expect("a readable file");
@@ -47,7 +64,6 @@ pub fn cases(file: &str) -> Vec<Json> {
             _ => panic!("{}: no cases", path.display()),
         }
     }
-    assert!(!cases.is_empty(), "no {file}*.json in {}", folder.display());
     cases
 }
 
