@@ -1,0 +1,206 @@
+//! Target passes change no result beyond rounding: each alone, on random convolution graphs and on a ResNet step.
+
+mod common;
+
+use simclr::grad::gradients;
+use simclr::hlo::passes::ALL;
+use simclr::hlo::{Conv, DType, Graph, Literal, Module, Op, Shape, WindowDim};
+use simclr::loss::nt_xent;
+use simclr::model::Network;
+use simclr::nn::{Builder, Settings, initial_value};
+use simclr::pjrt::Client;
+use simclr::random::threefry2x32;
+
+fn random(seed: u32, count: usize) -> Vec<f64> {
+    (0..count)
+        .map(|i| f64::from(threefry2x32([seed, 3], [i as u32, 0])[0]) / 2_147_483_648.0 - 1.0)
+        .collect()
+}
+
+/// Runs a module exactly as it is.
+fn plain(module: &Module, arguments: &[Literal]) -> Vec<Vec<f64>> {
+    let off: Vec<String> = ALL.iter().map(|pass| pass.name.to_string()).collect();
+    let client = Client::cpu(common::plugin(), 1).unwrap();
+    let engine = simclr::engine::Engine::new(client, &off);
+    let program = engine.compile(module).expect("the module compiles");
+    let results = program
+        .run(&engine, &[arguments.to_vec()])
+        .expect("the module runs");
+    results[0].iter().map(Literal::to_f64s).collect()
+}
+
+fn arguments(module: &Module) -> Vec<Literal> {
+    module
+        .parameters()
+        .iter()
+        .enumerate()
+        .map(|(i, (_, s))| Literal::from_f64s(s.dtype, &s.dims, &random(i as u32, s.elements())))
+        .collect()
+}
+
+fn compare(title: &str, module: &Module, arguments: &[Literal], tolerance: f64) {
+    let expected = plain(module, arguments);
+    let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
+    // A gradient that is zero but for rounding is held against the largest one.
+    let largest = expected.iter().map(|v| norm(v)).fold(0.0, f64::max);
+    for pass in ALL {
+        let rewritten = (pass.run)(module).expect("the pass");
+        assert_eq!(
+            rewritten.results(),
+            module.results(),
+            "{title}, {}",
+            pass.name
+        );
+        for (i, (a, b)) in plain(&rewritten, arguments)
+            .iter()
+            .zip(&expected)
+            .enumerate()
+        {
+            let apart: Vec<f64> = a.iter().zip(b).map(|(x, y)| x - y).collect();
+            let error = norm(&apart) / norm(b).max(1e-6 * largest);
+            assert!(
+                error <= tolerance,
+                "{title}, {}, result {i}: {error:.1e}",
+                pass.name
+            );
+        }
+    }
+}
+
+/// Convolutions with their gradients in f64: sizes, strides, paddings, channels at random.
+fn random_graph(seed: u32) -> Module {
+    let draw =
+        |i: u32, below: i64| i64::from(threefry2x32([seed, i], [0, 0])[0]) * below / (1i64 << 32);
+    let graph = Graph::new();
+    let (height, width) = (5 + draw(0, 5), 5 + draw(1, 5));
+    let channels = 1 + draw(2, 4);
+    let x = graph.parameter("x", Shape::new(DType::F64, [2, height, width, channels]));
+    let mut inputs = vec![x];
+    let mut y = x;
+    for layer in 0..3 {
+        let i = 10 * (layer + 1);
+        let size = [1, 1, 3, 2][draw(i, 4) as usize];
+        let stride = 1 + draw(i + 1, 2);
+        // A window always fits the map.
+        let size = if y.dim(1).min(y.dim(2)) < size {
+            1
+        } else {
+            size
+        };
+        let (low, high) = if size == 1 {
+            (0, 0)
+        } else {
+            (draw(i + 2, 2), draw(i + 3, 3))
+        };
+        let outputs = 1 + draw(i + 4, 5);
+        let shape = Shape::new(DType::F64, [size, size, y.dim(3), outputs]);
+        let kernel = graph.parameter("w", shape);
+        inputs.push(kernel);
+        let window = WindowDim::new(size, stride, low, high);
+        y = y.convolve(kernel, Conv::nhwc(vec![window; 2])).tanh();
+    }
+    let loss = (y * y).sum_all();
+    let mut outputs = vec![loss];
+    for (gradient, input) in gradients(loss, &inputs).into_iter().zip(&inputs) {
+        outputs.push(gradient.unwrap_or_else(|| graph.zeros(&input.shape())));
+    }
+    graph.finish("random", &outputs).expect("the graph")
+}
+
+#[test]
+fn passes_agree_on_random_convolution_graphs() {
+    for seed in 0..12 {
+        let module = random_graph(seed);
+        compare(
+            &format!("graph {seed}"),
+            &module,
+            &arguments(&module),
+            1e-12,
+        );
+    }
+}
+
+/// Loss and gradients of a network, inside a loop as in the training step.
+#[test]
+fn passes_agree_on_the_resnet_step() {
+    for depth in [18, 50] {
+        let network = Network {
+            resnet_depth: depth,
+            width_multiplier: 0.125,
+            image_size: 32,
+            num_proj_layers: 2,
+            proj_out_dim: 16,
+            ..Network::default()
+        };
+        let variables = network.variables().unwrap();
+        let graph = Graph::new();
+        let settings = Settings {
+            dtype: DType::F64,
+            activations: DType::F64,
+            ..Settings::default()
+        };
+        let images = graph.parameter("images", Shape::new(DType::F64, [4, 16, 16, 3]));
+        let mut init = vec![graph.scalar(0i32), images];
+        for variable in &variables {
+            let shape = Shape::new(DType::F64, variable.dims.clone());
+            init.push(graph.parameter(&variable.name, shape));
+        }
+        let result = graph.while_loop(
+            &init,
+            |_, s| s[0].lt(1.0),
+            |graph, s| {
+                let values = s[2..].to_vec();
+                let mut builder = Builder::with_values(graph, settings.clone(), values.clone());
+                let z = network.forward(&mut builder, s[1]).z();
+                let found = gradients(nt_xent(z, 0.5, true, 1).loss, &values);
+                let mut next = vec![s[0] + 1.0, s[1]];
+                next.extend(found.into_iter().zip(&values).map(|(g, v)| g.unwrap_or(*v)));
+                next
+            },
+        );
+        let module = graph.finish("step", &result[2..]).expect("the graph");
+        let mut arguments = vec![Literal::new(&[4, 16, 16, 3], &random(1, 4 * 16 * 16 * 3))];
+        for (i, variable) in variables.iter().enumerate() {
+            let mut values: Vec<f64> = initial_value(variable, i, 1)
+                .into_iter()
+                .map(f64::from)
+                .collect();
+            // The last scale of a block starts at zero, which would hide the block.
+            values.iter_mut().for_each(|v| *v += 0.05);
+            arguments.push(Literal::from_f64s(DType::F64, &variable.dims, &values));
+        }
+        compare(&format!("ResNet-{depth}"), &module, &arguments, 1e-8);
+    }
+}
+
+/// Each pass does something on a step: a pass that matches nothing would agree with everything.
+#[test]
+fn passes_find_what_they_are_for() {
+    let module = (0..12).map(random_graph);
+    let count = |module: &Module| {
+        let convolution = |op: &Op| matches!(op, Op::Convolution(_));
+        module
+            .entry
+            .nodes
+            .iter()
+            .filter(|node| convolution(&node.op))
+            .count()
+    };
+    let text = |module: &Module| module.to_string();
+    let modules: Vec<Module> = module.collect();
+    for pass in ALL {
+        let changed = modules
+            .iter()
+            .any(|m| text(&(pass.run)(m).unwrap()) != text(m));
+        assert!(changed, "{} changes nothing", pass.name);
+    }
+    let pointwise = ALL
+        .iter()
+        .find(|pass| pass.name == "pointwise-convolutions")
+        .unwrap();
+    assert!(
+        modules
+            .iter()
+            .any(|m| count(&(pointwise.run)(m).unwrap()) < count(m))
+    );
+}
