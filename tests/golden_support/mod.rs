@@ -334,6 +334,11 @@ impl Expected<'_> {
         (!self.0["data"].is_null()).then(|| numbers(&self.0["data"]))
     }
 
+    /// The elements that are given: all, or samples.
+    pub fn given(&self) -> Vec<f64> {
+        self.full().unwrap_or_else(|| numbers(&self.0["samples"]))
+    }
+
     /// Whether the dimensions are those expected, where those are given.
     pub fn shape_fits(&self, found: &[i64]) -> bool {
         self.0["shape"].is_null() || dims(self.0) == found
@@ -365,10 +370,7 @@ impl Expected<'_> {
 
     /// The largest absolute error of the elements that are given.
     pub fn largest_error(&self, found: &[f64]) -> f64 {
-        let expected = match self.full() {
-            Some(all) => all,
-            None => numbers(&self.0["samples"]),
-        };
+        let expected = self.given();
         let found = if self.full().is_some() {
             found.to_vec()
         } else {
@@ -376,6 +378,11 @@ impl Expected<'_> {
         };
         largest_difference(&found, &expected)
     }
+}
+
+/// Largest `|x|`.
+pub fn largest(x: &[f64]) -> f64 {
+    x.iter().fold(0.0, |m, x| m.max(x.abs()))
 }
 
 /// Largest `|a − b|`; infinite where one side is not a number.
