@@ -294,8 +294,9 @@ fn golden_crop_sampler() {
         let total = (height * width) as f64;
         let mut areas = Vec::new();
         let mut aspects = Vec::new();
-        for i in 0..n as usize {
-            let [y, x, h, w] = [0, 1, 2, 3].map(|k| i64::from(found[k][i]));
+        let [tops, lefts, heights, widths] = [0, 1, 2, 3].map(|k| found[k].iter());
+        for (((&y, &x), &h), &w) in tops.zip(lefts).zip(heights).zip(widths) {
+            let [y, x, h, w] = [y, x, h, w].map(i64::from);
             let area = (h * w) as f64 / total;
             areas.push(area);
             aspects.push(w as f64 / h as f64);
