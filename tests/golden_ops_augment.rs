@@ -7,9 +7,10 @@ use serde_json::Value as Json;
 
 use golden_support::{Expected, Report, flag, id, integer, number, tensor, uniform, word};
 use simclr::augment::{
-    Brightness, Crop, Factors, Key, ResizeKernel, blur, blur_half, brightness_additive,
-    brightness_multiplicative, centre_crop, contrast, crop_and_resize, crop_geometry, draws::Draws,
-    evaluation_view, grey, hue, jitter, resize, sample_crop, saturation, to_float,
+    Augmentation, Brightness, ColourDraws, Crop, Factors, Key, Order, ResizeKernel, ViewDraws,
+    blur, blur_half, brightness_additive, brightness_multiplicative, centre_crop, contrast,
+    crop_and_resize, crop_geometry, draws::Draws, evaluation_view, grey, hue, jitter, resize,
+    sample_crop, saturation, to_float,
 };
 use simclr::hlo::{DType, Graph, Literal, Shape, Value};
 
@@ -194,7 +195,7 @@ fn golden_single_colour_operations() {
     });
 }
 
-fn jittered<'g>(bench: &Bench<'g>, x: Value<'g>, p: &Json, additive: bool) -> Value<'g> {
+fn factors<'g>(bench: &Bench<'g>, p: &Json) -> (Order<'g>, Factors<'g>) {
     let factors = Factors {
         brightness: bench.factor(number(&p["brightness"])),
         contrast: bench.factor(number(&p["contrast"])),
@@ -202,12 +203,7 @@ fn jittered<'g>(bench: &Bench<'g>, x: Value<'g>, p: &Json, additive: bool) -> Va
         hue: bench.factor(number(&p["hue"])),
     };
     let order = [0, 1, 2, 3].map(|i| bench.whole(integer(&p["order"][i])));
-    let brightness = if additive {
-        Brightness::Additive
-    } else {
-        Brightness::Multiplicative
-    };
-    jitter(x, &order, &factors, brightness)
+    (order, factors)
 }
 
 #[test]
@@ -215,7 +211,12 @@ fn golden_color_jitter() {
     check("color_jitter", "image", 2e-5, |bench, case| {
         let x = bench.image(&case["inputs"]["image"], DType::F32);
         let p = &case["params"];
-        jittered(bench, x, p, word(&p["impl"]) == "simclrv1")
+        let (order, factors) = factors(bench, p);
+        let brightness = match word(&p["impl"]) {
+            "simclrv1" => Brightness::Additive,
+            _ => Brightness::Multiplicative,
+        };
+        jitter(x, &order, &factors, brightness)
     });
 }
 
@@ -226,7 +227,7 @@ fn golden_gaussian_blur() {
         let p = &case["params"];
         let radius = integer(&p["image_size"]) / 10 / 2;
         assert_eq!(radius, integer(&p["radius"]));
-        blur(x, bench.graph.scalar(number(&p["sigma"]) as f32), radius)
+        blur(x, bench.factor(number(&p["sigma"])), radius)
     });
 }
 
@@ -243,28 +244,40 @@ fn golden_batch_random_blur() {
             .graph
             .constant(Literal::new(&[draws.len() as i64], &draws));
         let sigma = bench.graph.scalar(number(&p["sigma"]) as f32);
+        let sigma = sigma.broadcast_scalar(&draws.dims());
         blur_half(x, sigma, draws.lt(0.5), integer(&p["image_size"]) as usize)
     });
 }
 
+/// The program's own pipeline, with the golden case's draws in place of its own.
 #[test]
 fn golden_train_preprocess() {
     check("train_preprocess", "image", 3e-5, |bench, case| {
         let p = &case["params"];
-        let x = to_float(bench.image(&case["inputs"]["image_u8"], DType::U8));
-        let crop = crop(bench, &p["crop"]);
-        let flip = bench
-            .graph
-            .constant(Literal::new(&[1], &[flag(&p["flip"])]));
-        let size = [integer(&p["image_size"]); 2];
-        let mut x = crop_and_resize(x, &crop, Some(flip), size, kernel(word(&p["impl"])));
-        if flag(&p["jitter_applied"]) {
-            x = jittered(bench, x, p, false);
-        }
-        if flag(&p["grayscale_applied"]) {
-            x = grey(x);
-        }
-        x.clamp(0.0, 1.0)
+        let x = bench.image(&case["inputs"]["image_u8"], DType::U8);
+        let (order, factors) = factors(bench, p);
+        let event = |key: &str| bench.graph.constant(Literal::new(&[1], &[flag(&p[key])]));
+        let drawn = ViewDraws {
+            crop: crop(bench, &p["crop"]),
+            flip: event("flip"),
+            colour: ColourDraws {
+                jittered: event("jitter_applied"),
+                order,
+                factors,
+                grey: event("grayscale_applied"),
+            },
+            blurred: bench.graph.constant(Literal::new(&[1], &[false])),
+            sigma: bench.factor(1.0),
+        };
+        let augmentation = Augmentation {
+            image_size: integer(&p["image_size"]) as usize,
+            color_jitter_strength: 0.5,
+            use_blur: false,
+            brightness: Brightness::Multiplicative,
+            resize: kernel(word(&p["impl"])),
+            drop_colour_at_zero_strength: false,
+        };
+        augmentation.view(x, &drawn)
     });
 }
 
@@ -281,7 +294,11 @@ fn golden_crop_sampler() {
             seed: [graph.scalar(11u32), graph.scalar(7u32)],
             step: graph.scalar(3u32),
         };
-        let draws = Draws::new(key, graph.iota(DType::U32, &[n], 0), 0);
+        let draws = Draws::new(
+            key,
+            graph.iota(DType::U32, &[n], 0),
+            graph.zeros(&Shape::new(DType::U32, [n])),
+        );
         let aspect = number(&p["output_aspect"]) as f32;
         let crop = sample_crop(&draws, height, width, aspect);
         let outputs = [crop.top, crop.left, crop.height, crop.width];

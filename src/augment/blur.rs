@@ -1,22 +1,21 @@
 //! Gaussian blur (reference O13).
 
-use super::draws::{self, Draws};
 use crate::hlo::{DType, PadDim, Value};
 
-/// Blurs `[n, S, S, 3]` with one width: `sigma` a scalar f32, `2·radius + 1` taps, zeros outside.
+/// Blurs `[n, S, S, 3]`: widths `sigma` f32 `[n]`, `2·radius + 1` taps, zeros outside.
 pub fn blur<'g>(x: Value<'g>, sigma: Value<'g>, radius: i64) -> Value<'g> {
     let graph = x.graph();
-    let taps = 2 * radius + 1;
-    let place = graph.iota(DType::F32, &[taps], 0) - radius as f64;
-    let exponent = -(place * place) / (sigma * sigma * 2.0);
-    let weights = exponent.exp();
-    let weights = weights / weights.sum(&[0]);
+    let grid = [x.dim(0), 2 * radius + 1];
+    let place = graph.iota(DType::F32, &grid, 1) - radius as f64;
+    let variance = (sigma * sigma * 2.0).broadcast_leading(&grid);
+    let weights = (-(place * place) / variance).exp();
+    let weights = weights / weights.sum(&[1]).broadcast_leading(&grid);
     // Along the width first, then along the height.
     let horizontal = shifted_sum(x, weights, 2, radius);
     shifted_sum(horizontal, weights, 1, radius)
 }
 
-/// Weighted sum of shifted copies along a dimension.
+/// Weighted sum of shifted copies along a dimension; weights `[n, taps]`.
 fn shifted_sum<'g>(x: Value<'g>, weights: Value<'g>, dim: usize, radius: i64) -> Value<'g> {
     let size = x.dim(dim);
     let mut padding = vec![PadDim::default(); 4];
@@ -28,8 +27,8 @@ fn shifted_sum<'g>(x: Value<'g>, weights: Value<'g>, dim: usize, radius: i64) ->
     let padded = x.pad(0.0, &padding);
     let mut sum: Option<Value<'g>> = None;
     for tap in 0..=2 * radius {
-        let weight = weights.slice_dim(0, tap, tap + 1).reshape(&[]);
-        let part = padded.slice_dim(dim, tap, tap + size) * weight;
+        let weight = weights.slice_dim(1, tap, tap + 1).reshape(&[x.dim(0)]);
+        let part = padded.slice_dim(dim, tap, tap + size) * weight.broadcast_leading(&x.dims());
         sum = Some(match sum {
             Some(sum) => sum + part,
             None => part,
@@ -51,11 +50,4 @@ pub fn blur_half<'g>(
         .broadcast_leading(&x.dims())
         .select(blurred, x)
         .clamp(0.0, 1.0)
-}
-
-/// Random blur: one width for the whole view of a step, half of the images.
-pub(super) fn random<'g>(x: Value<'g>, image_size: usize, draws: &Draws<'g>) -> Value<'g> {
-    let _scope = x.graph().scope("blur");
-    let sigma = draws.shared_uniform(draws::SIGMA) * 1.9 + 0.1;
-    blur_half(x, sigma, draws.uniform(draws::BLUR).lt(0.5), image_size)
 }

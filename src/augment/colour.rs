@@ -241,44 +241,61 @@ fn one_position<'g>(
     stepped.clamp(0.0, 1.0)
 }
 
-/// Random jitter with probability 0.8, then grey with probability 0.2 (reference O11, O12).
-pub(super) fn random<'g>(
+/// Jitter and grey for the images that drew them (reference O11, O12). At strength 0 each of the four operations is the identity,
+/// whose clip stays.
+pub(super) fn jitter_and_grey<'g>(
     x: Value<'g>,
+    drawn: &ColourDraws<'g>,
     strength: f64,
     brightness: Brightness,
-    draws: &Draws<'g>,
 ) -> Value<'g> {
-    let graph = x.graph();
-    let _scope = graph.scope("colour");
-    let between = |purpose: u32, low: f64, high: f64| draws.uniform(purpose) * (high - low) + low;
-    let reach = 0.8 * strength;
-    let level = match brightness {
-        Brightness::Multiplicative => {
-            between(draws::BRIGHTNESS, (1.0 - reach).max(0.0), 1.0 + reach)
-        }
-        Brightness::Additive => between(draws::BRIGHTNESS, -reach, reach),
-    };
-    let mut drawn = vec![
-        level,
-        between(draws::CONTRAST, 1.0 - reach, 1.0 + reach),
-        between(draws::SATURATION, 1.0 - reach, 1.0 + reach),
-        between(draws::HUE, -0.2 * strength, 0.2 * strength),
-        draws.uniform(draws::JITTER).lt(0.8),
-        draws.uniform(draws::GREY).lt(0.2),
-    ];
-    drawn.extend(random_order(draws));
-    let factors = Factors {
-        brightness: drawn[0],
-        contrast: drawn[1],
-        saturation: drawn[2],
-        hue: drawn[3],
-    };
-    let order = [drawn[6], drawn[7], drawn[8], drawn[9]];
+    let _scope = x.graph().scope("colour");
     on_planes(x, |x| {
-        let jittered = jitter_planes(x, &order, &factors, brightness);
-        let x = per_image(drawn[4], x).select(jittered, x);
-        per_image(drawn[5], x).select(per_pixel(luma(x), x), x)
+        let jittered = if strength == 0.0 {
+            x.clamp(0.0, 1.0)
+        } else {
+            jitter_planes(x, &drawn.order, &drawn.factors, brightness)
+        };
+        let x = per_image(drawn.jittered, x).select(jittered, x);
+        per_image(drawn.grey, x).select(per_pixel(luma(x), x), x)
     })
+}
+
+/// What is drawn for the colours of each view.
+#[derive(Clone, Copy)]
+pub struct ColourDraws<'g> {
+    /// Whether the four operations are applied, pred `[n]`.
+    pub jittered: Value<'g>,
+    /// Their order.
+    pub order: Order<'g>,
+    /// Their parameters.
+    pub factors: Factors<'g>,
+    /// Whether colour is dropped, pred `[n]`.
+    pub grey: Value<'g>,
+}
+
+impl<'g> ColourDraws<'g> {
+    /// Draws with the laws of reference §2.3 at a strength.
+    pub(super) fn new(draws: &Draws<'g>, strength: f64, brightness: Brightness) -> Self {
+        let reach = 0.8 * strength;
+        let (low, high) = (1.0 - reach, 1.0 + reach);
+        ColourDraws {
+            jittered: draws.happens(draws::JITTER, 0.8),
+            order: random_order(draws),
+            factors: Factors {
+                brightness: match brightness {
+                    Brightness::Multiplicative => {
+                        draws.between(draws::BRIGHTNESS, low.max(0.0), high)
+                    }
+                    Brightness::Additive => draws.between(draws::BRIGHTNESS, -reach, reach),
+                },
+                contrast: draws.between(draws::CONTRAST, low, high),
+                saturation: draws.between(draws::SATURATION, low, high),
+                hue: draws.between(draws::HUE, -0.2 * strength, 0.2 * strength),
+            },
+            grey: draws.happens(draws::GREY, 0.2),
+        }
+    }
 }
 
 /// A uniform permutation of the four operations per image: one of 24, from a table.

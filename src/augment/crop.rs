@@ -115,7 +115,6 @@ pub fn sample_crop<'g>(draws: &Draws<'g>, height: i64, width: i64, output_aspect
     let n = parts[2].dims();
     let number = |value: i32| graph.scalar(value).broadcast_scalar(&n);
     let open = graph.scalar(false).broadcast_scalar(&n);
-    let view = draws.view();
     let mut state = vec![graph.scalar(0u32), open, number(0), number(0)];
     state.extend([number(height as i32), number(width as i32)]);
     state.extend(parts);
@@ -126,7 +125,7 @@ pub fn sample_crop<'g>(draws: &Draws<'g>, height: i64, width: i64, output_aspect
             s[0].lt(f64::from(ATTEMPTS)).and(all.logical_not())
         },
         |_, s| {
-            let draws = Draws::from_parts(&s[6..], view);
+            let draws = Draws::from_parts(&s[6..]);
             let (crop, accepted) = attempt(&draws, s[0], height, width, output_aspect);
             let take = s[1].logical_not().and(accepted);
             let mut next = vec![

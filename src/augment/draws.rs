@@ -1,4 +1,4 @@
-//! The draws of one view of a batch of images.
+//! The random numbers of a batch of views.
 
 use crate::hlo::{DType, Shape, Value};
 use crate::random::{threefry2x32_hlo, uniform_hlo};
@@ -44,48 +44,47 @@ pub const SIGMA: u32 = 13;
 /// Number of purposes.
 const PURPOSES: u32 = 14;
 
-/// Draws for one view of the images at `example` positions of the global batch.
+/// Draws for rows of images: row r is view `view[r]` of the image at place `example[r]` of the global batch.
 pub struct Draws<'g> {
     /// One key per step: seed and step mixed.
     key: [Value<'g>; 2],
     example: Value<'g>,
-    view: u32,
-    /// Draw 0 of every purpose: u32 `[PURPOSES, n]`.
+    view: Value<'g>,
+    /// Draw 0 of every purpose: u32 `[PURPOSES, rows]`; none inside a loop's body.
     first: Option<Value<'g>>,
 }
 
 impl<'g> Draws<'g> {
-    /// For view 0 or 1.
-    pub fn new(key: Key<'g>, example: Value<'g>, view: u32) -> Self {
+    /// For rows `example` and `view` (0 or 1), u32 `[rows]` each.
+    pub fn new(key: Key<'g>, example: Value<'g>, view: Value<'g>) -> Self {
         let graph = key.step.graph();
         let _scope = graph.scope("draws");
         let zero = graph.scalar(0u32);
         let key = threefry2x32_hlo(key.seed, [key.step, zero]);
-        let n = example.dim(0);
+        let rows = example.dim(0);
         // One loop over the purposes: the generator is compiled once, and its results are stored. Left to itself the compiler
         // would draw an image's numbers again at every pixel.
-        let table = graph.zeros(&Shape::new(DType::U32, [i64::from(PURPOSES), n]));
-        let state = [zero, table, key[0], key[1], example];
+        let table = graph.zeros(&Shape::new(DType::U32, [i64::from(PURPOSES), rows]));
+        let state = [zero, table, key[0], key[1], example, view];
         let result = graph.while_loop(
             &state,
             |_, s| s[0].lt(f64::from(PURPOSES)),
             |graph, s| {
+                // No example has the place that draws for a whole view are made with.
+                let whole = s[0].eq(f64::from(SIGMA)).broadcast_scalar(&[rows]);
+                let everywhere = graph.scalar(u32::MAX).broadcast_scalar(&[rows]);
                 let draws = Draws {
                     key: [s[2], s[3]],
-                    example: s[4],
-                    view,
+                    example: whole.select(everywhere, s[4]),
+                    view: s[5],
                     first: None,
                 };
-                let word = s[0] + f64::from(view * 256);
-                let row = draws.word_bits(word).reshape(&[1, n]);
+                let row = draws.bits_at(s[0], graph.scalar(0u32)).reshape(&[1, rows]);
                 let start = [s[0].convert(DType::S32), graph.scalar(0i32)];
-                vec![
-                    s[0] + 1.0,
-                    s[1].dynamic_update_slice(row, &start),
-                    s[2],
-                    s[3],
-                    s[4],
-                ]
+                let mut next = s.to_vec();
+                next[0] = s[0] + 1.0;
+                next[1] = s[1].dynamic_update_slice(row, &start);
+                next
             },
         );
         Draws {
@@ -96,70 +95,76 @@ impl<'g> Draws<'g> {
         }
     }
 
-    /// The counter's second word: purpose, view and the number of the draw.
-    fn word(&self, purpose: u32, number: Value<'g>) -> Value<'g> {
-        number * 512.0 + f64::from(self.view * 256 + purpose)
+    /// For both views of the images at `example`, u32 `[n]`: `2n` rows, all first views before all second ones.
+    pub fn both_views(key: Key<'g>, example: Value<'g>) -> Self {
+        let graph = example.graph();
+        let n = example.dims();
+        let view = |number: u32| graph.scalar(number).broadcast_scalar(&n);
+        Draws::new(
+            key,
+            graph.concatenate(&[example, example], 0),
+            graph.concatenate(&[view(0), view(1)], 0),
+        )
     }
 
-    fn word_bits(&self, word: Value<'g>) -> Value<'g> {
-        let word = word.broadcast_scalar(&self.example.dims());
+    /// 32 random bits per row: draw `number` of `purpose`, u32 scalars. The counter's words are the place, and number, view and
+    /// purpose side by side.
+    fn bits_at(&self, purpose: Value<'g>, number: Value<'g>) -> Value<'g> {
+        let draw = number * 512.0 + purpose;
+        let word = self.view * 256.0 + draw.broadcast_scalar(&self.view.dims());
         threefry2x32_hlo(self.key, [self.example, word])[0]
     }
 
-    /// 32 random bits per image, `[n]`: the first draw of a purpose.
+    /// The first draw of a purpose: 32 random bits per row.
     pub fn bits(&self, purpose: u32) -> Value<'g> {
-        let n = self.example.dim(0);
+        let rows = self.example.dim(0);
         match self.first {
             Some(table) => table
                 .slice_dim(0, i64::from(purpose), i64::from(purpose) + 1)
-                .reshape(&[n]),
-            None => self.bits_at(purpose, self.example.graph().scalar(0u32)),
+                .reshape(&[rows]),
+            None => self.bits_at(
+                self.example.graph().scalar(purpose),
+                self.example.graph().scalar(0u32),
+            ),
         }
     }
 
-    /// Draw `number` (u32 scalar) of a purpose.
-    fn bits_at(&self, purpose: u32, number: Value<'g>) -> Value<'g> {
-        self.word_bits(self.word(purpose, number))
-    }
-
-    /// Uniform f32 in [0, 1) per image, `[n]`.
+    /// Uniform f32 in [0, 1) per row; of [`SIGMA`] one value for all rows of a view.
     pub fn uniform(&self, purpose: u32) -> Value<'g> {
         uniform_hlo(self.bits(purpose))
     }
 
-    /// One uniform f32 for the whole view: the same on every replica.
-    pub fn shared_uniform(&self, purpose: u32) -> Value<'g> {
-        let graph = self.example.graph();
-        let all = graph.scalar(u32::MAX); // no example has this position
-        let word = self.word(purpose, graph.scalar(0u32));
-        uniform_hlo(threefry2x32_hlo(self.key, [all, word])[0])
+    /// Uniform f32 in [low, high) per row.
+    pub fn between(&self, purpose: u32, low: f64, high: f64) -> Value<'g> {
+        self.uniform(purpose) * (high - low) + low
+    }
+
+    /// Whether an event of this probability happens, pred per row.
+    pub fn happens(&self, purpose: u32, probability: f64) -> Value<'g> {
+        self.uniform(purpose).lt(probability)
     }
 
     /// What a loop body needs to make draws of its own.
-    pub(super) fn parts(&self) -> [Value<'g>; 3] {
-        [self.key[0], self.key[1], self.example]
+    pub(super) fn parts(&self) -> [Value<'g>; 4] {
+        [self.key[0], self.key[1], self.example, self.view]
     }
 
     /// Rebuilt from its parts inside a loop body.
-    pub(super) fn from_parts<'a>(parts: &[Value<'a>], view: u32) -> Draws<'a> {
+    pub(super) fn from_parts<'a>(parts: &[Value<'a>]) -> Draws<'a> {
         Draws {
             key: [parts[0], parts[1]],
             example: parts[2],
-            view,
+            view: parts[3],
             first: None,
         }
     }
 
-    pub(super) fn view(&self) -> u32 {
-        self.view
-    }
-
     /// As [`Draws::uniform`] for draw `number` (u32 scalar).
     pub(super) fn uniform_at(&self, purpose: u32, number: Value<'g>) -> Value<'g> {
-        uniform_hlo(self.bits_at(purpose, number))
+        uniform_hlo(self.bits_at(number.graph().scalar(purpose), number))
     }
 
-    /// Uniform s32 in {0, …, count − 1} per image for positive s32 counts: the high word of bits × count, whose bias is below
+    /// Uniform s32 in {0, …, count − 1} per row for positive s32 counts: the high word of bits × count, whose bias is below
     /// count / 2³².
     pub(super) fn integer_at(
         &self,
@@ -167,7 +172,7 @@ impl<'g> Draws<'g> {
         number: Value<'g>,
         count: Value<'g>,
     ) -> Value<'g> {
-        scaled(self.bits_at(purpose, number), count)
+        scaled(self.bits_at(number.graph().scalar(purpose), number), count)
     }
 }
 

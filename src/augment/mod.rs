@@ -11,8 +11,8 @@ mod resize;
 
 pub use blur::{blur, blur_half};
 pub use colour::{
-    Factors, Order, brightness_additive, brightness_multiplicative, contrast, grey, hue, jitter,
-    saturation,
+    ColourDraws, Factors, Order, brightness_additive, brightness_multiplicative, contrast, grey,
+    hue, jitter, saturation,
 };
 pub use crop::{Crop, centre_crop, crop_geometry, sample_crop};
 pub use draws::{Draws, Key};
@@ -51,50 +51,70 @@ pub fn to_float(images: Value) -> Value {
     images.convert(DType::F32) * f64::from(1.0f32 / 255.0)
 }
 
+/// Everything drawn for a batch of views: drawing is apart from applying, so that the laws and the operations can each be tested.
+#[derive(Clone, Copy)]
+pub struct ViewDraws<'g> {
+    /// The box.
+    pub crop: Crop<'g>,
+    /// Whether it is mirrored, pred `[n]`.
+    pub flip: Value<'g>,
+    /// Colours.
+    pub colour: ColourDraws<'g>,
+    /// Whether it is blurred, pred `[n]`.
+    pub blurred: Value<'g>,
+    /// Width of the blur, f32 `[n]`: one value for all first views of a step and one for all second ones.
+    pub sigma: Value<'g>,
+}
+
 impl Augmentation {
     /// Two views of each image: u8 `[n, H, W, 3]`, `example` u32 `[n]` (positions in the global batch) → f32 `[2n, S, S, 3]` in
     /// [0, 1], all first views before all second ones.
     pub fn two_views<'g>(&self, images: Value<'g>, key: Key<'g>, example: Value<'g>) -> Value<'g> {
         let graph = images.graph();
         let _scope = graph.scope("augment");
-        let floats = to_float(images);
-        let views = [0, 1].map(|view| {
-            let _scope = graph.scope(format!("view_{}", view + 1));
-            self.view(floats, &Draws::new(key, example, view))
-        });
-        graph.concatenate(&views, 0)
+        let drawn = self.draw(
+            &Draws::both_views(key, example),
+            [images.dim(1), images.dim(2)],
+        );
+        self.view(graph.concatenate(&[images, images], 0), &drawn)
     }
 
-    /// One view of each image for pretraining, from f32 images in [0, 1].
-    fn view<'g>(&self, images: Value<'g>, draws: &Draws<'g>) -> Value<'g> {
+    /// Draws for images of `height` and `width`, with the laws of reference §2.3.
+    pub fn draw<'g>(&self, draws: &Draws<'g>, [height, width]: [i64; 2]) -> ViewDraws<'g> {
+        ViewDraws {
+            crop: sample_crop(draws, height, width, 1.0),
+            flip: draws.happens(draws::FLIP, 0.5),
+            colour: ColourDraws::new(draws, self.color_jitter_strength, self.brightness),
+            blurred: draws.happens(draws::BLUR, 0.5),
+            sigma: draws.between(draws::SIGMA, 0.1, 2.0),
+        }
+    }
+
+    /// A view of each image for pretraining: u8 `[n, H, W, 3]` → f32 `[n, S, S, 3]` in [0, 1].
+    pub fn view<'g>(&self, images: Value<'g>, drawn: &ViewDraws<'g>) -> Value<'g> {
         let s = self.color_jitter_strength;
-        let mut x = self.crop_and_flip(images, draws);
+        let mut x = self.crop_and_flip(images, drawn);
         if s > 0.0 || self.drop_colour_at_zero_strength {
-            x = colour::random(x, s, self.brightness, draws);
+            x = colour::jitter_and_grey(x, &drawn.colour, s, self.brightness);
         }
         x = x.clamp(0.0, 1.0);
         if self.use_blur {
-            x = blur::random(x, self.image_size, draws);
+            let _scope = x.graph().scope("blur");
+            x = blur_half(x, drawn.sigma, drawn.blurred, self.image_size);
         }
         x
     }
 
-    /// One view for supervised training: crop and flip, clipped.
-    pub fn supervised_view<'g>(&self, images: Value<'g>, draws: &Draws<'g>) -> Value<'g> {
-        self.crop_and_flip(to_float(images), draws).clamp(0.0, 1.0)
+    /// A view of each image for supervised training: crop and flip, clipped.
+    pub fn supervised_view<'g>(&self, images: Value<'g>, drawn: &ViewDraws<'g>) -> Value<'g> {
+        self.crop_and_flip(images, drawn).clamp(0.0, 1.0)
     }
 
-    fn crop_and_flip<'g>(&self, images: Value<'g>, draws: &Draws<'g>) -> Value<'g> {
+    fn crop_and_flip<'g>(&self, images: Value<'g>, drawn: &ViewDraws<'g>) -> Value<'g> {
         let _scope = images.graph().scope("crop");
-        let crop = sample_crop(draws, images.dim(1), images.dim(2), 1.0);
-        let flip = draws.uniform(draws::FLIP).lt(0.5);
-        crop_and_resize(
-            images,
-            &crop,
-            Some(flip),
-            [self.image_size as i64; 2],
-            self.resize,
-        )
+        let size = [self.image_size as i64; 2];
+        let flip = Some(drawn.flip);
+        crop_and_resize(to_float(images), &drawn.crop, flip, size, self.resize)
     }
 
     /// What evaluation sees (reference §2.4, §2.5): u8 `[n, H, W, 3]` → f32 `[n, S, S, 3]`.
