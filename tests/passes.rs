@@ -99,7 +99,8 @@ fn random_graph(seed: u32) -> Module {
         let window = WindowDim::new(size, stride, low, high);
         y = y.convolve(kernel, Conv::nhwc(vec![window; 2])).tanh();
     }
-    let loss = (y * y).sum_all();
+    let weights = graph.parameter("weights", Shape::new(DType::F64, [36, 64]));
+    let loss = (y * y).sum_all() + (weights * weights).sum_all();
     let mut outputs = vec![loss];
     for (gradient, input) in gradients(loss, &inputs).into_iter().zip(&inputs) {
         outputs.push(gradient.unwrap_or_else(|| graph.zeros(&input.shape())));
@@ -140,7 +141,7 @@ fn passes_agree_on_the_resnet_step() {
             ..Settings::default()
         };
         let images = graph.parameter("images", Shape::new(DType::F64, [4, 16, 16, 3]));
-        let mut init = vec![graph.scalar(0i32), images];
+        let mut init = vec![graph.scalar(0i32), images, graph.scalar(0.0f64)];
         for variable in &variables {
             let shape = Shape::new(DType::F64, variable.dims.clone());
             init.push(graph.parameter(&variable.name, shape));
@@ -149,11 +150,14 @@ fn passes_agree_on_the_resnet_step() {
             &init,
             |_, s| s[0].lt(1.0),
             |graph, s| {
-                let values = s[2..].to_vec();
+                let values = s[3..].to_vec();
                 let mut builder = Builder::with_values(graph, settings.clone(), values.clone());
                 let z = network.forward(&mut builder, s[1]).z();
-                let found = gradients(nt_xent(z, 0.5, true, 1).loss, &values);
-                let mut next = vec![s[0] + 1.0, s[1]];
+                let squares = values.iter().map(|v| (*v * *v).sum_all());
+                let decay = squares.fold(graph.scalar(0.0f64), |sum, square| sum + square);
+                let loss = nt_xent(z, 0.5, true, 1).loss + decay * 1e-4;
+                let found = gradients(loss, &values);
+                let mut next = vec![s[0] + 1.0, s[1], loss];
                 next.extend(found.into_iter().zip(&values).map(|(g, v)| g.unwrap_or(*v)));
                 next
             },

@@ -1,7 +1,8 @@
 //! The crop sampler (reference O3) and the evaluation crop (reference §2.4).
 
-use super::draws::{self, Draws};
+use super::draws::{self, Draws, scaled};
 use crate::hlo::{DType, Value};
+use crate::random::uniform_hlo;
 
 /// One box per image, s32 `[n]` each.
 #[derive(Clone, Copy)]
@@ -48,10 +49,9 @@ fn area_over(aspect: Value, area: f32) -> Value {
     f64::from(area) / aspect
 }
 
-/// One attempt: `(box, whether it is accepted)`.
+/// One attempt from the [`draws::CROP`] draws of its number, u32 `[4, n]`: `(box, whether it is accepted)`.
 fn attempt<'g>(
-    draws: &Draws<'g>,
-    number: Value<'g>,
+    bits: Value<'g>,
     height: i64,
     width: i64,
     output_aspect: f32,
@@ -59,11 +59,15 @@ fn attempt<'g>(
     let (rows, columns) = (height as f32, width as f32);
     let smallest = f64::from(AREA_LOW * columns * rows);
     let largest = f64::from(columns * rows);
-    let u = draws.uniform_at(draws::ASPECT, number);
+    let drawn = |purpose: u32| {
+        let row = i64::from(purpose);
+        bits.slice_dim(0, row, row + 1).reshape(&[bits.dim(1)])
+    };
+    let u = uniform_hlo(drawn(draws::ASPECT));
     let (narrow, wide) = (ASPECT_LOW * output_aspect, ASPECT_HIGH * output_aspect);
     let aspect = u * f64::from(wide - narrow) + f64::from(narrow);
     let (low, high) = crop_geometry(aspect, height, width);
-    let mut h = low + draws.integer_at(draws::HEIGHT, number, high - low + 1.0);
+    let mut h = low + scaled(drawn(draws::HEIGHT), high - low + 1.0);
     let width_of = |h: Value<'g>| {
         (h.convert(DType::F32) * aspect)
             .round_even()
@@ -90,7 +94,7 @@ fn attempt<'g>(
         .and(size.ge(1.0))
         .and(covered);
     // The last legal offset is never drawn: {0, …, room − 1}, and 0 where there is no room.
-    let offset = |purpose: u32, room: Value<'g>| draws.integer_at(purpose, number, room.max(1.0));
+    let offset = |purpose: u32, room: Value<'g>| scaled(drawn(purpose), room.max(1.0));
     let top = offset(draws::TOP, f64_minus(height, h));
     let left = offset(draws::LEFT, f64_minus(width, w));
     (
@@ -117,6 +121,8 @@ pub fn sample_crop<'g>(draws: &Draws<'g>, height: i64, width: i64, output_aspect
     let open = graph.scalar(false).broadcast_scalar(&n);
     let mut state = vec![graph.scalar(0u32), open, number(0), number(0)];
     state.extend([number(height as i32), number(width as i32)]);
+    // The next attempt's draws are part of the state, so that they are stored and not made again at each use.
+    state.push(draws.crop_bits());
     state.extend(parts);
     let result = graph.while_loop(
         &state,
@@ -125,8 +131,7 @@ pub fn sample_crop<'g>(draws: &Draws<'g>, height: i64, width: i64, output_aspect
             s[0].lt(f64::from(ATTEMPTS)).and(all.logical_not())
         },
         |_, s| {
-            let draws = Draws::from_parts(&s[6..]);
-            let (crop, accepted) = attempt(&draws, s[0], height, width, output_aspect);
+            let (crop, accepted) = attempt(s[6], height, width, output_aspect);
             let take = s[1].logical_not().and(accepted);
             let mut next = vec![
                 s[0] + 1.0,
@@ -136,7 +141,8 @@ pub fn sample_crop<'g>(draws: &Draws<'g>, height: i64, width: i64, output_aspect
                 take.select(crop.height, s[4]),
                 take.select(crop.width, s[5]),
             ];
-            next.extend_from_slice(&s[6..]);
+            next.push(Draws::from_parts(&s[7..]).crop_bits_at(s[0] + 1.0));
+            next.extend_from_slice(&s[7..]);
             next
         },
     );

@@ -12,6 +12,9 @@ pub struct Key<'g> {
     pub step: Value<'g>,
 }
 
+/// Number of purposes of the crop, the first ones, which are drawn again in each attempt.
+pub const CROP: i64 = 4;
+
 /// Purposes of draws; the counter's low byte. A purpose takes several draws by their number.
 pub const ASPECT: u32 = 0;
 /// Height of the crop.
@@ -159,24 +162,31 @@ impl<'g> Draws<'g> {
         }
     }
 
-    /// As [`Draws::uniform`] for draw `number` (u32 scalar).
-    pub(super) fn uniform_at(&self, purpose: u32, number: Value<'g>) -> Value<'g> {
-        uniform_hlo(self.bits_at(number.graph().scalar(purpose), number))
+    /// The draws of the crop's first attempt, u32 `[CROP, rows]`.
+    pub(super) fn crop_bits(&self) -> Value<'g> {
+        match self.first {
+            Some(table) => table.slice_dim(0, 0, CROP),
+            None => self.crop_bits_at(self.example.graph().scalar(0u32)),
+        }
     }
 
-    /// Uniform s32 in {0, …, count − 1} per row for positive s32 counts: the high word of bits × count, whose bias is below
-    /// count / 2³².
-    pub(super) fn integer_at(
-        &self,
-        purpose: u32,
-        number: Value<'g>,
-        count: Value<'g>,
-    ) -> Value<'g> {
-        scaled(self.bits_at(number.graph().scalar(purpose), number), count)
+    /// Those of attempt `number` (u32 scalar).
+    pub(super) fn crop_bits_at(&self, number: Value<'g>) -> Value<'g> {
+        let grid = [CROP, self.example.dim(0)];
+        let graph = number.graph();
+        let purpose = graph.iota(DType::U32, &grid, 0);
+        let draw = number * 512.0;
+        let word = (self.view * 256.0 + draw.broadcast_scalar(&self.view.dims()))
+            .broadcast_trailing(&grid);
+        threefry2x32_hlo(
+            self.key,
+            [self.example.broadcast_trailing(&grid), word + purpose],
+        )[0]
     }
 }
 
-/// ⌊bits · count / 2³²⌋ as s32, through 64-bit integers.
+/// Uniform s32 in {0, …, count − 1} for positive s32 counts: ⌊bits · count / 2³²⌋, through 64-bit integers; the bias is below
+/// count / 2³².
 pub(super) fn scaled<'g>(bits: Value<'g>, count: Value<'g>) -> Value<'g> {
     let product = bits.convert(DType::U64) * count.convert(DType::U64);
     product.shift_right(32.0).convert(DType::S32)

@@ -33,36 +33,42 @@ pub fn nt_xent(z: Value, temperature: f64, hidden_norm: bool, replicas: usize) -
         z = z * norm.broadcast_leading(&z.dims());
     }
     let (n, width) = (z.dim(0) / 2, z.dim(1));
-    let (a, b) = (z.slice_dim(0, 0, n), z.slice_dim(0, n, 2 * n));
-    let (mut all_a, mut all_b) = (a, b);
+    let total = n * replicas as i64;
+    let mut all = z;
     let mut first = graph.scalar(0i32);
     if replicas > 1 {
-        // Both halves in one collective.
+        // First and second views side by side: one collective, and candidates in the order of images.
+        let halves = [z.slice_dim(0, 0, n), z.slice_dim(0, n, 2 * n)];
         let gathered = graph
-            .concatenate(&[a, b], 1)
+            .concatenate(&halves, 1)
             .all_gather(0, replicas as i64, &[]);
-        all_a = gathered.slice_dim(1, 0, width);
-        all_b = gathered.slice_dim(1, width, 2 * width);
+        let half = |k: i64| gathered.slice_dim(1, k * width, (k + 1) * width);
+        all = graph.concatenate(&[half(0), half(1)], 0);
         first = graph.replica_id().convert(DType::S32) * n as f64;
     }
-    let total = n * replicas as i64;
-    let row = graph.iota(DType::S32, &[n, total], 0) + first;
-    let own = graph
-        .iota(DType::S32, &[n, total], 1)
-        .eq(row)
-        .convert(dtype);
-    let similarity = |x, y| pairwise(x, y) * (1.0 / temperature);
-    let ab = similarity(a, all_b);
-    let ba = similarity(b, all_a);
-    let aa = similarity(a, all_a) - own * LARGE;
-    let bb = similarity(b, all_b) - own * LARGE;
-    let loss = (cross_entropy(ab, aa, own) + cross_entropy(ba, bb, own)).mean(&[0]);
+    // [own views, all views]: both halves of the rows against both halves of the columns.
+    let similarity = pairwise(z, all) * (1.0 / temperature);
+    let dims = similarity.dims();
+    let (row, column) = (
+        graph.iota(DType::S32, &dims, 0),
+        graph.iota(DType::S32, &dims, 1),
+    );
+    let (second_row, second_column) = (row.ge(n as f64), column.ge(total as f64));
+    let image = second_row.select(row - n as f64, row) + first;
+    let same_image = second_column
+        .select(column - total as f64, column)
+        .eq(image);
+    let other_view = second_row.xor(second_column);
+    let itself = same_image.and(other_view.logical_not()).convert(dtype);
+    let positive = same_image.and(other_view).convert(dtype);
+    let losses = log_sum_exp(similarity - itself * LARGE) - (similarity * positive).sum(&[1]);
+    let ab = similarity.slice_dim(0, 0, n).slice_dim(1, total, 2 * total);
     let hit = ab.argmax(1).eq(graph.iota(DType::S32, &[n], 0) + first);
-    let log_p = ab - log_sum_exp(&[ab]).broadcast_leading(&ab.dims());
+    let log_p = ab - log_sum_exp(ab).broadcast_leading(&ab.dims());
     let p = log_p.exp();
     let entropy = -((p * (p + 1e-8).log()).sum(&[1]).mean(&[0]));
     NtXent {
-        loss,
+        loss: losses.sum(&[0]) * (1.0 / n as f64),
         logits_ab: ab,
         accuracy: hit.convert(dtype).mean(&[0]).stop_gradient(),
         entropy: entropy.stop_gradient(),
@@ -81,28 +87,11 @@ fn pairwise<'g>(x: Value<'g>, y: Value<'g>) -> Value<'g> {
     )
 }
 
-/// Logarithm of the sum of exponentials over the columns of several matrices side by side.
-fn log_sum_exp<'g>(blocks: &[Value<'g>]) -> Value<'g> {
-    let mut top = blocks[0].reduce_max(&[1]);
-    for block in &blocks[1..] {
-        top = top.max(block.reduce_max(&[1]));
-    }
-    let top = top.stop_gradient();
-    let sum = |block: &Value<'g>| {
-        (*block - top.broadcast_leading(&block.dims()))
-            .exp()
-            .sum(&[1])
-    };
-    let mut total = sum(&blocks[0]);
-    for block in &blocks[1..] {
-        total = total + sum(block);
-    }
-    total.log() + top
-}
-
-/// Cross-entropy of each row over `[cross ‖ same]`; the positive is the own image in `cross`.
-fn cross_entropy<'g>(cross: Value<'g>, same: Value<'g>, own: Value<'g>) -> Value<'g> {
-    log_sum_exp(&[cross, same]) - (cross * own).sum(&[1])
+/// Logarithm of the sum of exponentials of each row.
+fn log_sum_exp(logits: Value) -> Value {
+    let top = logits.reduce_max(&[1]).stop_gradient();
+    let apart = logits - top.broadcast_leading(&logits.dims());
+    apart.exp().sum(&[1]).log() + top
 }
 
 /// Mean softmax cross-entropy and its accuracies.
@@ -131,7 +120,7 @@ pub fn supervised<'g>(
         .eq(labels.broadcast_leading(&dims))
         .convert(logits.dtype());
     let chosen = (logits * one_hot).sum(&[1]);
-    let losses = log_sum_exp(&[logits]) - chosen;
+    let losses = log_sum_exp(logits) - chosen;
     let average = |rows: Value<'g>| match weights {
         None => rows.mean(&[0]),
         Some(weights) => {

@@ -17,8 +17,6 @@ pub fn prepare_process() {
             libc::mallopt(libc::M_MMAP_MAX, 0);
             libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
             libc::mallopt(libc::M_TOP_PAD, 256 << 20);
-            // One arena: with several, memory freed by one thread is not there for the next launch's.
-            libc::mallopt(libc::M_ARENA_MAX, 1);
         }
     }
     for (name, value) in [("TF_CPP_MIN_LOG_LEVEL", "1"), ("TPU_STDERR_LOG_LEVEL", "3")] {

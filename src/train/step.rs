@@ -150,6 +150,10 @@ impl StepSpec {
         );
         let labels = graph.parameter("labels", Shape::new(DType::S32, [examples]));
         let metrics = graph.zeros(&Shape::new(DType::F32, [k, METRICS.len() as i64]));
+        let dtype = self.settings.dtype;
+        let rate = self
+            .schedule
+            .rate_hlo(arguments[arguments.len() - 1], dtype);
         let mut init = vec![
             graph.scalar(0i32),
             metrics,
@@ -158,6 +162,8 @@ impl StepSpec {
             indices,
             images,
             labels,
+            // Part of the state, because a compiler may compute what is not stored again for each variable's update.
+            rate,
         ];
         let fixed = init.len();
         init.extend(arguments);
@@ -169,7 +175,8 @@ impl StepSpec {
                 let zero = graph.scalar(0i32);
                 let row = metrics.reshape(&[1, METRICS.len() as i64]);
                 let mut next = vec![s[0] + 1.0, s[1].dynamic_update_slice(row, &[s[0], zero])];
-                next.extend_from_slice(&s[2..fixed]);
+                next.extend_from_slice(&s[2..fixed - 1]);
+                next.push(self.schedule.rate_hlo(state[state.len() - 1], dtype));
                 next.extend(state);
                 next
             },
@@ -196,7 +203,7 @@ impl StepSpec {
         s: &[Value<'g>],
         fixed: usize,
     ) -> (Vec<Value<'g>>, Value<'g>) {
-        let (i, seed, indices, images, labels) = (s[0], s[2], s[4], s[5], s[6]);
+        let (i, seed, indices, images, labels, rate) = (s[0], s[2], s[4], s[5], s[6], s[7]);
         let state = &s[fixed..];
         let step = state[state.len() - 1];
         let (values, slots) = state[..state.len() - 1].split_at(variables.len());
@@ -214,7 +221,6 @@ impl StepSpec {
         let views = self
             .augmentation
             .two_views(images.take_rows(chosen), key, place);
-        let rate = self.schedule.rate_hlo(step, self.settings.dtype);
         let labels = labels.take_rows(chosen);
         let update = self.update(graph, variables, values, slots, views, labels, rate, step);
         let mut next = update.values;
@@ -316,36 +322,11 @@ pub struct Update<'g> {
     pub outputs: model::Outputs<'g>,
 }
 
-/// Gradients below this many elements travel together in one all-reduce.
-const PACKED_BELOW: usize = 1 << 16;
-
-/// Averages gradients over replicas: the small ones packed into one vector, the large ones each by itself.
-fn average<'g>(graph: &'g Graph, gradients: &mut [Option<Value<'g>>], replicas: usize) {
+/// Averages gradients over replicas. One all-reduce for each: where a device gains by joining them, its compiler does.
+fn average(graph: &Graph, gradients: &mut [Option<Value>], replicas: usize) {
     let _scope = graph.scope("average_gradients");
-    let share = 1.0 / replicas as f64;
-    let mut small = Vec::new();
-    for (i, slot) in gradients.iter_mut().enumerate() {
-        let Some(gradient) = *slot else { continue };
-        if gradient.shape().elements() < PACKED_BELOW {
-            small.push((i, gradient));
-        } else {
-            *slot = Some(gradient.all_reduce_sum() * share);
-        }
-    }
-    if small.is_empty() {
-        return;
-    }
-    let flat: Vec<Value> = small
-        .iter()
-        .map(|(_, gradient)| gradient.reshape(&[gradient.shape().elements() as i64]))
-        .collect();
-    let summed = graph.concatenate(&flat, 0).all_reduce_sum() * share;
-    let mut start = 0;
-    for (i, gradient) in small {
-        let shape = gradient.shape();
-        let end = start + shape.elements() as i64;
-        gradients[i] = Some(summed.slice_dim(0, start, end).reshape(&shape.dims));
-        start = end;
+    for gradient in gradients.iter_mut().flatten() {
+        *gradient = gradient.all_reduce_sum() * (1.0 / replicas as f64);
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod canonical_convolutions;
 mod pointwise_convolutions;
+mod sums_of_squares;
 
 use super::graph::Error;
 use super::module::Module;
@@ -35,6 +36,12 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "convolutions get NHWC × HWIO operands by explicit transposes: the plugin does so itself only outside loops, and is twenty times slower without",
         run: canonical_convolutions::run,
+    },
+    Pass {
+        name: "sums-of-squares",
+        platform: "cpu",
+        about: "sums of all squares of large arrays become matrix products, which need no kernels compiled for their shape",
+        run: sums_of_squares::run,
     },
 ];
 
