@@ -12,6 +12,9 @@ pub(super) struct Arguments {
     /// Steps to measure after the first launch
     #[arg(long, default_value_t = 20)]
     steps: usize,
+    /// Take the program from the cache of compiled programs if it is there, as training does; otherwise it is compiled anew
+    #[arg(long)]
+    cached: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -20,7 +23,12 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     let loaded = arguments.configuration.load()?;
     let (engine, devices) = super::pretrain::open(&loaded, ui)?;
-    let found = measure(&loaded, &engine, devices, arguments.steps.max(1))?;
+    let engine = if arguments.cached {
+        engine
+    } else {
+        engine.without_cache()
+    };
+    let found = measure(&loaded, &engine, devices, arguments.steps.max(1), ui.begin)?;
     let (low, median, high) = found.step_seconds();
     let images = found.batch as f64 / median;
     if arguments.json {
@@ -29,6 +37,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
             "devices": devices,
             "batch": found.batch,
             "compile_seconds": found.compile.as_secs_f64(),
+            "from_cache": found.from_cache,
             "first_step_seconds": found.first_step.as_secs_f64(),
             "step_seconds": {"min": low, "median": median, "max": high},
             "images_per_second": images,
@@ -48,11 +57,16 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         engine.client().platform_name()
     );
     text.push_str(&format!(
-        "compile               {:.1} s\n",
+        "{:<22}{:.1} s\n",
+        if found.from_cache {
+            "load from the cache"
+        } else {
+            "compile"
+        },
         found.compile.as_secs_f64()
     ));
     text.push_str(&format!(
-        "start to first step   {:.1} s (from the start of this command)\n",
+        "start to first step   {:.1} s (from the start of the process to the end of the step)\n",
         found.first_step.as_secs_f64()
     ));
     text.push_str(&format!(

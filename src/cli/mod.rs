@@ -105,6 +105,7 @@ impl Configuration {
 
 /// Runs the program and gives its exit code.
 pub fn main() -> ExitCode {
+    let begin = std::time::Instant::now();
     // First of all, while there is one thread.
     crate::pjrt::prepare_process();
     let cli = match Cli::try_parse() {
@@ -123,7 +124,7 @@ pub fn main() -> ExitCode {
                 && std::io::IsTerminal::is_terminal(&std::io::stderr())
         }
     };
-    let ui = Ui::new(cli.global.verbose, cli.global.quiet, colored);
+    let ui = Ui::new(cli.global.verbose, cli.global.quiet, colored, begin);
     let result = match &cli.command {
         Command::Pretrain(arguments) => pretrain::run(arguments, &ui),
         Command::Config(arguments) => configuration::run(arguments, &ui),

@@ -62,6 +62,7 @@ pub(super) fn open(loaded: &Loaded, ui: &Ui) -> anyhow::Result<(Engine, usize)> 
         devices: runtime.devices,
         cpu_devices: one_per_core(loaded.config.train_batch_size),
         disable_passes: &runtime.disable_passes,
+        executable_cache: runtime.executable_cache,
     };
     Ok(engine::open(choice, &mut |line| ui.note(line))?)
 }

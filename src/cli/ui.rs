@@ -2,6 +2,7 @@
 
 use crate::report::{LogFile, Screen};
 use std::io::Write;
+use std::time::Instant;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -12,12 +13,14 @@ pub(super) struct Ui {
     pub screen: Screen,
     /// The log of a run.
     pub log: LogFile,
+    /// The start of the process, as nearly as it can tell.
+    pub begin: Instant,
     colored: bool,
 }
 
 impl Ui {
     /// Sets up output and logging for the process.
-    pub(super) fn new(verbose: u8, quiet: bool, colored: bool) -> Self {
+    pub(super) fn new(verbose: u8, quiet: bool, colored: bool, begin: Instant) -> Self {
         let screen = Screen::stderr(quiet);
         let log = LogFile::default();
         let level = match (quiet, verbose) {
@@ -41,6 +44,7 @@ impl Ui {
         Ui {
             screen,
             log,
+            begin,
             colored,
         }
     }

@@ -159,6 +159,7 @@ pub struct Runtime {
     pub seed: u64,
     pub steps_per_launch: usize,
     pub disable_passes: Vec<String>,
+    pub executable_cache: bool,
     pub eval: bool,
     pub eval_pixels: bool,
 }
@@ -378,6 +379,7 @@ impl Config {
                         .collect(),
                     _ => Vec::new(),
                 },
+                executable_cache: flag("runtime.executable_cache"),
                 eval: flag("runtime.eval"),
                 eval_pixels: flag("runtime.eval_pixels"),
             },

@@ -455,6 +455,13 @@ pub const KEYS: &[Key] = &[
         "Target passes to switch off, by name",
     ),
     key(
+        "runtime.executable_cache",
+        Bool,
+        "true",
+        false,
+        "Keep compiled programs in the user's cache folder, so that the next start compiles nothing",
+    ),
+    key(
         "runtime.eval",
         Bool,
         "true",

@@ -1,7 +1,9 @@
 //! Where a module of [`crate::hlo`] meets a client of [`crate::pjrt`]: compile, put arrays on devices, launch, read back.
 
+mod cache;
 mod open;
 
+pub use cache::Cache;
 pub use open::{Choice, open};
 
 use crate::error::Class;
@@ -75,6 +77,7 @@ fn element_type(dtype: DType) -> ElementType {
 pub struct Engine {
     client: Client,
     passes: Vec<passes::Pass>,
+    cache: Option<Cache>,
 }
 
 impl Engine {
@@ -82,7 +85,21 @@ impl Engine {
     pub fn new(client: Client, disabled: &[String]) -> Self {
         let mut passes = passes::for_platform(client.platform_name());
         passes.retain(|pass| !disabled.iter().any(|name| name == pass.name));
-        Engine { client, passes }
+        Engine {
+            client,
+            passes,
+            cache: None,
+        }
+    }
+
+    /// The same engine, which keeps compiled programs between runs.
+    pub fn with_cache(self, cache: Option<Cache>) -> Self {
+        Engine { cache, ..self }
+    }
+
+    /// The same engine, which compiles everything anew.
+    pub fn without_cache(&self) -> Self {
+        self.clone().with_cache(None)
     }
 
     /// The client.
@@ -130,7 +147,10 @@ impl Engine {
         };
         let bytes = module.to_proto_bytes();
         let start = Instant::now();
-        let executable = self.client.compile(&bytes, &options)?;
+        let (executable, from_cache) = match &self.cache {
+            Some(cache) => cache.compile(&self.client, &bytes, &options)?,
+            None => (self.client.compile(&bytes, &options)?, false),
+        };
         Ok(Program {
             name: module.name.clone(),
             parameters,
@@ -138,6 +158,7 @@ impl Engine {
             devices: devices[..module.replicas].to_vec(),
             executable,
             compile_time: start.elapsed(),
+            from_cache,
         })
     }
 
@@ -164,6 +185,7 @@ pub struct Program {
     devices: Vec<Device>,
     executable: Executable,
     compile_time: Duration,
+    from_cache: bool,
 }
 
 impl Program {
@@ -182,9 +204,14 @@ impl Program {
         &self.devices
     }
 
-    /// How long the plugin took to compile it.
+    /// How long the plugin took to compile or load it.
     pub fn compile_time(&self) -> Duration {
         self.compile_time
+    }
+
+    /// Whether it was compiled in an earlier run.
+    pub fn from_cache(&self) -> bool {
+        self.from_cache
     }
 
     /// The plugin's executable.

@@ -1,6 +1,6 @@
 //! From "which platform" to an engine: find the plugin, load it, create a client.
 
-use super::{Engine, Error};
+use super::{Cache, Engine, Error};
 use crate::pjrt::{self, Client, Platform, Plugin, ensure, find};
 use std::path::Path;
 
@@ -17,6 +17,8 @@ pub struct Choice<'a> {
     pub cpu_devices: usize,
     /// Target passes to leave out.
     pub disable_passes: &'a [String],
+    /// Whether compiled programs are kept between runs.
+    pub executable_cache: bool,
 }
 
 impl Platform {
@@ -89,7 +91,14 @@ fn open_platform(
             platform: client.platform_name().into(),
         });
     }
-    Ok((Engine::new(client, choice.disable_passes), devices))
+    let cache = match pjrt::cache_folder() {
+        Some(folder) if choice.executable_cache => {
+            Cache::new(folder.join("executables"), &client, &path)
+        }
+        _ => None,
+    };
+    let engine = Engine::new(client, choice.disable_passes).with_cache(cache);
+    Ok((engine, devices))
 }
 
 /// The CPU plugin is told how many devices to make; others refuse the option.

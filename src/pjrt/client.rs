@@ -158,6 +158,14 @@ impl Client {
         Executable::compile(self, module, options)
     }
 
+    /// A program from [`Executable::serialize`], with the options it was compiled with.
+    ///
+    /// # Errors
+    /// If the options do not fit the client, or the plugin does not take the bytes.
+    pub fn load(&self, serialized: &[u8], options: &CompileOptions) -> Result<Executable, Error> {
+        Executable::load(self, serialized, options)
+    }
+
     /// Copies a dense row-major array to a device.
     ///
     /// # Errors

@@ -73,27 +73,31 @@ impl Executable {
         module: &[u8],
         options: &CompileOptions,
     ) -> Result<Self, Error> {
-        let known: Vec<i64> = client.devices().iter().map(|device| device.id()).collect();
-        let device_ids = if options.device_ids.is_empty() {
-            known.iter().copied().take(options.num_replicas).collect()
-        } else {
-            options.device_ids.clone()
-        };
-        let distinct = (1..device_ids.len()).all(|i| !device_ids[..i].contains(&device_ids[i]));
-        // Zero replicas abort the process, a device named twice is taken without a word.
-        if options.num_replicas == 0
-            || device_ids.len() != options.num_replicas
-            || !distinct
-            || device_ids.iter().any(|id| !known.contains(id))
-        {
-            return Err(Error::Misuse(format!(
-                "{} replicas on devices {device_ids:?}; expected at least one replica, each on a device of its own among {known:?}",
-                options.num_replicas
-            )));
-        }
-        let inner = client.inner.clone();
+        let device_ids = assignment(client, options)?;
         let bytes = options_proto(options, &device_ids).encode_to_vec();
+        let inner = &client.inner;
         let loaded = inner.api.compile(inner.handle, module, &bytes)?;
+        Executable::adopt(client, loaded, device_ids, options)
+    }
+
+    pub(super) fn load(
+        client: &Client,
+        serialized: &[u8],
+        options: &CompileOptions,
+    ) -> Result<Self, Error> {
+        let device_ids = assignment(client, options)?;
+        let inner = &client.inner;
+        let loaded = inner.api.deserialize(inner.handle, serialized)?;
+        Executable::adopt(client, loaded, device_ids, options)
+    }
+
+    fn adopt(
+        client: &Client,
+        loaded: Handle,
+        device_ids: Vec<i64>,
+        options: &CompileOptions,
+    ) -> Result<Self, Error> {
+        let inner = client.inner.clone();
         let executable = match inner.api.executable_of(loaded) {
             Ok(executable) => executable,
             Err(error) => {
@@ -240,6 +244,14 @@ impl Executable {
         self.client.api.memory_use(self.executable)
     }
 
+    /// The program as bytes, for [`Client::load`] of the same plugin on the same kind of device and processor.
+    ///
+    /// # Errors
+    /// If the plugin cannot.
+    pub fn serialize(&self) -> Result<Vec<u8>, Error> {
+        self.client.api.serialize(self.executable)
+    }
+
     /// The optimised program in the plugin's serialised form (`HloModuleProtoWithConfig`).
     ///
     /// # Errors
@@ -247,6 +259,29 @@ impl Executable {
     pub fn optimized_program(&self) -> Result<Vec<u8>, Error> {
         self.client.api.optimized_program(self.executable)
     }
+}
+
+/// The device of each replica, checked.
+fn assignment(client: &Client, options: &CompileOptions) -> Result<Vec<i64>, Error> {
+    let known: Vec<i64> = client.devices().iter().map(|device| device.id()).collect();
+    let device_ids = if options.device_ids.is_empty() {
+        known.iter().copied().take(options.num_replicas).collect()
+    } else {
+        options.device_ids.clone()
+    };
+    let distinct = (1..device_ids.len()).all(|i| !device_ids[..i].contains(&device_ids[i]));
+    // Zero replicas abort the process, a device named twice is taken without a word.
+    if options.num_replicas == 0
+        || device_ids.len() != options.num_replicas
+        || !distinct
+        || device_ids.iter().any(|id| !known.contains(id))
+    {
+        return Err(Error::Misuse(format!(
+            "{} replicas on devices {device_ids:?}; expected at least one replica, each on a device of its own among {known:?}",
+            options.num_replicas
+        )));
+    }
+    Ok(device_ids)
 }
 
 fn options_proto(options: &CompileOptions, device_ids: &[i64]) -> proto::CompileOptionsProto {

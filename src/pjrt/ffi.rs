@@ -150,12 +150,20 @@ call!(Executable_Destroy, 40, { executable: *mut c_void });
 call!(Executable_NumOutputs, 44, { executable: *mut c_void, count: usize });
 call!(Executable_GetCostAnalysis, 46, { executable: *mut c_void, count: usize, properties: *const NamedValue });
 call!(Executable_OptimizedProgram, 48, { executable: *mut c_void, program: *mut ProgramFormat });
+call!(Executable_Serialize, 49, {
+    executable: *mut c_void, bytes: *const u8, size: usize, serialized: *mut c_void,
+    deleter: Option<unsafe extern "C" fn(*mut c_void)>,
+});
 call!(LoadedExecutable_Destroy, 50, { executable: *mut c_void });
 call!(LoadedExecutable_GetExecutable, 51, { loaded: *mut c_void, executable: *mut c_void });
 call!(LoadedExecutable_Execute, 55, {
     executable: *mut c_void, options: *const ExecuteOptions, arguments: *const *const *mut c_void,
     num_devices: usize, num_args: usize, outputs: *const *mut *mut c_void,
     complete_events: *mut *mut c_void, execute_device: *mut c_void,
+});
+call!(Executable_DeserializeAndLoad, 56, {
+    client: *mut c_void, bytes: *const u8, size: usize, loaded: *mut c_void,
+    options: *const u8, options_size: usize,
 });
 call!(Buffer_Destroy, 58, { buffer: *mut c_void });
 call!(Buffer_ElementType, 59, { buffer: *mut c_void, element_type: c_int });
@@ -423,6 +431,30 @@ impl Api {
         args.options_size = options.len();
         self.call(&mut args)?;
         Ok(Handle(args.executable))
+    }
+
+    /// A compiled program as bytes.
+    pub(super) fn serialize(&self, executable: Handle) -> Result<Vec<u8>, Error> {
+        let mut args = Executable_Serialize::new();
+        args.executable = executable.0;
+        self.call(&mut args)?;
+        // SAFETY: the plugin gives that many bytes, which live until the deleter is called below.
+        let bytes = unsafe { view(args.bytes, args.size) }.to_vec();
+        if let Some(deleter) = args.deleter {
+            // SAFETY: called once, on the object it came with; the bytes have been copied.
+            unsafe { deleter(args.serialized) };
+        }
+        Ok(bytes)
+    }
+
+    /// A program back from its bytes, with the compile options that are in them.
+    pub(super) fn deserialize(&self, client: Handle, bytes: &[u8]) -> Result<Handle, Error> {
+        let mut args = Executable_DeserializeAndLoad::new();
+        args.client = client.0;
+        args.bytes = bytes.as_ptr();
+        args.size = bytes.len();
+        self.call(&mut args)?;
+        Ok(Handle(args.loaded))
     }
 
     /// Copies `bytes`, which must be a dense row-major array of this type and these dimensions, to a device.

@@ -1,7 +1,7 @@
 //! Fetching pinned plugins with pip and keeping them in our cache.
 
 use super::error::Error;
-use super::search::{Found, Platform, Source, cache_folder, find};
+use super::search::{Found, Platform, Source, find, plugin_folder};
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::{self, Read};
@@ -145,7 +145,7 @@ impl Package {
     /// Its folder in the cache.
     fn folder(self) -> Option<PathBuf> {
         let pin = self.pin();
-        Some(cache_folder()?.join(format!("{}-{}", pin.name, pin.version)))
+        Some(plugin_folder()?.join(format!("{}-{}", pin.name, pin.version)))
     }
 
     /// The plugin's file in the cache, whether it is there or not.

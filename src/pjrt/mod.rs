@@ -23,5 +23,5 @@ pub use executable::{Argument, BufferSpec, CompileOptions, Executable};
 pub use ffi::{DeviceMemory, MemoryUse};
 pub use install::{Installed, Package, ensure, install};
 pub use process::prepare_process;
-pub use search::{Found, Platform, Source, find, list};
+pub use search::{Found, Platform, Source, cache_folder, find, list};
 pub use types::{ElementType, OptionValue};

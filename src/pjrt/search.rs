@@ -117,7 +117,7 @@ pub fn find(platform: Platform, named: Option<&Path>) -> Result<Found, Error> {
             looked: format!(
                 "{}, {}, the packages of python3",
                 platform.variable(),
-                cache_folder().map_or("no cache folder".into(), |p| p.display().to_string())
+                plugin_folder().map_or("no cache folder".into(), |p| p.display().to_string())
             ),
             install: Package::of(platform).name(),
             variable: platform.variable(),
@@ -167,13 +167,18 @@ fn candidates(platform: Platform) -> Vec<Found> {
     found
 }
 
-/// Where fetched plugins are kept: `$XDG_CACHE_HOME/simclr/plugins`, else below `~/.cache`.
-pub(super) fn cache_folder() -> Option<PathBuf> {
+/// Where fetched plugins are kept.
+pub(super) fn plugin_folder() -> Option<PathBuf> {
+    Some(cache_folder()?.join("plugins"))
+}
+
+/// What the program keeps between runs: `$XDG_CACHE_HOME/simclr`, else `~/.cache/simclr`.
+pub fn cache_folder() -> Option<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME") {
         Some(path) if !path.is_empty() => PathBuf::from(path),
         _ => PathBuf::from(std::env::var_os("HOME")?).join(".cache"),
     };
-    Some(base.join("simclr/plugins"))
+    Some(base.join("simclr"))
 }
 
 /// Package folders of the active `python3`; none if there is no Python.

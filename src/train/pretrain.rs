@@ -109,7 +109,12 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
 
     say(run.screen, &format!("{}; compiling", plan.explain()));
     let program = run.engine.compile(&step_module.module)?;
-    tracing::info!("compiled in {:.1} s", program.compile_time().as_secs_f64());
+    let made = if program.from_cache() {
+        "taken from the cache of compiled programs"
+    } else {
+        "compiled"
+    };
+    tracing::info!("{made} in {:.1} s", program.compile_time().as_secs_f64());
     let mut launcher = Launcher {
         engine: run.engine,
         spec: &spec,
@@ -639,7 +644,9 @@ pub struct Measured {
     pub batch: usize,
     /// Time the plugin took to compile the step.
     pub compile: Duration,
-    /// From the call to the end of the first step: data, graph, compilation, one step.
+    /// Whether it came from the cache of compiled programs instead.
+    pub from_cache: bool,
+    /// From `begin` to the end of the first step.
     pub first_step: Duration,
     /// Seconds per step of each launch after the first.
     steps: Vec<f64>,
@@ -665,7 +672,8 @@ impl Measured {
     }
 }
 
-/// Runs the first steps of a configuration without writing anything, and times them.
+/// Runs the first steps of a configuration without writing anything, and times them; the first one from `begin`, the start of the
+/// process.
 ///
 /// # Errors
 /// As [`pretrain`].
@@ -674,8 +682,8 @@ pub fn measure(
     engine: &Engine,
     devices: usize,
     steps: usize,
+    begin: Instant,
 ) -> Result<Measured, Error> {
-    let begin = Instant::now();
     let config = &loaded.config;
     let train = data::load(
         &config.dataset,
@@ -686,7 +694,7 @@ pub fn measure(
     let spec = setup::spec(loaded, &train, &plan)?;
     let module = spec.module()?;
     let program = engine.compile(&module.module)?;
-    let compile = program.compile_time();
+    let (compile, from_cache) = (program.compile_time(), program.from_cache());
     let values = state::initial(&module.state, &module.variables, config.runtime.seed);
     let buffers = state::put(engine, &program, &values)?;
     let fixed = Fixed::put(engine, &program, &train, config.runtime.seed)?;
@@ -709,6 +717,7 @@ pub fn measure(
     let mut found = Measured {
         batch: spec.batch,
         compile,
+        from_cache,
         first_step: begin.elapsed(),
         steps: Vec::new(),
         host_wait: 0.0,

@@ -1,0 +1,201 @@
+//! Compiled programs kept between runs, so that a second start compiles nothing.
+//!
+//! An entry's name is a hash over everything the code depends on: the module, the compile options, the plugin's file and version,
+//! the devices, the processor, and the environment's compiler flags. An entry that is damaged or that the plugin does not take is
+//! compiled again and replaced; no problem with the cache ever stops a run.
+
+use crate::pjrt::{self, Client, CompileOptions, Executable};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+/// What compiles faster than this is not worth a file.
+const WORTH_KEEPING: Duration = Duration::from_millis(250);
+/// The most that all entries may take together; the longest unused go first.
+const LIMIT_BYTES: u64 = 1 << 30;
+/// Head of every entry, before the SHA-256 of the rest.
+const MAGIC: &[u8] = b"simclr executable 1\n";
+const SUFFIX: &str = "executable";
+
+/// A folder of compiled programs for one client.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    folder: PathBuf,
+    /// What all entries of this client depend on.
+    surroundings: String,
+    worth_keeping: Duration,
+}
+
+impl Cache {
+    /// The cache of a client of the plugin at `plugin`; none where the processor cannot be told.
+    pub fn new(folder: PathBuf, client: &Client, plugin: &Path) -> Option<Self> {
+        let file = fs::metadata(plugin).ok()?;
+        let mut surroundings = format!(
+            "{}\n{} bytes, {:?}\n{} {}\n",
+            plugin.display(),
+            file.len(),
+            file.modified().ok()?,
+            client.platform_name(),
+            client.platform_version()
+        );
+        for device in client.devices() {
+            surroundings.push_str(&format!("{} {}\n", device.id(), device.kind()));
+        }
+        surroundings.push_str(&processor()?);
+        for name in ["XLA_FLAGS", "LIBTPU_INIT_ARGS"] {
+            if let Some(value) = std::env::var_os(name) {
+                surroundings.push_str(&format!("{name}={}\n", value.display()));
+            }
+        }
+        Some(Cache {
+            folder,
+            surroundings,
+            worth_keeping: WORTH_KEEPING,
+        })
+    }
+
+    /// The same cache, which keeps also what compiles fast.
+    pub fn keeping_everything(self) -> Self {
+        Cache {
+            worth_keeping: Duration::ZERO,
+            ..self
+        }
+    }
+
+    /// Takes the program from the cache, or compiles and keeps it; and whether it was there.
+    ///
+    /// # Errors
+    /// If it has to be compiled and the plugin refuses.
+    pub fn compile(
+        &self,
+        client: &Client,
+        module: &[u8],
+        options: &CompileOptions,
+    ) -> Result<(Executable, bool), pjrt::Error> {
+        let path = self.path(module, options);
+        match read(&path) {
+            Ok(Some(bytes)) => match client.load(&bytes, options) {
+                Ok(executable) => {
+                    touch(&path);
+                    return Ok((executable, true));
+                }
+                Err(error) => tracing::warn!(
+                    "the compiled program `{}` was not taken by the plugin ({error}); it is compiled again",
+                    path.display()
+                ),
+            },
+            Ok(None) => {}
+            Err(error) => tracing::warn!(
+                "the compiled program `{}` cannot be used ({error}); it is compiled again",
+                path.display()
+            ),
+        }
+        let start = Instant::now();
+        let executable = client.compile(module, options)?;
+        if start.elapsed() >= self.worth_keeping {
+            match executable.serialize() {
+                Ok(bytes) => {
+                    if let Err(error) = self.keep(&path, &bytes) {
+                        tracing::warn!(
+                            "cannot keep the compiled program `{}`: {error}; the next start compiles it again",
+                            path.display()
+                        );
+                    }
+                }
+                Err(error) => tracing::debug!("the plugin does not serialise programs: {error}"),
+            }
+        }
+        Ok((executable, false))
+    }
+
+    fn path(&self, module: &[u8], options: &CompileOptions) -> PathBuf {
+        let mut hash = Sha256::new();
+        hash.update(&self.surroundings);
+        hash.update(format!("{options:?}\n"));
+        hash.update(module);
+        let name: String = hash.finalize()[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        self.folder.join(format!("{name}.{SUFFIX}"))
+    }
+
+    fn keep(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        let mut content = MAGIC.to_vec();
+        content.extend_from_slice(&Sha256::digest(bytes));
+        content.extend_from_slice(bytes);
+        // Several processes may write the same entry: each has a name of its own until its entry is whole.
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        let result = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
+        if result.is_err() {
+            let _ = fs::remove_file(&temporary); // the first error is the one to tell
+        }
+        result?;
+        self.shrink(path)
+    }
+
+    /// Deletes the longest unused entries above the limit, but not `newest`.
+    fn shrink(&self, newest: &Path) -> io::Result<()> {
+        let mut entries: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            // Another process may have deleted it meanwhile.
+            if let Ok(file) = fs::metadata(&path) {
+                entries.push((file.modified()?, file.len(), path));
+            }
+        }
+        entries.sort();
+        let mut total: u64 = entries.iter().map(|(_, size, _)| size).sum();
+        for (_, size, path) in entries {
+            if total <= LIMIT_BYTES {
+                break;
+            }
+            if path != newest && fs::remove_file(&path).is_ok() {
+                total -= size;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The content of an entry, if there is one.
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let content = match fs::read(path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "its content is damaged");
+    let rest = content.strip_prefix(MAGIC).ok_or_else(damaged)?;
+    let (hash, bytes) = rest.split_at_checked(32).ok_or_else(damaged)?;
+    if Sha256::digest(bytes)[..] != *hash {
+        return Err(damaged());
+    }
+    Ok(Some(bytes.to_vec()))
+}
+
+/// Notes that an entry was used; where that fails it only looks older than it is.
+fn touch(path: &Path) {
+    let _ = File::options()
+        .append(true)
+        .open(path)
+        .and_then(|file| file.set_modified(SystemTime::now()));
+}
+
+/// Name and features of the processor: code for one may not run on another.
+fn processor() -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let lines: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter(|line| {
+            ["model name", "flags", "Features", "CPU part"]
+                .iter()
+                .any(|key| line.starts_with(key))
+        })
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("\n") + "\n")
+}
