@@ -12,7 +12,7 @@ use simclr::augment::{
     crop_and_resize, crop_geometry, draws::Draws, evaluation_view, grey, hue, jitter, resize,
     sample_crop, saturation, to_float,
 };
-use simclr::hlo::{DType, Graph, Literal, Shape, Value};
+use simclr::hlo::{DType, Graph, Literal, Op, Precision, Shape, Value};
 
 /// Many cases in one module: one compilation for a whole kind.
 struct Bench<'g> {
@@ -414,6 +414,154 @@ fn crop_geometry_is_the_originals() {
             "highest of {height}x{width}"
         );
     }
+}
+
+/// The vectors of reference §13.3: image operations on a 5 × 7 image, first row or single pixels, and sums.
+#[test]
+fn image_operations_have_the_vectors_of_the_reference() {
+    let image: Vec<f32> = (0..105).map(|i| uniform(i, 500) as f32).collect();
+    let graph = Graph::new();
+    let x = graph.parameter("x", Shape::new(DType::F32, [1, 5, 7, 3]));
+    let factor = |value: f32| graph.constant(Literal::new(&[1], &[value]));
+    let (v1, v2) = (ResizeKernel::V1Legacy, ResizeKernel::V2HalfPixel);
+    // Output, sum of all if the reference gives it, and (row, column, channel) with the expected value.
+    type Case<'g> = (Value<'g>, Option<f64>, Vec<([usize; 3], f64)>);
+    let row = |values: &[f64]| -> Vec<([usize; 3], f64)> {
+        let places = (0..).map(|column| [0, column, 0]);
+        places.zip(values.iter().copied()).collect()
+    };
+    let pixels = |values: &[[f64; 3]]| -> Vec<([usize; 3], f64)> {
+        let mut list = Vec::new();
+        for (column, pixel) in values.iter().enumerate() {
+            list.extend((0..3).map(|c| ([0, column, c], pixel[c])));
+        }
+        list
+    };
+    let mut blurred = pixels(&[[0.2144674, 0.4258389, 0.3209651]]);
+    blurred.extend([
+        ([2, 3, 0], 0.7135831),
+        ([2, 3, 1], 0.6874142),
+        ([2, 3, 2], 0.3861662),
+    ]);
+    let cases: Vec<Case> = vec![
+        (
+            resize(x, 3, 4, v1),
+            Some(18.610773),
+            row(&[0.4775058, 0.4282998, 0.1178447, 0.9462091]),
+        ),
+        (
+            resize(x, 3, 4, v2),
+            Some(19.768241),
+            row(&[0.3037047, 0.5235108, 0.3689158, 0.8381026]),
+        ),
+        (
+            resize(x, 8, 10, v1),
+            Some(125.82188),
+            row(&[
+                0.4775058, 0.0996092, 0.1956242, 0.5119082, 0.1999605, 0.1178447, 0.3946439,
+                0.8102233, 0.9643346, 0.9710055,
+            ]),
+        ),
+        (
+            resize(x, 8, 10, v2),
+            Some(124.806795),
+            row(&[
+                0.5287316, 0.1924218, 0.0667359, 0.5014796, 0.2365426, 0.0898360, 0.2704293,
+                0.7523702, 0.9762431, 0.9981675,
+            ]),
+        ),
+        (
+            hue(x, factor(0.1)),
+            None,
+            pixels(&[
+                [0.4775058, 0.7102941, 0.6899406],
+                [0.0278875, 0.4457629, 0.8342292],
+            ]),
+        ),
+        (
+            hue(x, factor(-0.15)),
+            None,
+            pixels(&[
+                [0.6142535, 0.7102941, 0.4775058],
+                [0.0425921, 0.8342292, 0.0278875],
+            ]),
+        ),
+        (
+            saturation(x, factor(0.3)),
+            None,
+            pixels(&[
+                [0.6404576, 0.7102941, 0.6622861],
+                [0.5923267, 0.8342292, 0.8056276],
+            ]),
+        ),
+        (
+            saturation(x, factor(1.7)),
+            None,
+            pixels(&[
+                [0.3145541, 0.7102941, 0.4382491],
+                [0.0, 0.8342292, 0.7355933],
+            ]),
+        ),
+        (
+            contrast(x, factor(0.4)),
+            None,
+            pixels(&[
+                [0.5170203, 0.6173560, 0.4968589],
+                [0.3371730, 0.6669301, 0.5723081],
+            ]),
+        ),
+        (
+            contrast(x, factor(1.6)),
+            None,
+            pixels(&[
+                [0.4379914, 0.8032321, 0.6036763],
+                [-0.2813979, 1.0015284, 0.9054731],
+            ]),
+        ),
+        (grey(x), None, pixels(&[[0.6223996; 3], [0.5822617; 3]])),
+        (blur(x, factor(0.7), 1), Some(46.866129), blurred),
+    ];
+    let outputs: Vec<Value> = cases.iter().map(|case| case.0).collect();
+    let shapes: Vec<Vec<i64>> = outputs.iter().map(|value| value.dims()).collect();
+    let module = graph.finish("vectors", &outputs).expect("the graph");
+    let found = common::run(&module, &[Literal::new(&[1, 5, 7, 3], &image)]);
+    for (number, (_, sum, values)) in cases.iter().enumerate() {
+        let numbers = found[number].to_f64s();
+        let width = shapes[number][2] as usize;
+        for &([row, column, channel], expected) in values {
+            let value = numbers[(row * width + column) * 3 + channel];
+            assert!(
+                (value - expected).abs() < 5e-7,
+                "case {number} at {row},{column},{channel}: {value}, expected {expected}"
+            );
+        }
+        if let Some(sum) = sum {
+            let total: f64 = numbers.iter().sum();
+            assert!(
+                (total - sum).abs() < 2e-5,
+                "case {number}: sum {total}, expected {sum}"
+            );
+        }
+    }
+}
+
+/// On devices that shorten the factors of a product, resizing must ask for all of f32.
+#[test]
+fn resizing_asks_for_precise_products() {
+    let graph = Graph::new();
+    let x = graph.parameter("x", Shape::new(DType::F32, [1, 9, 9, 3]));
+    let small = resize(x, 4, 4, ResizeKernel::V2HalfPixel);
+    let module = graph.finish("resize", &[small]).expect("the graph");
+    let precisions: Vec<Precision> = module
+        .entry
+        .nodes
+        .iter()
+        .filter_map(|node| match &node.op {
+            Op::Dot(dims) => Some(dims.precision),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(precisions, [Precision::Highest; 2]);
 }
 
 #[test]

@@ -340,6 +340,7 @@ fn dot_cases() -> Vec<Case> {
         rhs_contracting: rc.to_vec(),
         lhs_batch: lb.to_vec(),
         rhs_batch: rb.to_vec(),
+        ..DotDims::default()
     };
     let list: Vec<(&[i64], &[i64], DotDims)> = vec![
         (&[3, 4], &[4, 5], dims(&[1], &[0], &[], &[])),

@@ -1,7 +1,7 @@
 //! Bicubic resizing without antialiasing (reference O5), as two small matrix products whose weights hold crop, kernel and mirror.
 
 use super::crop::Crop;
-use crate::hlo::{DType, DotDims, Graph, Literal, Value};
+use crate::hlo::{DType, DotDims, Graph, Literal, Precision, Value};
 
 /// The original's two kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +161,8 @@ fn apply<'g>(images: Value<'g>, vertical: Value<'g>, horizontal: Value<'g>) -> V
                 rhs_contracting: vec![contracted],
                 lhs_batch: vec![0],
                 rhs_batch: vec![0],
+                // Pixels have eight bits; weights in bf16 would blur them.
+                precision: Precision::Highest,
             },
         )
     };

@@ -92,7 +92,7 @@ fn similarities(train: &Features, block: usize) -> Result<Module, Error> {
         "queries",
         Shape::new(DType::F32, [block as i64, train.width as i64]),
     );
-    let similarity = normalised(queries).matmul(normalised(bank).transpose(&[1, 0]));
+    let similarity = normalised(queries).precise_matmul(normalised(bank).transpose(&[1, 0]));
     Ok(graph.finish("knn", &[similarity])?)
 }
 

@@ -226,7 +226,7 @@ fn parameters(point: &[f64], width: usize, classes: usize) -> (Literal, Literal)
 }
 
 fn logits<'g>(x: Value<'g>, w: Value<'g>, b: Value<'g>) -> Value<'g> {
-    let products = x.matmul(w);
+    let products = x.precise_matmul(w);
     products + b.broadcast_trailing(&products.dims())
 }
 

@@ -495,6 +495,7 @@ fn dot<'g>(dims: &DotDims, c: &Context<'_, 'g>, ct: Value<'g>) -> Vec<(usize, Va
                 rhs_contracting: free_y.clone(),
                 lhs_batch: batch_dims.clone(),
                 rhs_batch: dims.rhs_batch.clone(),
+                precision: dims.precision,
             },
         );
         // Result: batch, free of x, contracted dimensions in the order of y.
@@ -514,6 +515,7 @@ fn dot<'g>(dims: &DotDims, c: &Context<'_, 'g>, ct: Value<'g>) -> Vec<(usize, Va
                 rhs_contracting: places_x,
                 lhs_batch: dims.lhs_batch.clone(),
                 rhs_batch: batch_dims,
+                precision: dims.precision,
             },
         );
         // Result: batch, contracted dimensions in the order of x, free of y.

@@ -4,8 +4,8 @@
 use super::graph::{Computation, Graph, Value};
 use super::literal::{Element, Literal};
 use super::op::{
-    Binary, Comparison, Conv, DotDims, GatherDims, Monoid, Op, PadDim, Reducer, RngAlgorithm,
-    ScatterDims, Unary, WindowDim,
+    Binary, Comparison, Conv, DotDims, GatherDims, Monoid, Op, PadDim, Precision, Reducer,
+    RngAlgorithm, ScatterDims, Unary, WindowDim,
 };
 use super::shape::{DType, Shape, Type};
 use std::rc::Rc;
@@ -723,12 +723,22 @@ impl<'g> Value<'g> {
 
     /// Last dimension times first dimension of `rhs`.
     pub fn matmul(self, rhs: Value<'g>) -> Value<'g> {
+        self.matmul_with(rhs, Precision::Default)
+    }
+
+    /// As [`Value::matmul`], with f32 products also where the device would shorten them.
+    pub fn precise_matmul(self, rhs: Value<'g>) -> Value<'g> {
+        self.matmul_with(rhs, Precision::Highest)
+    }
+
+    fn matmul_with(self, rhs: Value<'g>, precision: Precision) -> Value<'g> {
         let last = self.rank() as i64 - 1;
         self.dot_general(
             rhs,
             DotDims {
                 lhs_contracting: vec![last],
                 rhs_contracting: vec![0],
+                precision,
                 ..DotDims::default()
             },
         )

@@ -3,7 +3,9 @@
 use super::graph::{Computation, Node};
 use super::literal::{Element, Literal};
 use super::module::{Module, called};
-use super::op::{Comparison, Conv, Monoid, Op, PadDim, Reducer, RngAlgorithm, WindowDim};
+use super::op::{
+    Comparison, Conv, Monoid, Op, PadDim, Precision, Reducer, RngAlgorithm, WindowDim,
+};
 use super::shape::{DType, Shape, Type};
 use crate::proto::hlo as proto;
 use prost::Message;
@@ -226,7 +228,7 @@ impl Lowering {
                     lhs_batch_dimensions: dims.lhs_batch.clone(),
                     rhs_batch_dimensions: dims.rhs_batch.clone(),
                 });
-                out.precision_config = precision();
+                out.precision_config = precision(dims.precision);
             }
             Op::RngBitGenerator { algorithm, .. } => {
                 out.rng_algorithm = match algorithm {
@@ -397,13 +399,17 @@ fn convolution(conv: &Conv, out: &mut proto::HloInstructionProto) {
     });
     out.feature_group_count = conv.feature_groups;
     out.batch_group_count = conv.batch_groups;
-    out.precision_config = precision();
+    out.precision_config = precision(Precision::Default);
 }
 
-fn precision() -> Option<proto::PrecisionConfig> {
+fn precision(precision: Precision) -> Option<proto::PrecisionConfig> {
+    let code = match precision {
+        Precision::Default => 0,
+        Precision::Highest => 2,
+    };
     Some(proto::PrecisionConfig {
-        operand_precision: vec![0, 0],
-    }) // the backend's default
+        operand_precision: vec![code; 2],
+    })
 }
 
 fn replica_groups(groups: &[Vec<i64>]) -> Vec<proto::ReplicaGroup> {

@@ -28,7 +28,7 @@ pub use graph::{Computation, Error, Graph, Node, NodeId, Scope, Value, Vjp, VjpR
 pub use literal::{Element, Literal};
 pub use module::{Module, Rewrite};
 pub use op::{
-    Binary, Comparison, Conv, ConvDims, DotDims, GatherDims, Monoid, Op, PadDim, Reducer,
-    RngAlgorithm, ScatterDims, Unary, WindowDim,
+    Binary, Comparison, Conv, ConvDims, DotDims, GatherDims, Monoid, Op, PadDim, Precision,
+    Reducer, RngAlgorithm, ScatterDims, Unary, WindowDim,
 };
 pub use shape::{DType, Shape, Type};

@@ -236,6 +236,17 @@ pub struct DotDims {
     pub rhs_contracting: Vec<i64>,
     pub lhs_batch: Vec<i64>,
     pub rhs_batch: Vec<i64>,
+    pub precision: Precision,
+}
+
+/// How a product of f32 is computed where units multiply shorter numbers (TF32 on GPUs, bf16 on TPUs); a CPU always multiplies f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// As fast as the device can.
+    #[default]
+    Default,
+    /// Like f32 products, in several passes.
+    Highest,
 }
 
 /// Dimension numbers of a gather (XLA's meaning).

@@ -1,6 +1,6 @@
 //! Losses and their metrics (reference §4).
 
-use crate::hlo::{DType, Value};
+use crate::hlo::{DType, DotDims, Precision, Value};
 
 /// What the contrastive loss gives; scalars are those of this replica.
 pub struct NtXent<'g> {
@@ -79,10 +79,12 @@ pub fn nt_xent(z: Value, temperature: f64, hidden_norm: bool, replicas: usize) -
 fn pairwise<'g>(x: Value<'g>, y: Value<'g>) -> Value<'g> {
     x.dot_general(
         y,
-        crate::hlo::DotDims {
+        DotDims {
             lhs_contracting: vec![1],
             rhs_contracting: vec![1],
-            ..Default::default()
+            // The temperature magnifies what rounding does to a similarity.
+            precision: Precision::Highest,
+            ..DotDims::default()
         },
     )
 }
