@@ -99,8 +99,19 @@ fn random_graph(seed: u32) -> Module {
         let window = WindowDim::new(size, stride, low, high);
         y = y.convolve(kernel, Conv::nhwc(vec![window; 2])).tanh();
     }
+    // A map smaller than its window, with one side padded more, and with cells or taps spread.
+    let tiny = graph.parameter("tiny", Shape::new(DType::F64, [2, 2, 1 + draw(50, 2), 3]));
+    let around = graph.parameter("around", Shape::new(DType::F64, [3, 3, 3, 2]));
+    inputs.extend([tiny, around]);
+    let spread = |size: i64| WindowDim {
+        base_dilation: 1 + draw(51, 2),
+        window_dilation: 1 + draw(52, 2),
+        ..WindowDim::new(3, 1, 2, size)
+    };
+    let window = vec![spread(2 + draw(53, 2)), spread(3)];
+    let z = tiny.convolve(around, Conv::nhwc(window)).tanh();
     let weights = graph.parameter("weights", Shape::new(DType::F64, [36, 64]));
-    let loss = (y * y).sum_all() + (weights * weights).sum_all();
+    let loss = (y * y).sum_all() + (z * z).sum_all() + (weights * weights).sum_all();
     let mut outputs = vec![loss];
     for (gradient, input) in gradients(loss, &inputs).into_iter().zip(&inputs) {
         outputs.push(gradient.unwrap_or_else(|| graph.zeros(&input.shape())));

@@ -6,6 +6,7 @@
 mod canonical_convolutions;
 mod pointwise_convolutions;
 mod sums_of_squares;
+mod tiny_maps;
 
 use super::graph::Error;
 use super::module::Module;
@@ -36,6 +37,12 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "convolutions get NHWC × HWIO operands by explicit transposes: the plugin does so itself only outside loops, and is twenty times slower without",
         run: canonical_convolutions::run,
+    },
+    Pass {
+        name: "tiny-maps",
+        platform: "cpu",
+        about: "convolutions over maps smaller than their window become matrix products: the plugin has only scalar code for them",
+        run: tiny_maps::run,
     },
     Pass {
         name: "sums-of-squares",
