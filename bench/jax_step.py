@@ -4,6 +4,7 @@ Prints one JSON line. Views are random and already on the device (ours augments 
 """
 
 import json
+import resource
 import sys
 import time
 
@@ -107,10 +108,14 @@ for _ in range(STEPS + 1):
     losses.append(float(value))
     if first is None:
         first = time.time() - START
+        cpu = time.process_time()
     else:
         seconds.append(time.time() - before)
+cpu = time.process_time() - cpu
 seconds.sort()
 median = seconds[len(seconds) // 2]
 print(json.dumps({
     "images_per_second": BATCH / median, "compile_seconds": compile_seconds, "first_step_seconds": first, "losses": losses,
+    "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    "cpu_seconds_per_image": cpu / (BATCH * STEPS),
 }))

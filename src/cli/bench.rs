@@ -2,7 +2,7 @@
 
 use super::Configuration;
 use super::ui::Ui;
-use crate::train::pretrain::measure;
+use crate::train::measure;
 use clap::Args;
 
 #[derive(Args)]
@@ -46,6 +46,8 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
             "memory_bytes": found.memory.map(|m| serde_json::json!({
                 "arguments": m.argument, "results": m.output, "taken_over": m.alias, "temporaries": m.temp,
             })),
+            "peak_memory_bytes": found.peak_memory,
+            "cpu_seconds_per_image": found.cpu_seconds_per_image,
             "flops_per_launch": found.flops,
         }))?)?;
         return Ok(0);
@@ -86,6 +88,18 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
             "device memory         {:.0} MiB arguments, {:.0} MiB temporaries\n",
             mib(memory.argument),
             mib(memory.temp)
+        ));
+    }
+    if let Some(peak) = found.peak_memory {
+        text.push_str(&format!(
+            "process memory        {} MiB at most\n",
+            peak >> 20
+        ));
+    }
+    if let Some(seconds) = found.cpu_seconds_per_image {
+        text.push_str(&format!(
+            "processor time        {:.2} ms per image\n",
+            1e3 * seconds
         ));
     }
     ui.result(&text)?;

@@ -4,8 +4,11 @@
 //! |---|---|
 //! | [`setup`] | from a configuration and data to the step's choices |
 //! | [`step`] | the step as one module |
+//! | `launch` | the program with its state and data on the devices |
 //! | [`pretrain`] | the loop |
 //! | [`evaluate`] | features of a split, and what they are worth |
+//! | `evaluation` | that before and after a run, and the summary |
+//! | `measure` | times of the first steps, for `simclr bench` |
 //! | [`state`] | the arrays of a run on devices, in checkpoints, and at the start |
 //! | [`checkpoint`] | checkpoints on disk |
 //! | [`run_dir`] | the run folder |
@@ -13,12 +16,17 @@
 
 pub mod checkpoint;
 pub mod evaluate;
+mod evaluation;
+mod launch;
+mod measure;
 pub mod pretrain;
 pub mod run_dir;
 pub mod setup;
 pub mod signals;
 pub mod state;
 pub mod step;
+
+pub use measure::{Measured, measure};
 
 use crate::error::Class;
 use crate::{config, data, engine, report};

@@ -1,7 +1,8 @@
 //! The pretraining loop: restore, launch, check, log, save, stop.
 
 use super::checkpoint::{self, Manifest};
-use super::evaluate::{FIGURES, Worth, features, worth, worth_of_pixels};
+use super::evaluation::Evaluation;
+use super::launch::{Fixed, Launch, Launcher};
 use super::run_dir::RunDir;
 use super::signals::{Stop, StopKind};
 use super::step::{METRICS, StepModule, StepSpec};
@@ -9,14 +10,13 @@ use super::{Error, setup, state};
 use crate::augment::Key;
 use crate::config::{Loaded, Plan};
 use crate::data::{self, ImageSet, order::Order};
-use crate::engine::{Engine, Program};
+use crate::engine::Engine;
 use crate::hlo::{DType, Graph, Literal, Module, Shape};
-use crate::pjrt::{Argument, Buffer};
+use crate::pjrt::Buffer;
 use crate::report::picture::{Layout, contact_sheet};
 use crate::report::progress::{Standing, rate, seconds_left};
 use crate::report::scalars::tags;
-use crate::report::summary::{Figure, Next, Unit, Written};
-use crate::report::{LogFile, Progress, Recorder, Scalars, Screen, Summary, metrics, wall_time};
+use crate::report::{LogFile, Progress, Recorder, Scalars, Screen, Summary, wall_time};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -216,7 +216,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     Ok(Outcome { stopped, summary })
 }
 
-fn say(screen: &Screen, text: &str) {
+pub(super) fn say(screen: &Screen, text: &str) {
     tracing::info!("{text}");
     if screen.style() != crate::report::progress::Style::Quiet {
         // A closed standard error does not stop a run.
@@ -231,46 +231,6 @@ fn hash(module: &Module) -> String {
         .collect()
 }
 
-/// Arguments of every launch that never change: `[replica]`.
-struct Fixed {
-    seed: Vec<Buffer>,
-    images: Vec<Buffer>,
-    labels: Vec<Buffer>,
-}
-
-impl Fixed {
-    fn put(engine: &Engine, program: &Program, data: &ImageSet, seed: u64) -> Result<Self, Error> {
-        let dims = [data.len() as i64, data.height as i64, data.width as i64, 3];
-        let images = Literal::new(&dims, &data.images);
-        let labels: Vec<i32> = data.labels.iter().map(|&label| label as i32).collect();
-        let labels = Literal::new(&[data.len() as i64], &labels);
-        let seed = Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]);
-        let everywhere = |literal: &Literal| -> Result<Vec<Buffer>, crate::engine::Error> {
-            program
-                .devices()
-                .iter()
-                .map(|device| engine.put(literal, device))
-                .collect()
-        };
-        Ok(Fixed {
-            seed: everywhere(&seed)?,
-            images: everywhere(&images)?,
-            labels: everywhere(&labels)?,
-        })
-    }
-}
-
-/// The program with its state and data: what a launch needs.
-struct Launcher<'a> {
-    engine: &'a Engine,
-    spec: &'a StepSpec,
-    program: Program,
-    /// `[replica][array]`.
-    buffers: Vec<Vec<Buffer>>,
-    fixed: Fixed,
-    order: Order,
-}
-
 /// What saving needs beside the state.
 struct Saver<'a> {
     run: &'a Run<'a>,
@@ -279,16 +239,6 @@ struct Saver<'a> {
     run_dir: &'a RunDir,
     identity: &'a [(String, String)],
     module_hash: String,
-}
-
-/// What a launch gave.
-struct Launch {
-    /// A row per step.
-    metrics: Vec<[f32; METRICS.len()]>,
-    /// Wall time of the whole launch.
-    total: Duration,
-    /// The part in which the device had nothing to do.
-    host: Duration,
 }
 
 /// How many steps the next launch takes: to the next point where the loop must look, and about a second long.
@@ -301,65 +251,6 @@ fn steps_from(step: u64, plan: &Plan, spec: &StepSpec, fixed: usize, speed: &Spe
     }
     let aimed = LAUNCH.as_secs_f64() / speed.seconds_per_step();
     (aimed as usize).clamp(1, most)
-}
-
-impl Launcher<'_> {
-    /// Runs `count` steps from `step` on and waits for them.
-    fn launch(&mut self, step: u64, count: usize) -> Result<Launch, Error> {
-        let begin = Instant::now();
-        let (most, n) = (self.spec.steps_per_launch, self.spec.per_replica());
-        let batch = self.spec.batch;
-        let chosen = self.order.indices(step * batch as u64, count * batch);
-        let mut arguments = Vec::new();
-        for (replica, (device, state)) in self
-            .program
-            .devices()
-            .iter()
-            .zip(self.buffers.drain(..))
-            .enumerate()
-        {
-            // Rows of this replica in each step's batch; steps that do not run read nothing.
-            let mut indices = vec![0u32; most * n];
-            for k in 0..count {
-                let from = k * batch + replica * n;
-                indices[k * n..(k + 1) * n].copy_from_slice(&chosen[from..from + n]);
-            }
-            let engine = self.engine;
-            let count = engine.put(&Literal::scalar(count as i32), device)?;
-            let indices = engine.put(&Literal::new(&[most as i64, n as i64], &indices), device)?;
-            let mut list: Vec<Argument> = state.into_iter().map(Argument::Donate).collect();
-            list.push(Argument::Keep(&self.fixed.seed[replica]));
-            list.push(Argument::Donate(count));
-            list.push(Argument::Donate(indices));
-            list.push(Argument::Keep(&self.fixed.images[replica]));
-            list.push(Argument::Keep(&self.fixed.labels[replica]));
-            arguments.push(list);
-        }
-        let host = begin.elapsed();
-        let mut results = self.program.launch(arguments)?;
-        let mut metrics = Vec::new();
-        for list in &mut results {
-            metrics.extend(list.pop());
-        }
-        self.buffers = results;
-        let bytes = metrics[0].to_host().map_err(crate::engine::Error::Pjrt)?;
-        let shape = Shape::new(DType::F32, [most as i64, METRICS.len() as i64]);
-        let table = Literal::from_bytes(shape.clone(), bytes)
-            .unwrap_or_else(|| Literal::zeros(shape))
-            .to_vec::<f32>();
-        let rows = table.chunks_exact(METRICS.len()).take(count);
-        Ok(Launch {
-            metrics: rows
-                .map(|row| {
-                    let mut copy = [0.0; METRICS.len()];
-                    copy.copy_from_slice(row);
-                    copy
-                })
-                .collect(),
-            total: begin.elapsed(),
-            host,
-        })
-    }
 }
 
 impl Saver<'_> {
@@ -475,273 +366,4 @@ fn pairs(
         [n, side, side, 3],
         Layout::for_side(side),
     )?)
-}
-
-/// Figures before and after.
-struct Evaluation<'a> {
-    run: &'a Run<'a>,
-    spec: &'a StepSpec,
-    train: &'a ImageSet,
-    test: Option<ImageSet>,
-    before: Option<Worth>,
-    after: Option<Worth>,
-    pixels: Option<Worth>,
-}
-
-impl<'a> Evaluation<'a> {
-    fn new(
-        run: &'a Run<'a>,
-        spec: &'a StepSpec,
-        train: &'a ImageSet,
-        run_dir: &RunDir,
-        step: u64,
-    ) -> Result<Self, Error> {
-        let config = &run.loaded.config;
-        let test = if config.runtime.eval {
-            let dir = config.data_dir.as_deref();
-            Some(data::load(&config.dataset, &config.eval_split, dir)?)
-        } else {
-            None
-        };
-        let mut evaluation = Evaluation {
-            run,
-            spec,
-            train,
-            test,
-            before: None,
-            after: None,
-            pixels: None,
-        };
-        if step > 0 {
-            // A resumed run takes the figures of its beginning from its own metrics.
-            if let Some(line) = metrics::read(&run_dir.metrics())?
-                .into_iter()
-                .find(|line| line.step == 0)
-            {
-                evaluation.before = read(&line, "");
-                evaluation.pixels = read(&line, "_pixels");
-            }
-        }
-        Ok(evaluation)
-    }
-
-    fn before(&mut self, variables: &[Literal], recorder: &mut Recorder) -> Result<(), Error> {
-        let Some(test) = &self.test else {
-            return Ok(());
-        };
-        say(self.run.screen, "measuring the untrained network");
-        let mut scalars = Scalars::new(0, 0.0);
-        if self.run.loaded.config.runtime.eval_pixels {
-            let worth = worth_of_pixels(self.run.engine, self.train, test)?;
-            write(&mut scalars, &worth, "_pixels");
-            self.pixels = Some(worth);
-        }
-        let worth = self.measure(variables, test)?;
-        write(&mut scalars, &worth, "");
-        self.before = Some(worth);
-        Ok(recorder.scalars(&scalars, wall_time())?)
-    }
-
-    fn after(
-        &mut self,
-        variables: &[Literal],
-        recorder: &mut Recorder,
-        step: u64,
-        epoch: f64,
-    ) -> Result<(), Error> {
-        let Some(test) = &self.test else {
-            return Ok(());
-        };
-        say(self.run.screen, "measuring the trained network");
-        let worth = self.measure(variables, test)?;
-        let mut scalars = Scalars::new(step, epoch);
-        write(&mut scalars, &worth, "");
-        self.after = Some(worth);
-        Ok(recorder.scalars(&scalars, wall_time())?)
-    }
-
-    fn measure(&self, variables: &[Literal], test: &ImageSet) -> Result<Worth, Error> {
-        let batch = self.run.loaded.config.eval_batch_size;
-        let of = |set: &ImageSet| features(self.run.engine, self.spec, variables, set, batch);
-        worth(self.run.engine, &of(self.train)?, &of(test)?)
-    }
-
-    fn summary(
-        &self,
-        headline: String,
-        run_dir: &RunDir,
-        recorder: &Recorder,
-        stopped: bool,
-    ) -> Summary {
-        let mut figures = Vec::new();
-        let at = |worth: &Option<Worth>, i: usize| worth.map(|worth| worth.values[i]);
-        for (i, (_, name)) in FIGURES.iter().enumerate() {
-            figures.push(Figure {
-                name: name.to_string(),
-                unit: Unit::Share,
-                before: at(&self.before, i),
-                after: at(&self.after, i),
-            });
-        }
-        figures.retain(|figure| figure.before.is_some() || figure.after.is_some());
-        let mut notes = Vec::new();
-        if let Some(pixels) = self.pixels {
-            let texts: Vec<String> = FIGURES
-                .iter()
-                .zip(pixels.values)
-                .map(|((_, name), value)| format!("{name} {:.1} %", 100.0 * value))
-                .collect();
-            notes.push(format!("the same on raw pixels: {}", texts.join(", ")));
-        }
-        let written = |name: &str, path: PathBuf| Written {
-            name: name.into(),
-            path,
-        };
-        let folder = run_dir.path().display();
-        let next = if stopped {
-            vec![Next {
-                purpose: "go on".into(),
-                command: "the same command again".into(),
-            }]
-        } else {
-            vec![Next {
-                purpose: "curves and views".into(),
-                command: format!("tensorboard --logdir {folder}"),
-            }]
-        };
-        Summary {
-            headline,
-            figures,
-            notes,
-            paths: vec![
-                written("checkpoints", run_dir.checkpoints()),
-                written("metrics", recorder.metrics_path().into()),
-                written("configuration", run_dir.config()),
-                written("log", run_dir.log()),
-            ],
-            next,
-        }
-    }
-}
-
-fn write(scalars: &mut Scalars, worth: &Worth, suffix: &str) {
-    for ((tag, _), value) in FIGURES.iter().zip(worth.values) {
-        scalars.set(&format!("{tag}{suffix}"), value);
-    }
-}
-
-fn read(scalars: &Scalars, suffix: &str) -> Option<Worth> {
-    let mut values = [0.0; FIGURES.len()];
-    for (value, (tag, _)) in values.iter_mut().zip(FIGURES) {
-        *value = scalars.get(&format!("{tag}{suffix}"))?;
-    }
-    Some(Worth { values })
-}
-
-/// What [`measure`] found.
-pub struct Measured {
-    /// Images per step.
-    pub batch: usize,
-    /// Time the plugin took to compile the step.
-    pub compile: Duration,
-    /// Whether it came from the cache of compiled programs instead.
-    pub from_cache: bool,
-    /// From `begin` to the end of the first step.
-    pub first_step: Duration,
-    /// Seconds per step of each launch after the first.
-    steps: Vec<f64>,
-    /// Share of the time in which the device waited for the host.
-    pub host_wait: f64,
-    /// Loss of each step.
-    pub losses: Vec<f32>,
-    /// Device memory, where the plugin tells.
-    pub memory: Option<crate::pjrt::MemoryUse>,
-    /// The plugin's count of floating-point operations of a launch's program, where it tells.
-    pub flops: Option<f64>,
-}
-
-impl Measured {
-    /// Least, median and most seconds per step.
-    pub fn step_seconds(&self) -> (f64, f64, f64) {
-        let mut sorted = self.steps.clone();
-        sorted.sort_by(f64::total_cmp);
-        match (sorted.first(), sorted.last()) {
-            (Some(&low), Some(&high)) => (low, sorted[sorted.len() / 2], high),
-            _ => (0.0, 0.0, 0.0),
-        }
-    }
-}
-
-/// Runs the first steps of a configuration without writing anything, and times them; the first one from `begin`, the start of the
-/// process.
-///
-/// # Errors
-/// As [`pretrain`].
-pub fn measure(
-    loaded: &Loaded,
-    engine: &Engine,
-    devices: usize,
-    steps: usize,
-    begin: Instant,
-) -> Result<Measured, Error> {
-    let config = &loaded.config;
-    let train = data::load(
-        &config.dataset,
-        &config.train_split,
-        config.data_dir.as_deref(),
-    )?;
-    let plan = Plan::new(loaded, train.len(), devices)?;
-    let spec = setup::spec(loaded, &train, &plan)?;
-    let module = spec.module()?;
-    let program = engine.compile(&module.module)?;
-    let (compile, from_cache) = (program.compile_time(), program.from_cache());
-    let values = state::initial(&module.state, &module.variables, config.runtime.seed);
-    let buffers = state::put(engine, &program, &values)?;
-    let fixed = Fixed::put(engine, &program, &train, config.runtime.seed)?;
-    let memory = program.executable().memory_use().ok();
-    let flops = program.executable().cost_analysis().ok().and_then(|costs| {
-        costs
-            .into_iter()
-            .find(|(name, _)| name == "flops")
-            .map(|(_, value)| value)
-    });
-    let mut launcher = Launcher {
-        engine,
-        spec: &spec,
-        program,
-        buffers,
-        fixed,
-        order: Order::new(config.runtime.seed, train.len()),
-    };
-    let first = launcher.launch(0, 1)?;
-    let mut found = Measured {
-        batch: spec.batch,
-        compile,
-        from_cache,
-        first_step: begin.elapsed(),
-        steps: Vec::new(),
-        host_wait: 0.0,
-        losses: first.metrics.iter().map(|row| row[0]).collect(),
-        memory,
-        flops,
-    };
-    let (mut host, mut total) = (Duration::ZERO, Duration::ZERO);
-    // One step per launch, so that each is timed; a fixed steps_per_launch is kept as the user set it.
-    let at_once = match config.runtime.steps_per_launch {
-        0 => 1,
-        count => count,
-    };
-    let mut step = 1;
-    while step <= steps as u64 {
-        let launch = launcher.launch(step, at_once)?;
-        found
-            .steps
-            .push(launch.total.as_secs_f64() / at_once as f64);
-        found.losses.extend(launch.metrics.iter().map(|row| row[0]));
-        host += launch.host;
-        total += launch.total;
-        step += at_once as u64;
-    }
-    found.host_wait = host.as_secs_f64() / total.as_secs_f64();
-    Ok(found)
 }

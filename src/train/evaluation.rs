@@ -1,0 +1,177 @@
+//! What a run's features are worth before and after, and the summary that says so.
+
+use super::Error;
+use super::evaluate::{FIGURES, Worth, features, worth, worth_of_pixels};
+use super::pretrain::{Run, say};
+use super::run_dir::RunDir;
+use super::step::StepSpec;
+use crate::data::{self, ImageSet};
+use crate::hlo::Literal;
+use crate::report::summary::{Figure, Next, Unit, Written};
+use crate::report::{Recorder, Scalars, Summary, metrics, wall_time};
+use std::path::PathBuf;
+
+/// Figures before and after.
+pub(super) struct Evaluation<'a> {
+    pub(super) run: &'a Run<'a>,
+    pub(super) spec: &'a StepSpec,
+    pub(super) train: &'a ImageSet,
+    pub(super) test: Option<ImageSet>,
+    pub(super) before: Option<Worth>,
+    pub(super) after: Option<Worth>,
+    pub(super) pixels: Option<Worth>,
+}
+
+impl<'a> Evaluation<'a> {
+    pub(super) fn new(
+        run: &'a Run<'a>,
+        spec: &'a StepSpec,
+        train: &'a ImageSet,
+        run_dir: &RunDir,
+        step: u64,
+    ) -> Result<Self, Error> {
+        let config = &run.loaded.config;
+        let test = if config.runtime.eval {
+            let dir = config.data_dir.as_deref();
+            Some(data::load(&config.dataset, &config.eval_split, dir)?)
+        } else {
+            None
+        };
+        let mut evaluation = Evaluation {
+            run,
+            spec,
+            train,
+            test,
+            before: None,
+            after: None,
+            pixels: None,
+        };
+        if step > 0 {
+            // A resumed run takes the figures of its beginning from its own metrics.
+            if let Some(line) = metrics::read(&run_dir.metrics())?
+                .into_iter()
+                .find(|line| line.step == 0)
+            {
+                evaluation.before = read(&line, "");
+                evaluation.pixels = read(&line, "_pixels");
+            }
+        }
+        Ok(evaluation)
+    }
+
+    pub(super) fn before(
+        &mut self,
+        variables: &[Literal],
+        recorder: &mut Recorder,
+    ) -> Result<(), Error> {
+        let Some(test) = &self.test else {
+            return Ok(());
+        };
+        say(self.run.screen, "measuring the untrained network");
+        let mut scalars = Scalars::new(0, 0.0);
+        if self.run.loaded.config.runtime.eval_pixels {
+            let worth = worth_of_pixels(self.run.engine, self.train, test)?;
+            write(&mut scalars, &worth, "_pixels");
+            self.pixels = Some(worth);
+        }
+        let worth = self.measure(variables, test)?;
+        write(&mut scalars, &worth, "");
+        self.before = Some(worth);
+        Ok(recorder.scalars(&scalars, wall_time())?)
+    }
+
+    pub(super) fn after(
+        &mut self,
+        variables: &[Literal],
+        recorder: &mut Recorder,
+        step: u64,
+        epoch: f64,
+    ) -> Result<(), Error> {
+        let Some(test) = &self.test else {
+            return Ok(());
+        };
+        say(self.run.screen, "measuring the trained network");
+        let worth = self.measure(variables, test)?;
+        let mut scalars = Scalars::new(step, epoch);
+        write(&mut scalars, &worth, "");
+        self.after = Some(worth);
+        Ok(recorder.scalars(&scalars, wall_time())?)
+    }
+
+    fn measure(&self, variables: &[Literal], test: &ImageSet) -> Result<Worth, Error> {
+        let batch = self.run.loaded.config.eval_batch_size;
+        let of = |set: &ImageSet| features(self.run.engine, self.spec, variables, set, batch);
+        worth(self.run.engine, &of(self.train)?, &of(test)?)
+    }
+
+    pub(super) fn summary(
+        &self,
+        headline: String,
+        run_dir: &RunDir,
+        recorder: &Recorder,
+        stopped: bool,
+    ) -> Summary {
+        let mut figures = Vec::new();
+        let at = |worth: &Option<Worth>, i: usize| worth.map(|worth| worth.values[i]);
+        for (i, (_, name)) in FIGURES.iter().enumerate() {
+            figures.push(Figure {
+                name: name.to_string(),
+                unit: Unit::Share,
+                before: at(&self.before, i),
+                after: at(&self.after, i),
+            });
+        }
+        figures.retain(|figure| figure.before.is_some() || figure.after.is_some());
+        let mut notes = Vec::new();
+        if let Some(pixels) = self.pixels {
+            let texts: Vec<String> = FIGURES
+                .iter()
+                .zip(pixels.values)
+                .map(|((_, name), value)| format!("{name} {:.1} %", 100.0 * value))
+                .collect();
+            notes.push(format!("the same on raw pixels: {}", texts.join(", ")));
+        }
+        let written = |name: &str, path: PathBuf| Written {
+            name: name.into(),
+            path,
+        };
+        let folder = run_dir.path().display();
+        let next = if stopped {
+            vec![Next {
+                purpose: "go on".into(),
+                command: "the same command again".into(),
+            }]
+        } else {
+            vec![Next {
+                purpose: "curves and views".into(),
+                command: format!("tensorboard --logdir {folder}"),
+            }]
+        };
+        Summary {
+            headline,
+            figures,
+            notes,
+            paths: vec![
+                written("checkpoints", run_dir.checkpoints()),
+                written("metrics", recorder.metrics_path().into()),
+                written("configuration", run_dir.config()),
+                written("log", run_dir.log()),
+            ],
+            next,
+        }
+    }
+}
+
+fn write(scalars: &mut Scalars, worth: &Worth, suffix: &str) {
+    for ((tag, _), value) in FIGURES.iter().zip(worth.values) {
+        scalars.set(&format!("{tag}{suffix}"), value);
+    }
+}
+
+fn read(scalars: &Scalars, suffix: &str) -> Option<Worth> {
+    let mut values = [0.0; FIGURES.len()];
+    for (value, (tag, _)) in values.iter_mut().zip(FIGURES) {
+        *value = scalars.get(&format!("{tag}{suffix}"))?;
+    }
+    Some(Worth { values })
+}

@@ -1,0 +1,149 @@
+//! Times the first steps of a configuration.
+
+use super::launch::{Fixed, Launcher};
+use super::{Error, setup, state};
+use crate::config::{Loaded, Plan};
+use crate::data::{self, order::Order};
+use crate::engine::Engine;
+use std::time::{Duration, Instant};
+
+/// What [`measure`] found.
+pub struct Measured {
+    /// Images per step.
+    pub batch: usize,
+    /// Time the plugin took to compile the step.
+    pub compile: Duration,
+    /// Whether it came from the cache of compiled programs instead.
+    pub from_cache: bool,
+    /// From `begin` to the end of the first step.
+    pub first_step: Duration,
+    /// Seconds per step of each launch after the first.
+    steps: Vec<f64>,
+    /// Share of the time in which the device waited for the host.
+    pub host_wait: f64,
+    /// Loss of each step.
+    pub losses: Vec<f32>,
+    /// Device memory, where the plugin tells.
+    pub memory: Option<crate::pjrt::MemoryUse>,
+    /// The most memory that the process has held, bytes, where the system tells.
+    pub peak_memory: Option<u64>,
+    /// Processor time of the whole process per image of the steps after the first, where the system tells.
+    pub cpu_seconds_per_image: Option<f64>,
+    /// The plugin's count of floating-point operations of a launch's program, where it tells.
+    pub flops: Option<f64>,
+}
+
+impl Measured {
+    /// Least, median and most seconds per step.
+    pub fn step_seconds(&self) -> (f64, f64, f64) {
+        let mut sorted = self.steps.clone();
+        sorted.sort_by(f64::total_cmp);
+        match (sorted.first(), sorted.last()) {
+            (Some(&low), Some(&high)) => (low, sorted[sorted.len() / 2], high),
+            _ => (0.0, 0.0, 0.0),
+        }
+    }
+}
+
+/// Runs the first steps of a configuration without writing anything, and times them; the first one from `begin`, the start of the
+/// process.
+///
+/// # Errors
+/// As [`pretrain`].
+pub fn measure(
+    loaded: &Loaded,
+    engine: &Engine,
+    devices: usize,
+    steps: usize,
+    begin: Instant,
+) -> Result<Measured, Error> {
+    let config = &loaded.config;
+    let train = data::load(
+        &config.dataset,
+        &config.train_split,
+        config.data_dir.as_deref(),
+    )?;
+    let plan = Plan::new(loaded, train.len(), devices)?;
+    let spec = setup::spec(loaded, &train, &plan)?;
+    let module = spec.module()?;
+    let program = engine.compile(&module.module)?;
+    let (compile, from_cache) = (program.compile_time(), program.from_cache());
+    let values = state::initial(&module.state, &module.variables, config.runtime.seed);
+    let buffers = state::put(engine, &program, &values)?;
+    let fixed = Fixed::put(engine, &program, &train, config.runtime.seed)?;
+    let memory = program.executable().memory_use().ok();
+    let flops = program.executable().cost_analysis().ok().and_then(|costs| {
+        costs
+            .into_iter()
+            .find(|(name, _)| name == "flops")
+            .map(|(_, value)| value)
+    });
+    let mut launcher = Launcher {
+        engine,
+        spec: &spec,
+        program,
+        buffers,
+        fixed,
+        order: Order::new(config.runtime.seed, train.len()),
+    };
+    let first = launcher.launch(0, 1)?;
+    let mut found = Measured {
+        batch: spec.batch,
+        compile,
+        from_cache,
+        first_step: begin.elapsed(),
+        steps: Vec::new(),
+        host_wait: 0.0,
+        losses: first.metrics.iter().map(|row| row[0]).collect(),
+        memory,
+        peak_memory: None,
+        cpu_seconds_per_image: None,
+        flops,
+    };
+    let cpu_before = cpu_seconds();
+    let (mut host, mut total) = (Duration::ZERO, Duration::ZERO);
+    // One step per launch, so that each is timed; a fixed steps_per_launch is kept as the user set it.
+    let at_once = match config.runtime.steps_per_launch {
+        0 => 1,
+        count => count,
+    };
+    let mut step = 1;
+    while step <= steps as u64 {
+        let launch = launcher.launch(step, at_once)?;
+        found
+            .steps
+            .push(launch.total.as_secs_f64() / at_once as f64);
+        found.losses.extend(launch.metrics.iter().map(|row| row[0]));
+        host += launch.host;
+        total += launch.total;
+        step += at_once as u64;
+    }
+    if let (Some(before), Some(after)) = (cpu_before, cpu_seconds()) {
+        let images = (step - 1) as f64 * spec.batch as f64;
+        found.cpu_seconds_per_image = Some((after - before) / images);
+    }
+    found.peak_memory = peak_memory();
+    found.host_wait = host.as_secs_f64() / total.as_secs_f64();
+    Ok(found)
+}
+
+/// Processor time of this process and all its threads so far (Linux).
+fn cpu_seconds() -> Option<f64> {
+    /// Linux counts it in hundredths of a second on every architecture that plugins exist for.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the name, which may hold anything, in parentheses: state, then 10 numbers, then user and system time.
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut numbers = rest.split_whitespace().skip(11);
+    let user: f64 = numbers.next()?.parse().ok()?;
+    let system: f64 = numbers.next()?.parse().ok()?;
+    Some((user + system) / TICKS_PER_SECOND)
+}
+
+/// The most resident memory so far, bytes (Linux).
+fn peak_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib << 10)
+}
