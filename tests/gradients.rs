@@ -5,7 +5,7 @@ mod common;
 
 use simclr::grad::{Differentiability, differentiability, gradients};
 use simclr::hlo::{
-    Binary, Conv, ConvDims, DType, DotDims, GatherDims, Graph, Literal, Monoid, Op, PadDim,
+    Binary, Branch, Conv, ConvDims, DType, DotDims, GatherDims, Graph, Literal, Monoid, Op, PadDim,
     ScatterDims, Shape, Unary, Value, WindowDim,
 };
 use simclr::random::threefry2x32;
@@ -417,6 +417,43 @@ fn convolution_cases() -> Vec<Case> {
             },
         ));
     }
+    for window in [windows[0], windows[3], windows[9]] {
+        cases.push(case(
+            format!("convolution with batch groups {window:?}"),
+            &[(&[4, 7, 6, 3], -1.0, 1.0), (&[3, 3, 3, 6], -1.0, 1.0)],
+            move |_, x| {
+                let conv = Conv {
+                    batch_groups: 2,
+                    ..Conv::nhwc(vec![window; 2])
+                };
+                x[0].convolve(x[1], conv)
+            },
+        ));
+    }
+    cases.push(case(
+        "convolution with batch groups, features before the batch",
+        &[(&[3, 6, 8], -1.0, 1.0), (&[6, 3, 3], -1.0, 1.0)],
+        move |_, x| {
+            let dims = ConvDims {
+                input_batch: 1,
+                input_feature: 0,
+                input_spatial: vec![2],
+                kernel_input: 2,
+                kernel_output: 0,
+                kernel_spatial: vec![1],
+                output_batch: 2,
+                output_feature: 1,
+                output_spatial: vec![0],
+            };
+            let conv = Conv {
+                window: vec![windows[2]],
+                dims,
+                feature_groups: 1,
+                batch_groups: 3,
+            };
+            x[0].convolve(x[1], conv)
+        },
+    ));
     cases.push(case(
         "depthwise convolution",
         &[(&[2, 6, 6, 3], -1.0, 1.0), (&[3, 3, 1, 3], -1.0, 1.0)],
@@ -528,6 +565,46 @@ fn collective_cases() -> Vec<Case> {
     cases
 }
 
+/// Two branches with other arguments each.
+fn first_branch<'g>(_: &'g Graph, p: &[Value<'g>]) -> Vec<Value<'g>> {
+    vec![p[0].sin() * p[1].sum(&[0]), p[0]]
+}
+
+fn second_branch<'g>(_: &'g Graph, p: &[Value<'g>]) -> Vec<Value<'g>> {
+    let sum = (p[0] * p[0]).sum(&[0]);
+    vec![sum, sum.sqrt()]
+}
+
+/// Calls and conditionals; a result that is not used and an integer among the arguments.
+fn body_cases() -> Vec<Case> {
+    let mut cases = vec![case(
+        "call",
+        &[(&[3], 0.5, 2.0), (&[3], 0.5, 2.0)],
+        |g, x| {
+            let found = g.call(&[x[0], g.scalar(2i32), x[1]], |_, p| {
+                let factor = p[1].convert(DType::F64).broadcast_in_dim(&[3], &[]);
+                vec![p[0] * p[2].log() * factor, p[1], p[2].exp()]
+            });
+            found[0] + found[2] * x[0]
+        },
+    )];
+    for chosen in 0..2i32 {
+        cases.push(case(
+            format!("conditional, branch {chosen}"),
+            &[(&[3], 0.5, 2.0), (&[2, 3], 0.5, 2.0)],
+            move |g, x| {
+                let branches: [(Vec<Value>, &Branch); 2] = [
+                    (vec![x[0], x[1]], &first_branch),
+                    (vec![x[1]], &second_branch),
+                ];
+                let found = g.conditional(g.scalar(chosen), &branches);
+                found[0] + found[1] * 3.0
+            },
+        ));
+    }
+    cases
+}
+
 fn all_cases() -> Vec<Case> {
     [
         unary_cases(),
@@ -537,6 +614,7 @@ fn all_cases() -> Vec<Case> {
         convolution_cases(),
         window_cases(),
         collective_cases(),
+        body_cases(),
     ]
     .into_iter()
     .flatten()
@@ -632,6 +710,8 @@ fn differentiable() -> BTreeSet<&'static str> {
         "convolution",
         "dot",
         "sort",
+        "conditional",
+        "call",
         "tuple",
         "get-tuple-element",
         "all-reduce",
@@ -745,6 +825,21 @@ fn stopped_and_unused_values_have_no_gradient() {
     let found = gradients(loss, &[x, y]);
     assert!(found[0].is_some() && found[1].is_none());
     assert_eq!(graph.error(), None);
+}
+
+/// `x · stop(x)`, inside a call.
+fn half_stopped<'g>(g: &'g Graph, p: &[Value<'g>]) -> Vec<Value<'g>> {
+    g.call(p, |_, q| vec![q[0] * q[0].stop_gradient()])
+}
+
+#[test]
+fn a_gradient_stopped_inside_a_body_stays_stopped() {
+    assert_eq!(at(&[3.0], |g, x| half_stopped(g, &[x])[0]), [3.0]);
+    let found = at(&[3.0], |g, x| {
+        let branch = || (vec![x], &half_stopped as &Branch);
+        g.conditional(g.scalar(0i32), &[branch(), branch()])[0]
+    });
+    assert_eq!(found, [3.0]);
 }
 
 #[test]

@@ -134,3 +134,50 @@ pub(super) fn kernel<'g>(conv: &Conv, x: Value<'g>, kernel: Value<'g>, ct: Value
         },
     )
 }
+
+/// Cotangents of input and kernel of a convolution with batch groups. It is the convolution with feature groups of an input whose
+/// groups were moved from the batch to the features; so are its cotangents.
+pub(super) fn batch_grouped<'g>(
+    conv: &Conv,
+    x: Value<'g>,
+    kernel: Value<'g>,
+    ct: Value<'g>,
+) -> Vec<(usize, Value<'g>)> {
+    let (batch, feature) = (
+        conv.dims.input_batch as usize,
+        conv.dims.input_feature as usize,
+    );
+    let groups = conv.batch_groups;
+    // Split the batch into (group, rest), move the group before the features, and merge it with them.
+    let mut split = x.dims();
+    split[batch] /= groups;
+    split.insert(batch, groups);
+    let behind = feature + usize::from(feature > batch);
+    let mut order: Vec<i64> = (0..split.len() as i64)
+        .filter(|&dim| dim != batch as i64)
+        .collect();
+    let place = order
+        .iter()
+        .position(|&dim| dim == behind as i64)
+        .unwrap_or(0);
+    order.insert(place, batch as i64);
+    let mut merged = x.dims();
+    merged[batch] /= groups;
+    merged[feature] *= groups;
+    let moved = x.reshape(&split).transpose(&order);
+    let conv = Conv {
+        feature_groups: groups,
+        batch_groups: 1,
+        ..conv.clone()
+    };
+    let grouped = moved.reshape(&merged);
+    let back = input(&conv, grouped, kernel, ct).reshape(&moved.dims());
+    let mut inverse = vec![0; order.len()];
+    for (to, &from) in order.iter().enumerate() {
+        inverse[from as usize] = to as i64;
+    }
+    vec![
+        (0, back.transpose(&inverse).reshape(&x.dims())),
+        (1, self::kernel(&conv, grouped, kernel, ct)),
+    ]
+}

@@ -7,9 +7,13 @@
 //! At kinks: `max(x, y)` and `min(x, y)` give everything to `y` where they tie, so that `max(x, 0)` has gradient 0 at 0
 //! (reference §3.11); a maximum over dimensions shares equally between ties; a maximum over a window gives to the first.
 //!
+//! A call or a conditional goes back as one of its own (`body.rs`). Inside their bodies a stopped gradient stays stopped, and a
+//! composite is differentiated operation by operation.
+//!
 //! Invariant: no input or output, no device. Invariant: every rule gives one cotangent per operand, of that operand's shape; the
 //! engine checks it.
 
+mod body;
 mod convolution;
 mod rules;
 mod window;
@@ -157,6 +161,22 @@ impl<'g> Walk<'g> {
                     }
                 }
             }
+            Op::Call(callee) => {
+                let operands = self.values(&node.operands);
+                let wanted = self.wanted(&node.operands);
+                for (i, cotangent) in body::call(callee, &operands, &wanted, &cotangents) {
+                    self.add(node.operands[i], 0, cotangent);
+                }
+            }
+            Op::Conditional { branches } => {
+                let operands = self.values(&node.operands);
+                let found = body::conditional(branches, operands[0], &operands[1..], &cotangents);
+                for (branch, element, cotangent) in found {
+                    if self.active[node.operands[branch + 1].index()] {
+                        self.add(node.operands[branch + 1], element, cotangent);
+                    }
+                }
+            }
             Op::CustomVjp { rule, index } => self.custom(*rule, *index, id),
             op => {
                 if let Differentiability::Refused(reason) = differentiability(op) {
@@ -164,16 +184,8 @@ impl<'g> Walk<'g> {
                         .fail("gradient", format!("{}: {reason}", op.opcode()));
                     return;
                 }
-                let operands: Vec<Value> = node
-                    .operands
-                    .iter()
-                    .map(|&id| self.graph.value(id))
-                    .collect();
-                let wanted: Vec<bool> = node
-                    .operands
-                    .iter()
-                    .map(|id| self.active[id.index()])
-                    .collect();
+                let operands = self.values(&node.operands);
+                let wanted = self.wanted(&node.operands);
                 let context = rules::Context {
                     graph: self.graph,
                     output: self.graph.value(id),
@@ -189,6 +201,14 @@ impl<'g> Walk<'g> {
         }
     }
 
+    fn values(&self, ids: &[NodeId]) -> Vec<Value<'g>> {
+        ids.iter().map(|&id| self.graph.value(id)).collect()
+    }
+
+    fn wanted(&self, ids: &[NodeId]) -> Vec<bool> {
+        ids.iter().map(|id| self.active[id.index()]).collect()
+    }
+
     /// A rule runs once, at its first output: the walk meets that one last, when all cotangents are complete.
     fn custom(&mut self, rule: usize, index: usize, id: NodeId) {
         if index > 0 {
@@ -198,11 +218,6 @@ impl<'g> Walk<'g> {
             return;
         }
         let entry = self.graph.vjp_entry(rule);
-        let values = |ids: &[NodeId]| {
-            ids.iter()
-                .map(|&id| self.graph.value(id))
-                .collect::<Vec<_>>()
-        };
         let outputs: Vec<Value> = (0..entry.outputs.len())
             .map(|i| self.graph.value(node_id(id.index() + i)))
             .collect();
@@ -215,9 +230,9 @@ impl<'g> Walk<'g> {
             .collect();
         let found = (entry.rule)(&Vjp {
             graph: self.graph,
-            inputs: values(&entry.inputs),
+            inputs: self.values(&entry.inputs),
             outputs,
-            saved: values(&entry.saved),
+            saved: self.values(&entry.saved),
             cotangents,
         });
         if found.len() != entry.inputs.len() {

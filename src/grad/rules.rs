@@ -101,10 +101,7 @@ pub fn differentiability(op: &Op) -> Differentiability {
         Op::Scatter { monoid, .. } if *monoid != Monoid::Add => {
             Refused("only a scatter that adds has a gradient")
         }
-        Op::Convolution(conv) if conv.batch_groups != 1 => {
-            Refused("a convolution with batch groups has no gradient; use feature groups")
-        }
-        Op::While { .. } | Op::Conditional { .. } | Op::Call(_) => Refused(BODY),
+        Op::While { .. } => Refused(BODY),
         Op::CustomCall { .. } => Refused("has no gradient; wrap it in custom_vjp"),
         Op::Select
         | Op::Clamp
@@ -126,6 +123,8 @@ pub fn differentiability(op: &Op) -> Differentiability {
         | Op::Convolution(_)
         | Op::Dot(_)
         | Op::Sort { .. }
+        | Op::Conditional { .. }
+        | Op::Call(_)
         | Op::Tuple
         | Op::GetTupleElement { .. }
         | Op::AllReduce { .. }
@@ -298,6 +297,9 @@ pub(super) fn apply<'g>(
         Op::SelectAndScatter { window } => vec![(1, window::selected(window, x(0), ct))],
         Op::Convolution(conv) => {
             let mut found = Vec::new();
+            if conv.batch_groups != 1 {
+                return convolution::batch_grouped(conv, x(0), x(1), ct);
+            }
             if c.wanted[0] {
                 found.push((0, convolution::input(conv, x(0), x(1), ct)));
             }

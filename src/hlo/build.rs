@@ -11,7 +11,7 @@ use super::shape::{DType, Shape, Type};
 use std::rc::Rc;
 
 /// Builds a branch of a conditional from its arguments.
-pub type Branch = dyn for<'a> Fn(&'a Graph, &[Value<'a>]) -> Vec<Value<'a>>;
+pub type Branch<'b> = dyn for<'a> Fn(&'a Graph, &[Value<'a>]) -> Vec<Value<'a>> + 'b;
 
 impl Graph {
     /// A constant array.
@@ -115,7 +115,7 @@ impl Graph {
     pub fn conditional<'g>(
         &'g self,
         index: Value<'g>,
-        branches: &[(Vec<Value<'g>>, &Branch)],
+        branches: &[(Vec<Value<'g>>, &Branch<'_>)],
     ) -> Vec<Value<'g>> {
         let mut operands = vec![index];
         let mut computations = Vec::new();
@@ -752,6 +752,14 @@ impl<'g> Value<'g> {
     /// The first `count` elements of a tuple.
     pub fn elements(self, count: usize) -> Vec<Value<'g>> {
         (0..count).map(|i| self.element(i)).collect()
+    }
+
+    /// All elements of a tuple; of anything else, none.
+    pub fn unpack(self) -> Vec<Value<'g>> {
+        match self.ty() {
+            Type::Tuple(shapes) => self.elements(shapes.len()),
+            Type::Array(_) | Type::Invalid => Vec::new(),
+        }
     }
 
     /// Sum over all replicas.

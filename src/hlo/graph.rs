@@ -4,7 +4,7 @@
 //! out of [`Graph::finish`]; every later operation on its result is silent. So model code reads like mathematics.
 
 use super::infer::infer;
-use super::module::Module;
+use super::module::{Module, called, with_called};
 use super::op::Op;
 use super::shape::{Shape, Type};
 use std::cell::RefCell;
@@ -370,7 +370,8 @@ impl Graph {
         self.inner.borrow().error.clone()
     }
 
-    /// Ends construction: the function from all parameters to `root`, without what it does not need.
+    /// Ends construction: the function from all parameters to `root`, without what it does not need. Stopped gradients stay
+    /// marked, since whoever calls the function may differentiate it; [`Graph::finish`] takes the marks out.
     ///
     /// # Errors
     /// The first error of construction.
@@ -379,7 +380,7 @@ impl Graph {
             return Err(error);
         }
         let inner = self.inner.borrow();
-        Ok(prune(&inner.nodes, root.id))
+        Ok(prune(&inner.nodes, root.id, true))
     }
 
     /// Ends construction: a module whose results are `outputs`, in order.
@@ -392,16 +393,38 @@ impl Graph {
         outputs: &[Value<'g>],
     ) -> Result<Module, Error> {
         let root = self.tuple(outputs);
-        Ok(Module::new(name.into(), self.computation(root)?))
+        let entry = self.computation(root)?;
+        Ok(Module::new(name.into(), without_stops(&entry)?))
     }
 }
 
-/// Resolves the two ops that exist only for differentiation to what they forward.
-fn resolve(nodes: &[Node], mut id: NodeId) -> NodeId {
+/// The computation and all it calls with nothing left that exists only for differentiation.
+fn without_stops(computation: &Computation) -> Result<Computation, Error> {
+    let mut copy = computation.clone();
+    for node in &mut copy.nodes {
+        node.op = with_called(&node.op, &mut |callee| {
+            Ok(match has_stops(callee) {
+                true => Rc::new(without_stops(callee)?),
+                false => callee.clone(),
+            })
+        })?;
+    }
+    Ok(prune(&copy.nodes, copy.root, false))
+}
+
+fn has_stops(computation: &Computation) -> bool {
+    computation.nodes.iter().any(|node| {
+        matches!(node.op, Op::StopGradient)
+            || called(&node.op).iter().any(|callee| has_stops(callee))
+    })
+}
+
+/// Resolves the ops that exist only for differentiation to what they forward.
+fn resolve(nodes: &[Node], mut id: NodeId, keep_stops: bool) -> NodeId {
     loop {
         let node = &nodes[id.index()];
         id = match node.op {
-            Op::StopGradient => node.operands[0],
+            Op::StopGradient if !keep_stops => node.operands[0],
             Op::CustomVjp { index, .. } => node.operands[index],
             _ => return id,
         };
@@ -409,14 +432,15 @@ fn resolve(nodes: &[Node], mut id: NodeId) -> NodeId {
 }
 
 /// Keeps all parameters (first, in order) and what `root` needs.
-fn prune(nodes: &[Node], root: NodeId) -> Computation {
-    let root = resolve(nodes, root);
+fn prune(nodes: &[Node], root: NodeId, keep_stops: bool) -> Computation {
+    let resolve = |id| resolve(nodes, id, keep_stops);
+    let root = resolve(root);
     let mut needed = vec![false; nodes.len()];
     needed[root.index()] = true;
     for index in (0..=root.index()).rev() {
         if needed[index] {
             for &operand in &nodes[index].operands {
-                needed[resolve(nodes, operand).index()] = true;
+                needed[resolve(operand).index()] = true;
             }
         }
     }
@@ -430,7 +454,7 @@ fn prune(nodes: &[Node], root: NodeId) -> Computation {
     for index in order {
         let mut node = nodes[index].clone();
         for operand in &mut node.operands {
-            *operand = renamed[resolve(nodes, *operand).index()];
+            *operand = renamed[resolve(*operand).index()];
         }
         renamed[index] = NodeId(kept.len() as u32);
         kept.push(node);

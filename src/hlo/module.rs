@@ -128,20 +128,7 @@ fn rewrite(computation: &Computation, rule: &Rewrite) -> Result<Computation, Err
         let value = if let Op::Parameter { name, ty, .. } = &node.op {
             graph.typed_parameter(name.clone(), ty.clone())
         } else {
-            let op = match &node.op {
-                Op::While { condition, body } => Op::While {
-                    condition: Rc::new(rewrite(condition, rule)?),
-                    body: Rc::new(rewrite(body, rule)?),
-                },
-                Op::Conditional { branches } => Op::Conditional {
-                    branches: branches
-                        .iter()
-                        .map(|branch| rewrite(branch, rule).map(Rc::new))
-                        .collect::<Result<_, _>>()?,
-                },
-                Op::Call(callee) => Op::Call(Rc::new(rewrite(callee, rule)?)),
-                other => other.clone(),
-            };
+            let op = with_called(&node.op, &mut |callee| rewrite(callee, rule).map(Rc::new))?;
             let replaced = {
                 let _scope = (!node.scope.is_empty()).then(|| graph.scope(node.scope.to_string()));
                 rule(&graph, node, &operands)
@@ -158,6 +145,35 @@ fn rewrite(computation: &Computation, rule: &Rewrite) -> Result<Computation, Err
         renamed.push(value.id());
     }
     graph.computation(graph.value(renamed[computation.root.index()]))
+}
+
+/// The operation with every computation that it calls replaced.
+pub(super) fn with_called(
+    op: &Op,
+    replace: &mut dyn FnMut(&Rc<Computation>) -> Result<Rc<Computation>, Error>,
+) -> Result<Op, Error> {
+    Ok(match op {
+        Op::While { condition, body } => Op::While {
+            condition: replace(condition)?,
+            body: replace(body)?,
+        },
+        Op::Conditional { branches } => Op::Conditional {
+            branches: branches.iter().map(replace).collect::<Result<_, _>>()?,
+        },
+        Op::Call(callee) => Op::Call(replace(callee)?),
+        Op::Sort { dim, less } => Op::Sort {
+            dim: *dim,
+            less: replace(less)?,
+        },
+        Op::Reduce {
+            dims,
+            reducer: Reducer::General(body),
+        } => Op::Reduce {
+            dims: dims.clone(),
+            reducer: Reducer::General(replace(body)?),
+        },
+        other => other.clone(),
+    })
 }
 
 /// The computations an operation calls, in the order in which HLO lists them.
