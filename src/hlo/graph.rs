@@ -402,7 +402,7 @@ impl Graph {
 fn without_stops(computation: &Computation) -> Result<Computation, Error> {
     let mut copy = computation.clone();
     for node in &mut copy.nodes {
-        node.op = with_called(&node.op, &mut |callee| {
+        node.op = with_called(&node.op, |callee| {
             Ok(match has_stops(callee) {
                 true => Rc::new(without_stops(callee)?),
                 false => callee.clone(),

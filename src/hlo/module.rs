@@ -128,7 +128,7 @@ fn rewrite(computation: &Computation, rule: &Rewrite) -> Result<Computation, Err
         let value = if let Op::Parameter { name, ty, .. } = &node.op {
             graph.typed_parameter(name.clone(), ty.clone())
         } else {
-            let op = with_called(&node.op, &mut |callee| rewrite(callee, rule).map(Rc::new))?;
+            let op = with_called(&node.op, |callee| rewrite(callee, rule).map(Rc::new))?;
             let replaced = {
                 let _scope = (!node.scope.is_empty()).then(|| graph.scope(node.scope.to_string()));
                 rule(&graph, node, &operands)
@@ -150,7 +150,7 @@ fn rewrite(computation: &Computation, rule: &Rewrite) -> Result<Computation, Err
 /// The operation with every computation that it calls replaced.
 pub(super) fn with_called(
     op: &Op,
-    replace: &mut dyn FnMut(&Rc<Computation>) -> Result<Rc<Computation>, Error>,
+    replace: impl Fn(&Rc<Computation>) -> Result<Rc<Computation>, Error>,
 ) -> Result<Op, Error> {
     Ok(match op {
         Op::While { condition, body } => Op::While {
@@ -158,7 +158,7 @@ pub(super) fn with_called(
             body: replace(body)?,
         },
         Op::Conditional { branches } => Op::Conditional {
-            branches: branches.iter().map(replace).collect::<Result<_, _>>()?,
+            branches: branches.iter().map(&replace).collect::<Result<_, _>>()?,
         },
         Op::Call(callee) => Op::Call(replace(callee)?),
         Op::Sort { dim, less } => Op::Sort {
