@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | [`cli`] | the commands; the only module that prints results and exits | everything |
 //! | [`config`] | YAML and `key=value` to one plain, resolved configuration | – |
-//! | [`data`] | records, decoding, the order of examples | – |
+//! | [`data`] | records, decoding, the order of examples, streams of crops | the host's part of `augment` |
 //! | [`augment`] | the views of an image, as HLO | `hlo` |
 //! | [`nn`], [`model`] | layers and networks, as HLO | `hlo`, `grad` |
 //! | [`loss`] | NT-Xent and cross-entropy, as HLO | `hlo`, `grad` |

@@ -14,7 +14,7 @@ use simclr::loss::supervised;
 use simclr::model::{HeadMode, Network};
 use simclr::nn::{Builder, Settings, Variable};
 use simclr::optim::{Lars, Optimizer, Schedule};
-use simclr::train::step::{METRICS, StepSpec};
+use simclr::train::step::{Input, METRICS, StepSpec};
 use std::collections::HashMap;
 
 const F32: DType = DType::F32;
@@ -91,8 +91,7 @@ fn spec(case: &Json) -> StepSpec {
         },
         batch: 0,
         steps_per_launch: 1,
-        examples: 0,
-        image: [0, 0],
+        input: Input::Streamed { views: 2 },
     }
 }
 

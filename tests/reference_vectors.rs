@@ -10,7 +10,7 @@ use simclr::loss::nt_xent;
 use simclr::model::{HeadMode, Network};
 use simclr::nn::{Builder, Kind, Settings};
 use simclr::optim::{Lars, Optimizer, Schedule};
-use simclr::train::step::StepSpec;
+use simclr::train::step::{Input, StepSpec};
 
 const F64: DType = DType::F64;
 
@@ -411,8 +411,7 @@ fn check(case: &Case) {
         },
         batch: 4,
         steps_per_launch: 1,
-        examples: 4,
-        image: [case.side; 2],
+        input: Input::Streamed { views: 2 },
     };
     let variables = spec.network.variables().expect("a network");
     assert_eq!(variables.len(), case.variables, "case {}", case.name);

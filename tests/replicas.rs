@@ -10,7 +10,7 @@ use simclr::model::{HeadMode, Network};
 use simclr::nn::{Kind, Settings, initial_value};
 use simclr::optim::{Lars, Optimizer, Schedule};
 use simclr::random::threefry2x32;
-use simclr::train::step::StepSpec;
+use simclr::train::step::{Input, StepSpec};
 use std::collections::BTreeMap;
 
 const BATCH: usize = 16;
@@ -58,8 +58,7 @@ fn spec(replicas: usize, global_bn: bool, dtype: DType) -> StepSpec {
         },
         batch: BATCH,
         steps_per_launch: 1,
-        examples: BATCH,
-        image: [SIDE as usize; 2],
+        input: Input::Streamed { views: 2 },
     }
 }
 

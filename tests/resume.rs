@@ -2,31 +2,12 @@
 
 mod binary;
 
-use binary::{checkpoint, run, simclr, tiny};
-use safetensors::SafeTensors;
+use binary::{checkpoint, run, simclr, state, tiny};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-/// Names, shapes and bytes of a checkpoint's arrays.
-fn state(model_dir: &Path, step: u64) -> Vec<(String, Vec<usize>, Vec<u8>)> {
-    let bytes = fs::read(checkpoint(model_dir, step).join("state.safetensors")).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let mut arrays: Vec<_> = tensors
-        .iter()
-        .map(|(name, view)| {
-            (
-                name.to_string(),
-                view.shape().to_vec(),
-                view.data().to_vec(),
-            )
-        })
-        .collect();
-    arrays.sort();
-    arrays
-}
 
 fn assert_same_state(a: &Path, b: &Path, step: u64) {
     let (a, b) = (state(a, step), state(b, step));

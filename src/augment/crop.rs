@@ -17,11 +17,11 @@ pub struct Crop<'g> {
     pub width: Value<'g>,
 }
 
-const ASPECT_LOW: f32 = 0.75;
-const ASPECT_HIGH: f32 = 4.0 / 3.0;
-const AREA_LOW: f32 = 0.08;
-const COVERED: f32 = 0.1;
-const ATTEMPTS: i32 = 100;
+pub(super) const ASPECT_LOW: f32 = 0.75;
+pub(super) const ASPECT_HIGH: f32 = 4.0 / 3.0;
+pub(super) const AREA_LOW: f32 = 0.08;
+pub(super) const COVERED: f32 = 0.1;
+pub(super) const ATTEMPTS: i32 = 100;
 
 /// Range of heights for an aspect (width over height): `(lowest, highest)`, s32 (steps 1 to 4 of the sampler).
 pub fn crop_geometry(aspect: Value, height: i64, width: i64) -> (Value, Value) {

@@ -7,6 +7,7 @@ mod blur;
 mod colour;
 mod crop;
 pub mod draws;
+pub mod host;
 mod resize;
 
 pub use blur::{blur, blur_half};
@@ -51,6 +52,13 @@ pub fn to_float(images: Value) -> Value {
     images.convert(DType::F32) * f64::from(1.0f32 / 255.0)
 }
 
+/// Mirrors those images `[n, H, W, C]` whose `mirrored`, pred `[n]`, is set.
+pub fn flip<'g>(images: Value<'g>, mirrored: Value<'g>) -> Value<'g> {
+    mirrored
+        .broadcast_leading(&images.dims())
+        .select(images.reverse(&[2]), images)
+}
+
 /// Everything drawn for a batch of views: drawing is apart from applying, so that the laws and the operations can each be tested.
 #[derive(Clone, Copy)]
 pub struct ViewDraws<'g> {
@@ -79,6 +87,25 @@ impl Augmentation {
         self.view(graph.concatenate(&[images, images], 0), &drawn)
     }
 
+    /// The same of crops that the host has cut (see [`host`]): u8 `[n, 2, S, S, 3]` → f32 `[2n, S, S, 3]`.
+    pub fn two_views_of_crops<'g>(
+        &self,
+        crops: Value<'g>,
+        key: Key<'g>,
+        example: Value<'g>,
+    ) -> Value<'g> {
+        let _scope = crops.graph().scope("augment");
+        let [n, size] = [crops.dim(0), self.image_size as i64];
+        let crops = crops
+            .transpose(&[1, 0, 2, 3, 4])
+            .reshape(&[2 * n, size, size, 3]);
+        let draws = Draws::both_views(key, example);
+        let x = flip(to_float(crops), draws.happens(draws::FLIP, 0.5));
+        let colour = ColourDraws::new(&draws, self.color_jitter_strength, self.brightness);
+        let blurred = draws.happens(draws::BLUR, 0.5);
+        self.colour_and_blur(x, &colour, draws.between(draws::SIGMA, 0.1, 2.0), blurred)
+    }
+
     /// Draws for images of `height` and `width`, with the laws of reference §2.3.
     pub fn draw<'g>(&self, draws: &Draws<'g>, [height, width]: [i64; 2]) -> ViewDraws<'g> {
         ViewDraws {
@@ -92,15 +119,25 @@ impl Augmentation {
 
     /// A view of each image for pretraining: u8 `[n, H, W, 3]` → f32 `[n, S, S, 3]` in [0, 1].
     pub fn view<'g>(&self, images: Value<'g>, drawn: &ViewDraws<'g>) -> Value<'g> {
+        let x = self.crop_and_flip(images, drawn);
+        self.colour_and_blur(x, &drawn.colour, drawn.sigma, drawn.blurred)
+    }
+
+    fn colour_and_blur<'g>(
+        &self,
+        mut x: Value<'g>,
+        colour: &ColourDraws<'g>,
+        sigma: Value<'g>,
+        blurred: Value<'g>,
+    ) -> Value<'g> {
         let s = self.color_jitter_strength;
-        let mut x = self.crop_and_flip(images, drawn);
         if s > 0.0 || self.drop_colour_at_zero_strength {
-            x = colour::jitter_and_grey(x, &drawn.colour, s, self.brightness);
+            x = colour::jitter_and_grey(x, colour, s, self.brightness);
         }
         x = x.clamp(0.0, 1.0);
         if self.use_blur {
             let _scope = x.graph().scope("blur");
-            x = blur_half(x, drawn.sigma, drawn.blurred, self.image_size);
+            x = blur_half(x, sigma, blurred, self.image_size);
         }
         x
     }

@@ -13,7 +13,7 @@ pub enum ResizeKernel {
 }
 
 /// Fractions are rounded to this many parts.
-const PARTS: usize = 1024;
+pub(super) const PARTS: usize = 1024;
 
 impl ResizeKernel {
     fn a(self) -> f64 {
@@ -24,7 +24,7 @@ impl ResizeKernel {
     }
 
     /// Weights of the four taps at each of the 1025 fractions, row-major `[1025, 4]`.
-    fn table(self) -> Vec<f32> {
+    pub(super) fn table(self) -> Vec<f32> {
         let a = self.a();
         let near = |x: f64| ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
         let far = |x: f64| {

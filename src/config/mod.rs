@@ -157,6 +157,8 @@ pub struct Runtime {
     pub devices: usize,
     pub bf16: bool,
     pub seed: u64,
+    pub streamed: Option<bool>,
+    pub data_threads: usize,
     pub steps_per_launch: usize,
     pub disable_passes: Vec<String>,
     pub executable_cache: bool,
@@ -368,6 +370,11 @@ impl Config {
                 devices: size("runtime.devices"),
                 bf16: word("runtime.precision") == "bf16",
                 seed: int("runtime.seed") as u64,
+                streamed: match word("runtime.input").as_str() {
+                    "auto" => None,
+                    input => Some(input == "streamed"),
+                },
+                data_threads: size("runtime.data_threads"),
                 steps_per_launch: size("runtime.steps_per_launch"),
                 disable_passes: match get("runtime.disable_passes") {
                     Value::List(items) => items

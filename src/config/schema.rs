@@ -441,6 +441,20 @@ pub const KEYS: &[Key] = &[
         "Seed of initial values, order and views",
     ),
     key(
+        "runtime.input",
+        Choice(&["auto", "resident", "streamed"]),
+        "auto",
+        true,
+        "resident: the whole set on every device, which cuts the views; streamed: the host cuts them; auto: resident where it can",
+    ),
+    key(
+        "runtime.data_threads",
+        Int(0, 4096),
+        "0",
+        false,
+        "Threads that decode and cut a streamed set; 0: one per core",
+    ),
+    key(
         "runtime.steps_per_launch",
         Int(0, 100_000),
         "0",

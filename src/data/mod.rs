@@ -3,8 +3,9 @@
 //! ```text
 //! TFRecord file → record → example → PNG ┐
 //! binary archive files ──────────────────┼→ ImageSet (all of a split, u8) → the device, once
-//! shapes32 (drawn by the program) ───────┘
-//! order (seed, position) → indices ───────────────────────────────────────→ the device, every launch
+//! shapes32 (drawn by the program) ───────┘          │
+//! order (seed, position) → indices ─────────────────┼─────────────────────→ the device, every launch
+//!                              └→ feed (threads: crop) ─→ crops, u8 ───────→ the device, every launch
 //! ```
 //!
 //! Invariant: nothing here knows of a device or a graph. Invariant: every byte read from a TFRecord
@@ -13,6 +14,8 @@
 mod cifar;
 mod error;
 pub mod example;
+mod examples;
+mod feed;
 mod files;
 pub mod order;
 pub mod record;
@@ -26,6 +29,8 @@ use sha2::{Digest, Sha256};
 
 use cifar::{CIFAR10, CIFAR100};
 pub use error::Error;
+pub use examples::{Description, Examples};
+pub use feed::{Feed, FeedSpec};
 pub use order::Order;
 
 /// The data sets there are.

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::step::{StepSpec, encoder_module};
-use crate::data::ImageSet;
+use crate::data::{Examples, ImageSet};
 use crate::engine::Engine;
 use crate::eval::{Features, Knn, Probe, knn, linear_probe};
 use crate::hlo::{DType, Literal, Shape};
@@ -30,9 +30,10 @@ pub fn features(
     engine: &Engine,
     spec: &StepSpec,
     variables: &[Literal],
-    data: &ImageSet,
+    examples: &Examples,
     batch: usize,
 ) -> Result<Features, Error> {
+    let data = in_memory(examples)?;
     let batch = batch.min(data.len());
     let module = encoder_module(
         &spec.network,
@@ -73,6 +74,12 @@ pub fn features(
     })
 }
 
+fn in_memory(examples: &Examples) -> Result<&ImageSet, Error> {
+    examples.memory().ok_or_else(|| Error::NotInMemory {
+        name: examples.description().name.clone(),
+    })
+}
+
 /// Measures features.
 ///
 /// # Errors
@@ -93,7 +100,8 @@ pub fn worth(engine: &Engine, train: &Features, test: &Features) -> Result<Worth
 ///
 /// # Errors
 /// As [`worth`].
-pub fn worth_of_pixels(engine: &Engine, train: &ImageSet, test: &ImageSet) -> Result<Worth, Error> {
+pub fn worth_of_pixels(engine: &Engine, train: &Examples, test: &Examples) -> Result<Worth, Error> {
+    let (train, test) = (in_memory(train)?, in_memory(test)?);
     let pixels = |set: &ImageSet| Features::of_pixels(&set.images, &set.labels);
     let (train, test) = (pixels(train), pixels(test));
     let mean = train.mean();

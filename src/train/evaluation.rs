@@ -5,7 +5,7 @@ use super::evaluate::{FIGURES, Worth, features, worth, worth_of_pixels};
 use super::pretrain::{Run, say};
 use super::run_dir::RunDir;
 use super::step::StepSpec;
-use crate::data::{self, ImageSet};
+use crate::data::Examples;
 use crate::hlo::Literal;
 use crate::report::summary::{Figure, Next, Unit, Written};
 use crate::report::{Recorder, Scalars, Summary, metrics, wall_time};
@@ -15,8 +15,8 @@ use std::path::PathBuf;
 pub(super) struct Evaluation<'a> {
     pub(super) run: &'a Run<'a>,
     pub(super) spec: &'a StepSpec,
-    pub(super) train: &'a ImageSet,
-    pub(super) test: Option<ImageSet>,
+    pub(super) train: &'a Examples,
+    pub(super) test: Option<Examples>,
     pub(super) before: Option<Worth>,
     pub(super) after: Option<Worth>,
     pub(super) pixels: Option<Worth>,
@@ -26,14 +26,14 @@ impl<'a> Evaluation<'a> {
     pub(super) fn new(
         run: &'a Run<'a>,
         spec: &'a StepSpec,
-        train: &'a ImageSet,
+        train: &'a Examples,
         run_dir: &RunDir,
         step: u64,
     ) -> Result<Self, Error> {
         let config = &run.loaded.config;
         let test = if config.runtime.eval {
             let dir = config.data_dir.as_deref();
-            Some(data::load(&config.dataset, &config.eval_split, dir)?)
+            Some(Examples::open(&config.dataset, &config.eval_split, dir)?)
         } else {
             None
         };
@@ -98,9 +98,9 @@ impl<'a> Evaluation<'a> {
         Ok(recorder.scalars(&scalars, wall_time())?)
     }
 
-    fn measure(&self, variables: &[Literal], test: &ImageSet) -> Result<Worth, Error> {
+    fn measure(&self, variables: &[Literal], test: &Examples) -> Result<Worth, Error> {
         let batch = self.run.loaded.config.eval_batch_size;
-        let of = |set: &ImageSet| features(self.run.engine, self.spec, variables, set, batch);
+        let of = |set: &Examples| features(self.run.engine, self.spec, variables, set, batch);
         worth(self.run.engine, &of(self.train)?, &of(test)?)
     }
 

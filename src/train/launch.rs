@@ -1,56 +1,50 @@
-//! Launches of the step: the program with its state and data on the devices.
+//! Launches of the step: the program with its state on the devices, and what feeds it. While a launch runs, the examples of the next
+//! one cross to the devices.
 
-use super::Error;
-use super::step::{METRICS, StepSpec};
-use crate::data::{ImageSet, order::Order};
+use super::step::{Input, METRICS, StepSpec};
+use super::{Error, state};
+use crate::config::Config;
+use crate::data::{Examples, Feed, FeedSpec, Order};
 use crate::engine::{Engine, Program};
 use crate::hlo::{DType, Literal, Shape};
-use crate::pjrt::{Argument, Buffer};
+use crate::pjrt::{Argument, Buffer, Device};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Arguments of every launch that never change: `[replica]`.
-pub(super) struct Fixed {
-    pub(super) seed: Vec<Buffer>,
-    pub(super) images: Vec<Buffer>,
-    pub(super) labels: Vec<Buffer>,
-}
-
-impl Fixed {
-    pub(super) fn put(
-        engine: &Engine,
-        program: &Program,
-        data: &ImageSet,
-        seed: u64,
-    ) -> Result<Self, Error> {
-        let dims = [data.len() as i64, data.height as i64, data.width as i64, 3];
-        let images = Literal::new(&dims, &data.images);
-        let labels: Vec<i32> = data.labels.iter().map(|&label| label as i32).collect();
-        let labels = Literal::new(&[data.len() as i64], &labels);
-        let seed = Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]);
-        let everywhere = |literal: &Literal| -> Result<Vec<Buffer>, crate::engine::Error> {
-            program
-                .devices()
-                .iter()
-                .map(|device| engine.put(literal, device))
-                .collect()
-        };
-        Ok(Fixed {
-            seed: everywhere(&seed)?,
-            images: everywhere(&images)?,
-            labels: everywhere(&labels)?,
-        })
-    }
-}
-
-/// The program with its state and data: what a launch needs.
+/// The program with its state and examples: what a launch needs.
 pub(super) struct Launcher<'a> {
-    pub(super) engine: &'a Engine,
-    pub(super) spec: &'a StepSpec,
     pub(super) program: Program,
     /// `[replica][array]`.
     pub(super) buffers: Vec<Vec<Buffer>>,
-    pub(super) fixed: Fixed,
-    pub(super) order: Order,
+    /// `[replica]`.
+    seed: Vec<Buffer>,
+    /// Arguments of the set itself, where it lies on the devices: `[replica][array]`.
+    resident: Vec<Vec<Buffer>>,
+    supply: Supply<'a>,
+    /// The next launch's, made while this one ran.
+    ready: Option<Ready>,
+}
+
+/// Makes the arguments of a launch.
+struct Supply<'a> {
+    engine: &'a Engine,
+    spec: &'a StepSpec,
+    devices: Vec<Device>,
+    source: Source,
+}
+
+enum Source {
+    /// The host only names examples.
+    Order(Order),
+    /// The host cuts them.
+    Feed(Feed),
+}
+
+/// Arguments of a launch, on their devices.
+struct Ready {
+    count: usize,
+    /// `[replica]`: the count and the examples, or why they could not be had.
+    arguments: Result<Vec<Vec<Buffer>>, Error>,
 }
 
 /// What a launch gave.
@@ -59,50 +53,108 @@ pub(super) struct Launch {
     pub(super) metrics: Vec<[f32; METRICS.len()]>,
     /// Wall time of the whole launch.
     pub(super) total: Duration,
-    /// The part in which the device had nothing to do.
-    pub(super) host: Duration,
+    /// The part in which the devices waited for their examples.
+    pub(super) waited: Duration,
 }
 
-impl Launcher<'_> {
-    /// Runs `count` steps from `step` on and waits for them.
-    pub(super) fn launch(&mut self, step: u64, count: usize) -> Result<Launch, Error> {
-        let begin = Instant::now();
-        let (most, n) = (self.spec.steps_per_launch, self.spec.per_replica());
-        let batch = self.spec.batch;
-        let chosen = self.order.indices(step * batch as u64, count * batch);
-        let mut arguments = Vec::new();
-        for (replica, (device, state)) in self
-            .program
-            .devices()
-            .iter()
-            .zip(self.buffers.drain(..))
-            .enumerate()
-        {
-            // Rows of this replica in each step's batch; steps that do not run read nothing.
-            let mut indices = vec![0u32; most * n];
-            for k in 0..count {
-                let from = k * batch + replica * n;
-                indices[k * n..(k + 1) * n].copy_from_slice(&chosen[from..from + n]);
+impl<'a> Launcher<'a> {
+    /// Puts the state and, for a resident set, the examples on the devices; launches go on from `step`.
+    pub(super) fn new(
+        engine: &'a Engine,
+        spec: &'a StepSpec,
+        program: Program,
+        values: &[Literal],
+        examples: &Arc<Examples>,
+        config: &Config,
+        step: u64,
+    ) -> Result<Self, Error> {
+        let devices = program.devices().to_vec();
+        let seed = config.runtime.seed;
+        let words = Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]);
+        let mut resident: Vec<Vec<Buffer>> = devices.iter().map(|_| Vec::new()).collect();
+        let source = match (spec.input, examples.memory()) {
+            (Input::Resident { .. }, Some(set)) => {
+                let dims = [set.len() as i64, set.height as i64, set.width as i64, 3];
+                let images = Literal::new(&dims, &set.images);
+                let labels: Vec<i32> = set.labels.iter().map(|&label| label as i32).collect();
+                let labels = Literal::new(&[set.len() as i64], &labels);
+                for (list, device) in resident.iter_mut().zip(&devices) {
+                    list.push(engine.put(&images, device)?);
+                    list.push(engine.put(&labels, device)?);
+                }
+                Source::Order(Order::new(seed, set.len()))
             }
-            let engine = self.engine;
-            let count = engine.put(&Literal::scalar(count as i32), device)?;
-            let indices = engine.put(&Literal::new(&[most as i64, n as i64], &indices), device)?;
+            _ => Source::Feed(Feed::start(examples.clone(), spec.feed(config, step))),
+        };
+        Ok(Launcher {
+            buffers: state::put(engine, &program, values)?,
+            seed: devices
+                .iter()
+                .map(|device| engine.put(&words, device))
+                .collect::<Result<_, _>>()?,
+            program,
+            resident,
+            supply: Supply {
+                engine,
+                spec,
+                devices,
+                source,
+            },
+            ready: None,
+        })
+    }
+
+    /// Runs steps from `step` on and waits for them; meanwhile the arguments of the next launch are made. `steps` says how many a
+    /// launch from a given step on should take; the number is fixed when the arguments are made.
+    ///
+    /// # Errors
+    /// If the examples cannot be had, then the state is as it was; or if the launch fails.
+    pub(super) fn launch(
+        &mut self,
+        step: u64,
+        steps: &dyn Fn(u64) -> usize,
+    ) -> Result<Launch, Error> {
+        let begin = Instant::now();
+        let (count, made) = match self.ready.take() {
+            Some(ready) => (ready.count, ready.arguments?),
+            None => (steps(step), self.supply.arguments(step, steps(step))?),
+        };
+        let after = step + count as u64;
+        let next = steps(after);
+        let mut arguments = Vec::new();
+        for (replica, (made, state)) in made.into_iter().zip(self.buffers.drain(..)).enumerate() {
             let mut list: Vec<Argument> = state.into_iter().map(Argument::Donate).collect();
-            list.push(Argument::Keep(&self.fixed.seed[replica]));
-            list.push(Argument::Donate(count));
-            list.push(Argument::Donate(indices));
-            list.push(Argument::Keep(&self.fixed.images[replica]));
-            list.push(Argument::Keep(&self.fixed.labels[replica]));
+            list.push(Argument::Keep(&self.seed[replica]));
+            list.extend(made.into_iter().map(Argument::Donate));
+            list.extend(self.resident[replica].iter().map(Argument::Keep));
             arguments.push(list);
         }
-        let host = begin.elapsed();
-        let mut results = self.program.launch(arguments)?;
-        let mut metrics = Vec::new();
-        for list in &mut results {
-            metrics.extend(list.pop());
-        }
-        self.buffers = results;
-        let bytes = metrics[0].to_host().map_err(crate::engine::Error::Pjrt)?;
+        let mut waited = begin.elapsed();
+        let (program, supply) = (&self.program, &mut self.supply);
+        let results = std::thread::scope(|scope| {
+            let ahead = (next > 0).then(|| {
+                scope.spawn(|| Ready {
+                    count: next,
+                    arguments: supply.arguments(after, next),
+                })
+            });
+            let results = program.launch(arguments).and_then(|mut results| {
+                let metrics = results[0].pop();
+                let bytes = match metrics {
+                    Some(metrics) => metrics.to_host()?,
+                    None => Vec::new(),
+                };
+                results[1..].iter_mut().for_each(|list| drop(list.pop()));
+                Ok((results, bytes))
+            });
+            let done = Instant::now();
+            self.ready = ahead.and_then(|thread| thread.join().ok());
+            waited += done.elapsed();
+            results
+        });
+        let (buffers, bytes) = results?;
+        self.buffers = buffers;
+        let most = self.supply.spec.steps_per_launch;
         let shape = Shape::new(DType::F32, [most as i64, METRICS.len() as i64]);
         let table = Literal::from_bytes(shape.clone(), bytes)
             .unwrap_or_else(|| Literal::zeros(shape))
@@ -117,7 +169,81 @@ impl Launcher<'_> {
                 })
                 .collect(),
             total: begin.elapsed(),
-            host,
+            waited,
         })
+    }
+}
+
+impl StepSpec {
+    /// The stream that feeds these steps from `step` on.
+    pub(super) fn feed(&self, config: &Config, step: u64) -> FeedSpec {
+        FeedSpec {
+            seed: config.runtime.seed,
+            batch: self.batch,
+            views: match self.input {
+                Input::Streamed { views } => views,
+                Input::Resident { .. } => 2,
+            },
+            image_size: self.augmentation.image_size,
+            kernel: self.augmentation.resize,
+            start: step,
+            threads: config.runtime.data_threads,
+        }
+    }
+}
+
+impl Supply<'_> {
+    /// The arguments of `count` steps from `step` on that are made anew for each launch: `[replica]`.
+    fn arguments(&mut self, step: u64, count: usize) -> Result<Vec<Vec<Buffer>>, Error> {
+        let (n, replicas) = (self.spec.per_replica(), self.devices.len());
+        let shapes = self.spec.inputs();
+        // Per replica; steps that do not run read nothing.
+        let mut examples: Vec<Vec<Literal>> = Vec::new();
+        match &mut self.source {
+            Source::Order(order) => {
+                let batch = self.spec.batch;
+                let chosen = order.indices(step * batch as u64, count * batch);
+                for replica in 0..replicas {
+                    let mut indices = vec![0u32; self.spec.steps_per_launch * n];
+                    for k in 0..count {
+                        let from = k * batch + replica * n;
+                        indices[k * n..(k + 1) * n].copy_from_slice(&chosen[from..from + n]);
+                    }
+                    examples.push(vec![Literal::new(&shapes[0].1.dims, &indices)]);
+                }
+            }
+            Source::Feed(feed) => {
+                let most = self.spec.steps_per_launch;
+                let row = n * feed.crop_bytes();
+                let mut crops = vec![vec![0u8; most * row]; replicas];
+                let mut labels = vec![vec![0i32; most * n]; replicas];
+                for k in 0..count {
+                    for (crops, labels) in crops.iter_mut().zip(&mut labels) {
+                        feed.take(
+                            &mut crops[k * row..(k + 1) * row],
+                            &mut labels[k * n..(k + 1) * n],
+                        )?;
+                    }
+                }
+                for (crops, labels) in crops.into_iter().zip(labels) {
+                    let shape = shapes[0].1.clone();
+                    examples.push(vec![
+                        Literal::from_bytes(shape.clone(), crops)
+                            .unwrap_or_else(|| Literal::zeros(shape)),
+                        Literal::new(&shapes[1].1.dims, &labels),
+                    ]);
+                }
+            }
+        }
+        let count = Literal::scalar(count as i32);
+        let mut made = Vec::new();
+        for (literals, device) in examples.iter().zip(&self.devices) {
+            let mut list = vec![self.engine.put(&count, device)?];
+            for literal in literals {
+                list.push(self.engine.put(literal, device)?);
+            }
+            made.push(list);
+        }
+        Ok(made)
     }
 }

@@ -1,10 +1,11 @@
 //! Times the first steps of a configuration.
 
-use super::launch::{Fixed, Launcher};
+use super::launch::Launcher;
 use super::{Error, setup, state};
 use crate::config::{Loaded, Plan};
-use crate::data::{self, order::Order};
+use crate::data::Examples;
 use crate::engine::Engine;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What [`measure`] found.
@@ -58,19 +59,18 @@ pub fn measure(
     begin: Instant,
 ) -> Result<Measured, Error> {
     let config = &loaded.config;
-    let train = data::load(
+    let data_dir = config.data_dir.as_deref();
+    let train = Arc::new(Examples::open(
         &config.dataset,
         &config.train_split,
-        config.data_dir.as_deref(),
-    )?;
-    let plan = Plan::new(loaded, train.len(), devices)?;
-    let spec = setup::spec(loaded, &train, &plan)?;
+        data_dir,
+    )?);
+    let plan = Plan::new(loaded, train.description().examples, devices)?;
+    let spec = setup::spec(loaded, train.description(), &plan)?;
     let module = spec.module()?;
     let program = engine.compile(&module.module)?;
     let (compile, from_cache) = (program.compile_time(), program.from_cache());
     let values = state::initial(&module.state, &module.variables, config.runtime.seed);
-    let buffers = state::put(engine, &program, &values)?;
-    let fixed = Fixed::put(engine, &program, &train, config.runtime.seed)?;
     let memory = program.executable().memory_use().ok();
     let flops = program.executable().cost_analysis().ok().and_then(|costs| {
         costs
@@ -78,15 +78,13 @@ pub fn measure(
             .find(|(name, _)| name == "flops")
             .map(|(_, value)| value)
     });
-    let mut launcher = Launcher {
-        engine,
-        spec: &spec,
-        program,
-        buffers,
-        fixed,
-        order: Order::new(config.runtime.seed, train.len()),
+    let mut launcher = Launcher::new(engine, &spec, program, &values, &train, config, 0)?;
+    // One step per launch, so that each is timed; a fixed steps_per_launch is kept as the user set it.
+    let at_once = match config.runtime.steps_per_launch {
+        0 => 1,
+        count => count,
     };
-    let first = launcher.launch(0, 1)?;
+    let first = launcher.launch(0, &|step| if step == 0 { 1 } else { at_once })?;
     let mut found = Measured {
         batch: spec.batch,
         compile,
@@ -102,19 +100,14 @@ pub fn measure(
     };
     let cpu_before = cpu_seconds();
     let (mut host, mut total) = (Duration::ZERO, Duration::ZERO);
-    // One step per launch, so that each is timed; a fixed steps_per_launch is kept as the user set it.
-    let at_once = match config.runtime.steps_per_launch {
-        0 => 1,
-        count => count,
-    };
     let mut step = 1;
     while step <= steps as u64 {
-        let launch = launcher.launch(step, at_once)?;
+        let launch = launcher.launch(step, &|_| at_once)?;
         found
             .steps
             .push(launch.total.as_secs_f64() / at_once as f64);
         found.losses.extend(launch.metrics.iter().map(|row| row[0]));
-        host += launch.host;
+        host += launch.waited;
         total += launch.total;
         step += at_once as u64;
     }

@@ -50,6 +50,10 @@ pub enum Error {
     #[error(transparent)]
     Report(#[from] report::Error),
     #[error(
+        "data set `{name}` is not held in memory, expected one that is, to measure features before and after; set runtime.eval=false"
+    )]
+    NotInMemory { name: String },
+    #[error(
         "the loss is not a number at step {step} (seed {seed}), expected a finite number; lower learning_rate or raise temperature, and start again from {from}"
     )]
     NotANumber { step: u64, seed: u64, from: String },
@@ -66,6 +70,7 @@ impl Error {
             Error::Checkpoint(error) => error.class(),
             Error::RunDir(error) => error.class(),
             Error::Report(error) => error.class(),
+            Error::NotInMemory { .. } => Class::Usage,
             Error::NotANumber { .. } => Class::Failed,
         }
     }

@@ -2,14 +2,14 @@
 
 use super::checkpoint::{self, Manifest};
 use super::evaluation::Evaluation;
-use super::launch::{Fixed, Launch, Launcher};
+use super::launch::{Launch, Launcher};
 use super::run_dir::RunDir;
 use super::signals::{Stop, StopKind};
-use super::step::{METRICS, StepModule, StepSpec};
+use super::step::{Input, METRICS, StepModule, StepSpec};
 use super::{Error, setup, state};
 use crate::augment::Key;
 use crate::config::{Loaded, Plan};
-use crate::data::{self, ImageSet, order::Order};
+use crate::data::{Examples, Feed, Order};
 use crate::engine::Engine;
 use crate::hlo::{DType, Graph, Literal, Module, Shape};
 use crate::pjrt::Buffer;
@@ -19,6 +19,7 @@ use crate::report::scalars::tags;
 use crate::report::{LogFile, Progress, Recorder, Scalars, Screen, Summary, wall_time};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What the loop gets from the command line.
@@ -60,13 +61,18 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     let config = &run.loaded.config;
     let started = Instant::now();
     let data_dir = config.data_dir.as_deref();
-    let train = data::load(&config.dataset, &config.train_split, data_dir)?;
-    let plan = Plan::new(run.loaded, train.len(), run.devices)?;
-    let spec = setup::spec(run.loaded, &train, &plan)?;
+    let train = Arc::new(Examples::open(
+        &config.dataset,
+        &config.train_split,
+        data_dir,
+    )?);
+    let described = train.description();
+    let plan = Plan::new(run.loaded, described.examples, run.devices)?;
+    let spec = setup::spec(run.loaded, described, &plan)?;
     let step_module = spec.module()?;
 
     let mut identity = run.loaded.identity();
-    identity.push(("data".into(), train.fingerprint.clone()));
+    identity.push(("data".into(), described.fingerprint.clone()));
     let run_dir = RunDir::open(run.model_dir, &identity, &run.loaded.to_yaml())?;
     run.log.open(&run_dir.log())?;
     tracing::info!("{}", plan.explain());
@@ -104,7 +110,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     if step == 0 {
         evaluation.before(&values[..step_module.variables.len()], &mut recorder)?;
     }
-    let views = pairs(run.engine, &spec, &train, config.runtime.seed, step)?;
+    let views = pairs(run, &spec, &train, step)?;
     recorder.image(tags::IMAGE, step, &views, wall_time())?;
 
     say(run.screen, &format!("{}; compiling", plan.explain()));
@@ -115,14 +121,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         "compiled"
     };
     tracing::info!("{made} in {:.1} s", program.compile_time().as_secs_f64());
-    let mut launcher = Launcher {
-        engine: run.engine,
-        spec: &spec,
-        buffers: state::put(run.engine, &program, &values)?,
-        fixed: Fixed::put(run.engine, &program, &train, config.runtime.seed)?,
-        program,
-        order: Order::new(config.runtime.seed, train.len()),
-    };
+    let mut launcher = Launcher::new(run.engine, &spec, program, &values, &train, config, step)?;
     let saver = Saver {
         run,
         plan: &plan,
@@ -142,8 +141,15 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     let mut saved = resumed;
     while step < plan.total_steps {
         let fixed = config.runtime.steps_per_launch;
-        let count = steps_from(step, &plan, &spec, fixed, &speed);
-        let launch = launcher.launch(step, count)?;
+        let steps = |from| steps_from(from, &plan, &spec, fixed, &speed);
+        let launch = match launcher.launch(step, &steps) {
+            Err(error @ Error::Data(_)) if saved != Some(step) => {
+                // What was learned so far outlives a bad example.
+                saver.save(step, spec.batch, &launcher.buffers)?;
+                return Err(error);
+            }
+            launch => launch?,
+        };
         for row in &launch.metrics {
             step += 1;
             if !row.iter().all(|x| x.is_finite()) {
@@ -163,7 +169,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
                 recorder.scalars(&scalars, wall_time())?;
             }
         }
-        speed.add(count, launch.total);
+        speed.add(launch.metrics.len(), launch.total);
         if let Some(row) = launch.metrics.last() {
             let seconds = speed.seconds_per_step();
             progress.update(
@@ -246,7 +252,7 @@ fn steps_from(step: u64, plan: &Plan, spec: &StepSpec, fixed: usize, speed: &Spe
     let to_checkpoint = plan.checkpoint_steps - step % plan.checkpoint_steps;
     let room = to_checkpoint.min(plan.total_steps - step) as usize;
     let most = spec.steps_per_launch.min(room);
-    if fixed > 0 {
+    if fixed > 0 || most == 0 {
         return most;
     }
     let aimed = LAUNCH.as_secs_f64() / speed.seconds_per_step();
@@ -323,7 +329,7 @@ impl Window {
         scalars.set(tags::IMAGES_PER_SECOND, batch as f64 / per_step);
         scalars.set(
             tags::HOST_WAIT,
-            launch.host.as_secs_f64() / launch.total.as_secs_f64(),
+            launch.waited.as_secs_f64() / launch.total.as_secs_f64(),
         );
         *self = Window::default();
         scalars
@@ -332,33 +338,47 @@ impl Window {
 
 /// A picture of the first pairs of views that this start trains on.
 fn pairs(
-    engine: &Engine,
+    run: &Run,
     spec: &StepSpec,
-    data: &ImageSet,
-    seed: u64,
+    examples: &Arc<Examples>,
     step: u64,
 ) -> Result<crate::report::Picture, Error> {
     let n = spec.batch.min(16);
-    let chosen = Order::new(seed, data.len()).indices(step * spec.batch as u64, n);
-    let mut bytes = Vec::new();
-    for index in chosen {
-        bytes.extend_from_slice(data.image(index as usize));
-    }
-    let dims = [n as i64, data.height as i64, data.width as i64, 3];
+    let seed = run.loaded.config.runtime.seed;
     let graph = Graph::new();
-    let images = graph.parameter("images", Shape::new(DType::U8, dims));
     let key = Key {
         seed: [graph.scalar(seed as u32), graph.scalar((seed >> 32) as u32)],
         step: graph.scalar(step as u32),
     };
     let place = graph.iota(DType::U32, &[n as i64], 0);
-    let views = spec.augmentation.two_views(images, key, place);
+    let side = spec.augmentation.image_size;
+    let (views, bytes) = match (spec.input, examples.memory()) {
+        (Input::Resident { .. }, Some(set)) => {
+            let chosen = Order::new(seed, set.len()).indices(step * spec.batch as u64, n);
+            let mut bytes = Vec::new();
+            for index in chosen {
+                bytes.extend_from_slice(set.image(index as usize));
+            }
+            let dims = [n as i64, set.height as i64, set.width as i64, 3];
+            let images = graph.parameter("images", Shape::new(DType::U8, dims));
+            let views = spec.augmentation.two_views(images, key, place);
+            (views, Literal::new(&dims, &bytes))
+        }
+        _ => {
+            let mut feed = Feed::start(examples.clone(), spec.feed(&run.loaded.config, step));
+            let dims = [n as i64, 2, side as i64, side as i64, 3];
+            let mut bytes = vec![0u8; n * feed.crop_bytes()];
+            feed.take(&mut bytes, &mut vec![0; n])?;
+            let crops = graph.parameter("crops", Shape::new(DType::U8, dims));
+            let views = spec.augmentation.two_views_of_crops(crops, key, place);
+            (views, Literal::new(&dims, &bytes))
+        }
+    };
     let module = graph
         .finish("views", &[views])
         .map_err(crate::engine::Error::Hlo)?;
-    let program = engine.compile(&module)?;
-    let views = program.run(engine, &[vec![Literal::new(&dims, &bytes)]])?[0][0].to_vec::<f32>();
-    let side = spec.augmentation.image_size;
+    let program = run.engine.compile(&module)?;
+    let views = program.run(run.engine, &[vec![bytes]])?[0][0].to_vec::<f32>();
     let (first, second) = views.split_at(n * side * side * 3);
     Ok(contact_sheet(
         first,

@@ -1,10 +1,10 @@
 //! From a configuration to the choices of a step.
 
 use super::Error;
-use super::step::StepSpec;
+use super::step::{Input, StepSpec};
 use crate::augment::{Augmentation, Brightness, ResizeKernel};
 use crate::config::{Behaviour, Config, Loaded, Plan};
-use crate::data::ImageSet;
+use crate::data::Description;
 use crate::hlo::DType;
 use crate::model::{HeadMode, Network};
 use crate::nn::Settings;
@@ -70,24 +70,59 @@ fn optimizer(config: &Config) -> Optimizer {
 /// Most steps of a launch when the program chooses: enough to make the launch itself cost nothing, few enough to stop soon.
 const MOST_STEPS: usize = 20;
 
+/// Most bytes of crops that a launch takes to a device, where a single step takes no more.
+const MOST_CROPS: usize = 64 << 20;
+
+fn most_steps(config: &Config, plan: &Plan, input: Input) -> usize {
+    match input {
+        Input::Resident { .. } => MOST_STEPS,
+        Input::Streamed { views } => {
+            let bytes = plan.per_replica * views * config.image_size * config.image_size * 3;
+            (MOST_CROPS / bytes).clamp(1, MOST_STEPS)
+        }
+    }
+}
+
+/// Where examples come from: a set of small images of one size lies on the devices unless the user wants otherwise.
+fn input(loaded: &Loaded, data: &Description) -> Result<Input, Error> {
+    let streamed = Input::Streamed { views: 2 };
+    match (data.image, loaded.config.runtime.streamed) {
+        (Some(image), None | Some(false)) => Ok(Input::Resident {
+            examples: data.examples,
+            image,
+        }),
+        (None, Some(false)) => Err(Error::Config(loaded.bad(
+            "runtime.input",
+            format!(
+                "auto or streamed: images of {} have many sizes and are not held in memory",
+                data.name
+            ),
+        ))),
+        (_, _) => Ok(streamed),
+    }
+}
+
 /// Everything that decides the step, checked against the data.
 ///
 /// # Errors
 /// If the configuration does not fit the data.
-pub fn spec(loaded: &Loaded, data: &ImageSet, plan: &Plan) -> Result<StepSpec, Error> {
+pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec, Error> {
     let config = &loaded.config;
-    if config.image_size <= 32 && (config.image_size != data.height || data.height != data.width) {
-        return Err(Error::Config(loaded.bad(
-            "image_size",
-            format!("{}, the side of {}'s images", data.height, data.name),
-        )));
+    if let Some([height, width]) = data.image {
+        if config.image_size <= 32 && [height, width] != [config.image_size; 2] {
+            return Err(Error::Config(loaded.bad(
+                "image_size",
+                format!("{height}, the side of {}'s images", data.name),
+            )));
+        }
+        if config.image_size > 32 && height <= 32 {
+            return Err(Error::Config(loaded.bad(
+                "image_size",
+                format!("{height}: {} has no larger images", data.name),
+            )));
+        }
     }
-    if config.image_size > 32 && data.height <= 32 {
-        return Err(Error::Config(loaded.bad(
-            "image_size",
-            format!("{}: {} has no larger images", data.height, data.name),
-        )));
-    }
+    let input = input(loaded, data)?;
     for name in &config.runtime.disable_passes {
         if !crate::hlo::passes::ALL.iter().any(|pass| pass.name == name) {
             let known: Vec<&str> = crate::hlo::passes::ALL
@@ -101,7 +136,7 @@ pub fn spec(loaded: &Loaded, data: &ImageSet, plan: &Plan) -> Result<StepSpec, E
         }
     }
     Ok(StepSpec {
-        network: network(config, data.num_classes),
+        network: network(config, data.classes),
         augmentation: augmentation(config),
         optimizer: optimizer(config),
         schedule: Schedule {
@@ -127,10 +162,9 @@ pub fn spec(loaded: &Loaded, data: &ImageSet, plan: &Plan) -> Result<StepSpec, E
         },
         batch: config.train_batch_size,
         steps_per_launch: match config.runtime.steps_per_launch {
-            0 => MOST_STEPS.min(plan.total_steps as usize),
+            0 => most_steps(config, plan, input).min(plan.total_steps as usize),
             steps => steps,
         },
-        examples: data.len(),
-        image: [data.height, data.width],
+        input,
     })
 }

@@ -32,10 +32,25 @@ pub struct StepSpec {
     pub batch: usize,
     /// Most steps of one launch.
     pub steps_per_launch: usize,
-    /// Examples of the training set, all of them on every device.
-    pub examples: usize,
-    /// Height and width of its images.
-    pub image: [usize; 2],
+    /// Where its examples come from.
+    pub input: Input,
+}
+
+/// Where the examples of a step come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The whole set lies on every device, which cuts the views; the host names the examples.
+    Resident {
+        /// Examples of the set.
+        examples: usize,
+        /// Height and width of its images.
+        image: [usize; 2],
+    },
+    /// The host cuts the views and sends them, as bytes.
+    Streamed {
+        /// Views of an example: 2 for pretraining.
+        views: usize,
+    },
 }
 
 /// Figures of one step, averaged over replicas, in the order in which the program returns them.
@@ -61,8 +76,11 @@ pub struct StateArray {
 
 /// The step's module with what its arguments mean.
 ///
-/// Arguments: the state arrays; then `seed` u32 [2], `count` s32 (steps to run, at most `steps_per_launch`), `indices` u32
-/// [steps_per_launch, n] (examples of this replica), `images` u8 [examples, H, W, 3], `labels` s32 [examples].
+/// Arguments: the state arrays; then `seed` u32 [2], `count` s32 (steps to run, at most `steps_per_launch`); then, n being the
+/// examples of a step on this replica,
+/// - resident: `indices` u32 [steps_per_launch, n], `images` u8 [examples, H, W, 3], `labels` s32 [examples];
+/// - streamed: `crops` u8 [steps_per_launch, n, views, S, S, 3], `labels` s32 [steps_per_launch, n].
+///
 /// Results: the state arrays, which take over the arguments, then `metrics` f32 [steps_per_launch, METRICS].
 pub struct StepModule {
     /// The module.
@@ -138,17 +156,14 @@ impl StepSpec {
             .iter()
             .map(|array| graph.parameter(&array.name, array.shape.clone()))
             .collect();
-        let (k, n) = (self.steps_per_launch as i64, self.per_replica() as i64);
-        let [height, width] = self.image.map(|side| side as i64);
-        let examples = self.examples as i64;
+        let k = self.steps_per_launch as i64;
         let seed = graph.parameter("seed", Shape::new(DType::U32, [2]));
         let count = graph.parameter("count", Shape::scalar(DType::S32));
-        let indices = graph.parameter("indices", Shape::new(DType::U32, [k, n]));
-        let images = graph.parameter(
-            "images",
-            Shape::new(DType::U8, [examples, height, width, 3]),
-        );
-        let labels = graph.parameter("labels", Shape::new(DType::S32, [examples]));
+        let inputs: Vec<Value> = self
+            .inputs()
+            .into_iter()
+            .map(|(name, shape)| graph.parameter(name, shape))
+            .collect();
         let metrics = graph.zeros(&Shape::new(DType::F32, [k, METRICS.len() as i64]));
         let dtype = self.settings.dtype;
         let rate = self
@@ -159,12 +174,10 @@ impl StepSpec {
             metrics,
             seed,
             count,
-            indices,
-            images,
-            labels,
             // Part of the state, because a compiler may compute what is not stored again for each variable's update.
             rate,
         ];
+        init.extend(inputs);
         let fixed = init.len();
         init.extend(arguments);
         let result = graph.while_loop(
@@ -175,8 +188,9 @@ impl StepSpec {
                 let zero = graph.scalar(0i32);
                 let row = metrics.reshape(&[1, METRICS.len() as i64]);
                 let mut next = vec![s[0] + 1.0, s[1].dynamic_update_slice(row, &[s[0], zero])];
-                next.extend_from_slice(&s[2..fixed - 1]);
+                next.extend_from_slice(&s[2..4]);
                 next.push(self.schedule.rate_hlo(state[state.len() - 1], dtype));
+                next.extend_from_slice(&s[5..fixed]);
                 next.extend(state);
                 next
             },
@@ -195,6 +209,35 @@ impl StepSpec {
         })
     }
 
+    /// Names and shapes of the arguments that bring examples.
+    pub fn inputs(&self) -> Vec<(&'static str, Shape)> {
+        let (k, n) = (self.steps_per_launch as i64, self.per_replica() as i64);
+        match self.input {
+            Input::Resident { examples, image } => {
+                let [height, width] = image.map(|side| side as i64);
+                let examples = examples as i64;
+                vec![
+                    ("indices", Shape::new(DType::U32, [k, n])),
+                    (
+                        "images",
+                        Shape::new(DType::U8, [examples, height, width, 3]),
+                    ),
+                    ("labels", Shape::new(DType::S32, [examples])),
+                ]
+            }
+            Input::Streamed { views } => {
+                let size = self.augmentation.image_size as i64;
+                vec![
+                    (
+                        "crops",
+                        Shape::new(DType::U8, [k, n, views as i64, size, size, 3]),
+                    ),
+                    ("labels", Shape::new(DType::S32, [k, n])),
+                ]
+            }
+        }
+    }
+
     /// One step inside the loop: `(new state, metrics)`.
     fn step<'g>(
         &self,
@@ -203,13 +246,11 @@ impl StepSpec {
         s: &[Value<'g>],
         fixed: usize,
     ) -> (Vec<Value<'g>>, Value<'g>) {
-        let (i, seed, indices, images, labels, rate) = (s[0], s[2], s[4], s[5], s[6], s[7]);
+        let (i, seed, rate, inputs) = (s[0], s[2], s[4], &s[5..fixed]);
         let state = &s[fixed..];
         let step = state[state.len() - 1];
         let (values, slots) = state[..state.len() - 1].split_at(variables.len());
         let n = self.per_replica() as i64;
-        let zero = graph.scalar(0i32);
-        let chosen = indices.dynamic_slice(&[i, zero], &[1, n]).reshape(&[n]);
         let word = |at: i64| seed.slice_dim(0, at, at + 1).reshape(&[]);
         let key = Key {
             seed: [word(0), word(1)],
@@ -218,10 +259,27 @@ impl StepSpec {
         // The place in the global batch, not on this replica: draws do not depend on how the batch is split.
         let first = graph.replica_id() * n as f64;
         let place = graph.iota(DType::U32, &[n], 0) + first;
-        let views = self
-            .augmentation
-            .two_views(images.take_rows(chosen), key, place);
-        let labels = labels.take_rows(chosen);
+        // Row `i` of an array of a launch.
+        let row = |array: Value<'g>| {
+            let mut sizes = array.dims();
+            sizes[0] = 1;
+            let mut start = vec![graph.scalar(0i32); sizes.len()];
+            start[0] = i;
+            array.dynamic_slice(&start, &sizes).reshape(&sizes[1..])
+        };
+        let (views, labels) = match self.input {
+            Input::Resident { .. } => {
+                let chosen = row(inputs[0]);
+                let images = inputs[1].take_rows(chosen);
+                let views = self.augmentation.two_views(images, key, place);
+                (views, inputs[2].take_rows(chosen))
+            }
+            Input::Streamed { .. } => {
+                let crops = row(inputs[0]);
+                let views = self.augmentation.two_views_of_crops(crops, key, place);
+                (views, row(inputs[1]))
+            }
+        };
         let update = self.update(graph, variables, values, slots, views, labels, rate, step);
         let mut next = update.values;
         next.extend(update.slots);

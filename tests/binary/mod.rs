@@ -1,6 +1,7 @@
 //! Starting the program in tests.
 #![allow(dead_code)] // each test binary uses its part
 
+use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -67,4 +68,22 @@ pub fn refused(output: &Output, code: i32, words: &[&str]) {
 /// The folder of a checkpoint.
 pub fn checkpoint(model_dir: &Path, step: u64) -> PathBuf {
     model_dir.join(format!("checkpoints/step-{step:08}"))
+}
+
+/// Names, shapes and bytes of a checkpoint's arrays.
+pub fn state(model_dir: &Path, step: u64) -> Vec<(String, Vec<usize>, Vec<u8>)> {
+    let bytes = std::fs::read(checkpoint(model_dir, step).join("state.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut arrays: Vec<_> = tensors
+        .iter()
+        .map(|(name, view)| {
+            (
+                name.to_string(),
+                view.shape().to_vec(),
+                view.data().to_vec(),
+            )
+        })
+        .collect();
+    arrays.sort();
+    arrays
 }
