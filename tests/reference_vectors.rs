@@ -10,7 +10,7 @@ use simclr::loss::nt_xent;
 use simclr::model::{HeadMode, Network};
 use simclr::nn::{Builder, Kind, Settings};
 use simclr::optim::{Lars, Optimizer, Schedule};
-use simclr::train::step::{Input, StepSpec};
+use simclr::train::step::{Input, Objective, StepSpec};
 
 const F64: DType = DType::F64;
 
@@ -387,6 +387,10 @@ fn check(case: &Case) {
             num_proj_layers: case.layers,
             ..Network::default()
         },
+        objective: Objective::Pretrain {
+            temperature: 0.5,
+            hidden_norm: true,
+        },
         augmentation: Augmentation {
             image_size: case.side,
             color_jitter_strength: 0.0,
@@ -402,8 +406,6 @@ fn check(case: &Case) {
             total_steps: 1,
         },
         weight_decay: 1e-4,
-        temperature: 0.5,
-        hidden_norm: true,
         settings: Settings {
             dtype: F64,
             activations: F64,
@@ -432,8 +434,9 @@ fn check(case: &Case) {
     let views = graph.concatenate(&[view(0), view(1)], 0);
     let labels = graph.zeros(&Shape::new(DType::S32, [4]));
     let (rate, step) = (graph.scalar(0.1f64), graph.scalar(0u32));
+    let trained = spec.trained().expect("a network");
     let update = spec.update(
-        &graph, &variables, &values, &slots, views, labels, rate, step,
+        &graph, &variables, &trained, &values, &slots, views, labels, rate, step,
     );
     let contrast = nt_xent(update.outputs.z(), 0.5, true, 1);
     let still = Settings {

@@ -10,7 +10,7 @@ use simclr::model::{HeadMode, Network};
 use simclr::nn::{Kind, Settings, initial_value};
 use simclr::optim::{Lars, Optimizer, Schedule};
 use simclr::random::threefry2x32;
-use simclr::train::step::{Input, StepSpec};
+use simclr::train::step::{Input, Objective, StepSpec};
 use std::collections::BTreeMap;
 
 const BATCH: usize = 16;
@@ -32,6 +32,10 @@ fn spec(replicas: usize, global_bn: bool, dtype: DType) -> StepSpec {
             ft_proj_selector: 0,
             num_classes: Some(10),
         },
+        objective: Objective::Pretrain {
+            temperature: 0.5,
+            hidden_norm: true,
+        },
         augmentation: Augmentation {
             image_size: SIDE as usize,
             color_jitter_strength: 0.5,
@@ -47,8 +51,6 @@ fn spec(replicas: usize, global_bn: bool, dtype: DType) -> StepSpec {
             total_steps: STEPS as u64,
         },
         weight_decay: 1e-4,
-        temperature: 0.5,
-        hidden_norm: true,
         settings: Settings {
             replicas,
             global_bn,
@@ -89,8 +91,9 @@ fn module(spec: &StepSpec) -> Module {
     let labels = graph.parameter("labels", Shape::new(DType::S32, [n]));
     let step = graph.parameter("step", Shape::scalar(DType::U32));
     let rate = spec.schedule.rate_hlo(step, dtype);
+    let trained = spec.trained().expect("a network");
     let update = spec.update(
-        &graph, &variables, &values, &slots, views, labels, rate, step,
+        &graph, &variables, &trained, &values, &slots, views, labels, rate, step,
     );
     let mut outputs = update.values;
     outputs.extend(update.slots);

@@ -106,6 +106,33 @@ impl Augmentation {
         self.colour_and_blur(x, &colour, draws.between(draws::SIGMA, 0.1, 2.0), blurred)
     }
 
+    /// One view of each image for supervised training: u8 `[n, H, W, 3]` → f32 `[n, S, S, 3]` in [0, 1].
+    pub fn one_view<'g>(&self, images: Value<'g>, key: Key<'g>, example: Value<'g>) -> Value<'g> {
+        let graph = images.graph();
+        let _scope = graph.scope("augment");
+        let first = graph.scalar(0u32).broadcast_scalar(&example.dims());
+        let drawn = self.draw(
+            &Draws::new(key, example, first),
+            [images.dim(1), images.dim(2)],
+        );
+        self.supervised_view(images, &drawn)
+    }
+
+    /// The same of a crop that the host has cut: u8 `[n, 1, S, S, 3]` → f32 `[n, S, S, 3]`.
+    pub fn one_view_of_crops<'g>(
+        &self,
+        crops: Value<'g>,
+        key: Key<'g>,
+        example: Value<'g>,
+    ) -> Value<'g> {
+        let graph = crops.graph();
+        let _scope = graph.scope("augment");
+        let [n, size] = [crops.dim(0), self.image_size as i64];
+        let first = graph.scalar(0u32).broadcast_scalar(&example.dims());
+        let mirrored = Draws::new(key, example, first).happens(draws::FLIP, 0.5);
+        flip(to_float(crops.reshape(&[n, size, size, 3])), mirrored)
+    }
+
     /// Draws for images of `height` and `width`, with the laws of reference §2.3.
     pub fn draw<'g>(&self, draws: &Draws<'g>, [height, width]: [i64; 2]) -> ViewDraws<'g> {
         ViewDraws {

@@ -179,24 +179,41 @@ pub struct Loaded {
 /// # Errors
 /// The first problem, with its place.
 pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Loaded, Error> {
+    match path {
+        Some(path) => resolve(value::read(path)?, path, overrides),
+        None => resolve(BTreeMap::new(), Path::new(""), overrides),
+    }
+}
+
+/// The same of a configuration that is kept as text in the file `path`, such as that of a checkpoint.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_text(text: &str, path: &Path, overrides: &[String]) -> Result<Loaded, Error> {
+    resolve(value::read_text(text, path)?, path, overrides)
+}
+
+fn resolve(
+    file: BTreeMap<String, (Value, u64)>,
+    path: &Path,
+    overrides: &[String],
+) -> Result<Loaded, Error> {
     let mut values = BTreeMap::new();
     for key in KEYS {
         let default = value::parse(key.default).unwrap_or(Value::Null);
         values.insert(key.name, (default, Origin::Default));
     }
-    if let Some(path) = path {
-        for (name, (value, line)) in value::read(path)? {
-            let origin = Origin::File(path.into(), line);
-            match value {
-                Value::Map(section) if name == "runtime" => {
-                    for (inner, (value, line)) in section {
-                        let origin = Origin::File(path.into(), line);
-                        set(&mut values, &format!("runtime.{inner}"), value, origin)?;
-                    }
+    for (name, (value, line)) in file {
+        let origin = Origin::File(path.into(), line);
+        match value {
+            Value::Map(section) if name == "runtime" => {
+                for (inner, (value, line)) in section {
+                    let origin = Origin::File(path.into(), line);
+                    set(&mut values, &format!("runtime.{inner}"), value, origin)?;
                 }
-                Value::Null if name == "runtime" => {}
-                value => set(&mut values, &name, value, origin)?,
             }
+            Value::Null if name == "runtime" => {}
+            value => set(&mut values, &name, value, origin)?,
         }
     }
     for argument in overrides {
@@ -490,6 +507,13 @@ impl Loaded {
         self.values
             .get(key)
             .map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+
+    /// A value, as YAML; `null` for a key that there is not.
+    pub fn value(&self, key: &str) -> String {
+        self.values
+            .get(key)
+            .map_or("null".into(), |(value, _)| value.to_string())
     }
 
     /// An error about a value of this configuration.

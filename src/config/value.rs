@@ -148,10 +148,15 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, (Value, u64)>, Error> {
         path: path.into(),
         source,
     })?;
+    read_text(&text, path)
+}
+
+/// The same of a text that stands in `path`.
+pub fn read_text(text: &str, path: &Path) -> Result<BTreeMap<String, (Value, u64)>, Error> {
     if text.trim().is_empty() {
         return Ok(BTreeMap::new());
     }
-    match serde_yaml::from_str::<Value>(&text) {
+    match serde_yaml::from_str::<Value>(text) {
         Ok(Value::Map(map)) => Ok(map),
         Ok(Value::Null) => Ok(BTreeMap::new()),
         Ok(other) => Err(Error::NotYaml {

@@ -4,9 +4,6 @@ use super::Network;
 use crate::hlo::Value;
 use crate::nn::{Builder, global_mean, max_pool_same, relu, shortcut_pool};
 
-/// The depths there are.
-pub const DEPTHS: [usize; 7] = [10, 18, 34, 50, 101, 152, 200];
-
 /// Blocks per group of each depth.
 pub(super) fn blocks(depth: usize) -> Option<[usize; 4]> {
     Some(match depth {
@@ -26,17 +23,27 @@ pub(super) fn bottleneck(depth: usize) -> bool {
 }
 
 impl Network {
+    /// No gradient reaches what comes before group `after_block` + 1 (reference §3.7); −1 stops none.
     pub(super) fn encode<'g>(
         &self,
         builder: &mut Builder<'g>,
         images: Value<'g>,
+        after_block: i64,
         endpoints: &mut Vec<(String, Value<'g>)>,
     ) -> Value<'g> {
         let graph = builder.graph();
         let _scope = graph.scope("encoder");
         builder.part("base_model");
+        let frozen = |x: Value<'g>, group: i64| {
+            if group == after_block {
+                x.stop_gradient()
+            } else {
+                x
+            }
+        };
         let mut x = self.stem(builder, images, endpoints);
         endpoints.push(("initial_max_pool".into(), x));
+        x = frozen(x, 0);
         for (group, &count) in blocks(self.resnet_depth)
             .unwrap_or([0; 4])
             .iter()
@@ -51,6 +58,7 @@ impl Network {
                 endpoints.push((format!("block_group{}/block{}", group + 1, unit), x));
             }
             endpoints.push((format!("block_group{}", group + 1), x));
+            x = frozen(x, group as i64 + 1);
         }
         let h = global_mean(x.convert(builder.settings().dtype));
         endpoints.push(("final_avg_pool".into(), h));

@@ -3,8 +3,6 @@
 mod encoder;
 mod heads;
 
-pub use encoder::DEPTHS;
-
 use crate::error::Class;
 use crate::hlo::{Graph, Shape, Value};
 use crate::nn::{Builder, Settings, Variable};
@@ -63,6 +61,15 @@ impl Default for Network {
     }
 }
 
+/// What of the encoder stays as it is in fine-tuning (reference §3.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freeze {
+    /// −1: nothing; 0: the stem; 1 to 3: block groups up to this one too; 4: the whole encoder.
+    pub after_block: i64,
+    /// Whether the encoder normalises with its moving statistics and leaves them alone, rather than with those of the batch.
+    pub moving_statistics: bool,
+}
+
 /// A network that cannot be built.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("`{key}` is {found}; expected {expected}")]
@@ -114,7 +121,7 @@ impl Network {
                 expected: expected.into(),
             })
         };
-        if !DEPTHS.contains(&self.resnet_depth) {
+        if encoder::blocks(self.resnet_depth).is_none() {
             return error(
                 "resnet_depth",
                 self.resnet_depth.to_string(),
@@ -171,35 +178,53 @@ impl Network {
         Ok(builder.variables().to_vec())
     }
 
-    /// Blocks in each of the four groups.
-    pub fn blocks(&self) -> [usize; 4] {
-        encoder::blocks(self.resnet_depth).unwrap_or([0; 4])
-    }
-
-    /// Whether blocks are bottlenecks rather than pairs of 3×3 convolutions.
-    pub fn bottleneck(&self) -> bool {
-        encoder::bottleneck(self.resnet_depth)
-    }
-
     /// Width of the features.
     pub fn features(&self) -> i64 {
-        let expansion = if self.bottleneck() { 4 } else { 1 };
+        let expansion = if encoder::bottleneck(self.resnet_depth) {
+            4
+        } else {
+            1
+        };
         self.width(512) * expansion
     }
 
-    /// Runs the network on images `[B, H, W, 3]` in [0, 1].
+    /// Runs the network on images `[B, H, W, 3]` in [0, 1]. The classifier, if there is one, only watches: no gradient reaches what
+    /// it looks at (reference §5.6).
     pub fn forward<'g>(&self, builder: &mut Builder<'g>, images: Value<'g>) -> Outputs<'g> {
         let mut endpoints = Vec::new();
-        let h = self.encode(builder, images, &mut endpoints);
+        let h = self.encode(builder, images, -1, &mut endpoints);
+        self.heads(builder, h, |seen| seen.stop_gradient(), endpoints)
+    }
+
+    /// The same for fine-tuning: the classifier's gradient reaches what it looks at, down to where `freeze` stops it.
+    pub fn finetune<'g>(
+        &self,
+        builder: &mut Builder<'g>,
+        images: Value<'g>,
+        freeze: Freeze,
+    ) -> Outputs<'g> {
+        let mut endpoints = Vec::new();
+        let training = builder.settings().training;
+        builder.set_training(training && !freeze.moving_statistics);
+        let h = self.encode(builder, images, freeze.after_block, &mut endpoints);
+        builder.set_training(training);
+        self.heads(builder, h, |seen| seen, endpoints)
+    }
+
+    fn heads<'g>(
+        &self,
+        builder: &mut Builder<'g>,
+        h: Value<'g>,
+        seen: impl Fn(Value<'g>) -> Value<'g>,
+        mut endpoints: Vec<(String, Value<'g>)>,
+    ) -> Outputs<'g> {
         let projections = self.project(builder, h, &mut endpoints);
         let logits = self.num_classes.map(|classes| {
             let last = projections.len() - 1;
             let chosen = usize::try_from(self.ft_proj_selector)
                 .unwrap_or(last)
                 .min(last);
-            // In pretraining the classifier only watches: no gradient reaches what it looks at (reference §5.6).
-            let logits =
-                heads::supervised(builder, projections[chosen].stop_gradient(), classes as i64);
+            let logits = heads::supervised(builder, seen(projections[chosen]), classes as i64);
             endpoints.push(("logits_sup".to_string(), logits));
             logits
         });

@@ -76,6 +76,11 @@ impl Variable {
         self.name.starts_with("head_supervised")
     }
 
+    /// Whether it belongs to the projection head.
+    pub fn projection_head(&self) -> bool {
+        self.name.starts_with("head_contrastive")
+    }
+
     /// Number of elements.
     pub fn elements(&self) -> usize {
         self.dims.iter().product::<i64>() as usize
@@ -162,6 +167,11 @@ impl<'g> Builder<'g> {
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Chooses between batch statistics and moving statistics for the layers that follow.
+    pub fn set_training(&mut self, training: bool) {
+        self.settings.training = training;
     }
 
     /// Variables so far, in creation order.

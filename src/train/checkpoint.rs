@@ -158,6 +158,11 @@ pub fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     Ok(found)
 }
 
+/// Whether a folder holds a manifest, which is what [`load`] asks of one first.
+pub fn is_checkpoint(path: &Path) -> bool {
+    path.join(MANIFEST).is_file()
+}
+
 /// The checkpoint of the latest step, damaged or not; [`load`] tells.
 pub fn latest(dir: &Path) -> Result<Option<PathBuf>, Error> {
     Ok(list(dir)?.pop().map(|(_, path)| path))
@@ -205,6 +210,23 @@ pub fn load(path: &Path, expected: &[ArraySpec]) -> Result<(Manifest, Vec<Array>
         let path = path.to_owned();
         Err(Error::Mismatch { path, mismatches })
     }
+}
+
+/// All arrays of a checkpoint, as they are, by name, after checking every hash. Errors: as of [`load`], but for [`Error::Mismatch`].
+pub fn arrays(path: &Path) -> Result<(Manifest, BTreeMap<String, Array>), Error> {
+    let (manifest, state) = read(path).map_err(|error| name_previous(path, error))?;
+    let tensors =
+        SafeTensors::deserialize(&state).map_err(|error| Error::damaged(path, bad_state(error)))?;
+    let arrays = tensors.iter().map(|(name, view)| {
+        let array = Array {
+            name: name.to_owned(),
+            dtype: view.dtype(),
+            dims: view.shape().to_vec(),
+            bytes: view.data().to_vec(),
+        };
+        (name.to_owned(), array)
+    });
+    Ok((manifest, arrays.collect()))
 }
 
 /// Checks every hash of a checkpoint and returns what it says about its run. Errors: as of [`load`].

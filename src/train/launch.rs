@@ -1,7 +1,7 @@
 //! Launches of the step: the program with its state on the devices, and what feeds it. While a launch runs, the examples of the next
 //! one cross to the devices.
 
-use super::step::{Input, METRICS, StepSpec};
+use super::step::{Input, StepSpec};
 use super::{Error, state};
 use crate::config::Config;
 use crate::data::{Examples, Feed, FeedSpec, Order};
@@ -50,7 +50,7 @@ struct Ready {
 /// What a launch gave.
 pub(super) struct Launch {
     /// A row per step.
-    pub(super) metrics: Vec<[f32; METRICS.len()]>,
+    pub(super) metrics: Vec<Vec<f32>>,
     /// Wall time of the whole launch.
     pub(super) total: Duration,
     /// The part in which the devices waited for their examples.
@@ -155,19 +155,14 @@ impl<'a> Launcher<'a> {
         let (buffers, bytes) = results?;
         self.buffers = buffers;
         let most = self.supply.spec.steps_per_launch;
-        let shape = Shape::new(DType::F32, [most as i64, METRICS.len() as i64]);
+        let width = self.supply.spec.objective.metrics().len();
+        let shape = Shape::new(DType::F32, [most as i64, width as i64]);
         let table = Literal::from_bytes(shape.clone(), bytes)
             .unwrap_or_else(|| Literal::zeros(shape))
             .to_vec::<f32>();
-        let rows = table.chunks_exact(METRICS.len()).take(count);
+        let rows = table.chunks_exact(width).take(count);
         Ok(Launch {
-            metrics: rows
-                .map(|row| {
-                    let mut copy = [0.0; METRICS.len()];
-                    copy.copy_from_slice(row);
-                    copy
-                })
-                .collect(),
+            metrics: rows.map(<[f32]>::to_vec).collect(),
             total: begin.elapsed(),
             waited,
         })

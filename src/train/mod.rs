@@ -11,6 +11,7 @@
 //! | `measure` | times of the first steps, for `simclr bench` |
 //! | [`state`] | the arrays of a run on devices, in checkpoints, and at the start |
 //! | [`checkpoint`] | checkpoints on disk |
+//! | [`trained`] | opening a run or a checkpoint for what comes after it |
 //! | [`run_dir`] | the run folder |
 //! | [`signals`] | requests to stop |
 
@@ -25,6 +26,7 @@ pub mod setup;
 pub mod signals;
 pub mod state;
 pub mod step;
+pub mod trained;
 
 pub use measure::{Measured, measure};
 
@@ -45,6 +47,8 @@ pub enum Error {
     Step(#[from] step::Error),
     #[error(transparent)]
     Checkpoint(#[from] checkpoint::Error),
+    #[error(transparent)]
+    Trained(#[from] trained::Error),
     #[error(transparent)]
     RunDir(#[from] run_dir::Error),
     #[error(transparent)]
@@ -68,6 +72,7 @@ impl Error {
             Error::Engine(error) => error.class(),
             Error::Step(error) => error.class(),
             Error::Checkpoint(error) => error.class(),
+            Error::Trained(error) => error.class(),
             Error::RunDir(error) => error.class(),
             Error::Report(error) => error.class(),
             Error::NotInMemory { .. } => Class::Usage,

@@ -5,7 +5,7 @@ use super::evaluation::Evaluation;
 use super::launch::{Launch, Launcher};
 use super::run_dir::RunDir;
 use super::signals::{Stop, StopKind};
-use super::step::{Input, METRICS, StepModule, StepSpec};
+use super::step::{Input, StepModule, StepSpec};
 use super::{Error, setup, state};
 use crate::augment::Key;
 use crate::config::{Loaded, Plan};
@@ -133,7 +133,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     drop(values);
 
     let mut progress = Progress::start(run.screen, step, plan.total_steps);
-    let mut window = Window::default();
+    let mut window = Window::new(spec.objective.metrics());
     let mut speed = Speed::default();
     let first_step = step;
     let trained = Instant::now();
@@ -180,7 +180,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
                     epochs: plan.epoch(plan.total_steps),
                     loss: row[0],
                     contrast_accuracy: row[1],
-                    learning_rate: row[7],
+                    learning_rate: row.last().copied().unwrap_or_default(),
                     images_per_second: spec.batch as f64 / seconds,
                     seconds_left: seconds_left(step, plan.total_steps, seconds),
                 },
@@ -300,27 +300,36 @@ impl Speed {
 }
 
 /// Sums since the last line of metrics.
-#[derive(Default)]
 struct Window {
-    sums: [f64; METRICS.len()],
+    tags: &'static [&'static str],
+    sums: Vec<f64>,
     steps: usize,
     last_rate: f32,
 }
 
 impl Window {
-    fn add(&mut self, row: &[f32; METRICS.len()]) {
+    fn new(tags: &'static [&'static str]) -> Self {
+        Window {
+            tags,
+            sums: vec![0.0; tags.len()],
+            steps: 0,
+            last_rate: 0.0,
+        }
+    }
+
+    fn add(&mut self, row: &[f32]) {
         for (sum, &value) in self.sums.iter_mut().zip(row) {
             *sum += f64::from(value);
         }
         self.steps += 1;
-        self.last_rate = row[METRICS.len() - 1];
+        self.last_rate = row.last().copied().unwrap_or_default();
     }
 
     /// Means of the window; the rate is that of its last step.
     fn take(&mut self, step: u64, epoch: f64, launch: &Launch, batch: usize) -> Scalars {
         let mut scalars = Scalars::new(step, epoch);
         let steps = self.steps.max(1) as f64;
-        for (tag, sum) in METRICS.iter().zip(self.sums) {
+        for (tag, sum) in self.tags.iter().zip(&self.sums) {
             scalars.set(tag, sum / steps);
         }
         scalars.set(tags::LEARNING_RATE, self.last_rate);
@@ -331,7 +340,7 @@ impl Window {
             tags::HOST_WAIT,
             launch.waited.as_secs_f64() / launch.total.as_secs_f64(),
         );
-        *self = Window::default();
+        *self = Window::new(self.tags);
         scalars
     }
 }

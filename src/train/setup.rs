@@ -1,7 +1,7 @@
 //! From a configuration to the choices of a step.
 
 use super::Error;
-use super::step::{Input, StepSpec};
+use super::step::{Input, Objective, StepSpec};
 use crate::augment::{Augmentation, Brightness, ResizeKernel};
 use crate::config::{Behaviour, Config, Loaded, Plan};
 use crate::data::Description;
@@ -10,8 +10,8 @@ use crate::model::{HeadMode, Network};
 use crate::nn::Settings;
 use crate::optim::{Lars, Optimizer, Schedule};
 
-/// The network of a configuration, with a classifier of so many classes if one is asked for.
-pub fn network(config: &Config, classes: usize) -> Network {
+/// The network of a configuration, with a classifier of so many classes.
+pub fn network(config: &Config, classes: Option<usize>) -> Network {
     Network {
         resnet_depth: config.resnet_depth,
         width_multiplier: config.width_multiplier,
@@ -27,7 +27,7 @@ pub fn network(config: &Config, classes: usize) -> Network {
         proj_out_dim: config.proj_out_dim,
         num_proj_layers: config.num_proj_layers,
         ft_proj_selector: config.ft_proj_selector,
-        num_classes: config.lineareval_while_pretraining.then_some(classes),
+        num_classes: classes,
     }
 }
 
@@ -135,8 +135,13 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
             )));
         }
     }
+    let classes = config.lineareval_while_pretraining.then_some(data.classes);
     Ok(StepSpec {
-        network: network(config, data.classes),
+        network: network(config, classes),
+        objective: Objective::Pretrain {
+            temperature: config.temperature,
+            hidden_norm: config.hidden_norm,
+        },
         augmentation: augmentation(config),
         optimizer: optimizer(config),
         schedule: Schedule {
@@ -145,8 +150,6 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
             total_steps: plan.total_steps,
         },
         weight_decay: config.weight_decay,
-        temperature: config.temperature,
-        hidden_norm: config.hidden_norm,
         settings: Settings {
             training: true,
             replicas: plan.replicas,

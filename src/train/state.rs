@@ -47,7 +47,8 @@ pub fn put(
         .collect()
 }
 
-fn dtype(dtype: DType) -> Dtype {
+/// The element type as safetensors names it.
+pub fn dtype(dtype: DType) -> Dtype {
     match dtype {
         DType::Pred => Dtype::BOOL,
         DType::S32 => Dtype::I32,

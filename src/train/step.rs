@@ -5,15 +5,17 @@ use crate::augment::{Augmentation, Key};
 use crate::grad::gradients;
 use crate::hlo::{self, DType, Graph, Module, Shape, Value};
 use crate::loss::{nt_xent, supervised};
-use crate::model::{self, Network};
+use crate::model::{self, Freeze, Network};
 use crate::nn::{Builder, Settings, Variable};
 use crate::optim::{Optimizer, Schedule, Slot};
 
 /// Everything that decides what a step computes.
 #[derive(Debug, Clone)]
 pub struct StepSpec {
-    /// The network; its supervised head, if any, is trained on stopped features beside the contrastive loss.
+    /// The network.
     pub network: Network,
+    /// What it learns.
+    pub objective: Objective,
     /// The views.
     pub augmentation: Augmentation,
     /// The optimizer.
@@ -22,10 +24,6 @@ pub struct StepSpec {
     pub schedule: Schedule,
     /// Coefficient of the decay that is part of the loss.
     pub weight_decay: f64,
-    /// Temperature of the contrastive loss.
-    pub temperature: f64,
-    /// Whether projections are normalised.
-    pub hidden_norm: bool,
     /// Layer settings, the number of replicas among them.
     pub settings: Settings,
     /// Images of one step over all replicas.
@@ -53,7 +51,28 @@ pub enum Input {
     },
 }
 
-/// Figures of one step, averaged over replicas, in the order in which the program returns them.
+/// What the network learns.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Objective {
+    /// The contrastive loss of two views; the supervised head, if the network has one, is trained on stopped features beside it.
+    Pretrain {
+        /// Temperature of the contrastive loss.
+        temperature: f64,
+        /// Whether projections are normalised.
+        hidden_norm: bool,
+    },
+    /// The supervised head's cross-entropy on one view, cropped and flipped.
+    Finetune {
+        /// What of the encoder stays as it is.
+        freeze: Freeze,
+        /// Whether those layers of the projection head learn that the supervised head looks through (the original's first version
+        /// never trains them, reference §12-10).
+        projection_head: bool,
+    },
+}
+
+/// Figures of a step of pretraining, averaged over replicas, in the order in which the program returns them. Of either objective the
+/// first two are a loss and an accuracy, the last the rate.
 pub const METRICS: [&str; 8] = [
     "train/contrast_loss",
     "train/contrast_acc",
@@ -64,6 +83,61 @@ pub const METRICS: [&str; 8] = [
     "train/total_loss",
     "learning_rate",
 ];
+
+/// Those of a step of fine-tuning.
+pub const FINETUNE_METRICS: [&str; 5] = [
+    "train/supervised_loss",
+    "train/supervised_acc",
+    "train/weight_decay",
+    "train/total_loss",
+    "learning_rate",
+];
+
+impl Objective {
+    /// Names of a step's figures, in order.
+    pub fn metrics(&self) -> &'static [&'static str] {
+        match self {
+            Objective::Pretrain { .. } => &METRICS,
+            Objective::Finetune { .. } => &FINETUNE_METRICS,
+        }
+    }
+
+    /// Views of each image.
+    pub fn views(&self) -> usize {
+        match self {
+            Objective::Pretrain { .. } => 2,
+            Objective::Finetune { .. } => 1,
+        }
+    }
+
+    /// The views of images u8 `[n, H, W, 3]`: f32 `[views · n, S, S, 3]`.
+    pub fn cut<'g>(
+        &self,
+        augmentation: &Augmentation,
+        images: Value<'g>,
+        key: Key<'g>,
+        place: Value<'g>,
+    ) -> Value<'g> {
+        match self {
+            Objective::Pretrain { .. } => augmentation.two_views(images, key, place),
+            Objective::Finetune { .. } => augmentation.one_view(images, key, place),
+        }
+    }
+
+    /// The same from crops u8 `[n, views, S, S, 3]` that the host has cut.
+    pub fn take<'g>(
+        &self,
+        augmentation: &Augmentation,
+        crops: Value<'g>,
+        key: Key<'g>,
+        place: Value<'g>,
+    ) -> Value<'g> {
+        match self {
+            Objective::Pretrain { .. } => augmentation.two_views_of_crops(crops, key, place),
+            Objective::Finetune { .. } => augmentation.one_view_of_crops(crops, key, place),
+        }
+    }
+}
 
 /// A state array: its name in checkpoints and its shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +155,7 @@ pub struct StateArray {
 /// - resident: `indices` u32 [steps_per_launch, n], `images` u8 [examples, H, W, 3], `labels` s32 [examples];
 /// - streamed: `crops` u8 [steps_per_launch, n, views, S, S, 3], `labels` s32 [steps_per_launch, n].
 ///
-/// Results: the state arrays, which take over the arguments, then `metrics` f32 [steps_per_launch, METRICS].
+/// Results: the state arrays, which take over the arguments, then `metrics` f32 [steps_per_launch, metrics of the objective].
 pub struct StepModule {
     /// The module.
     pub module: Module,
@@ -118,6 +192,56 @@ impl StepSpec {
         self.batch / self.settings.replicas.max(1)
     }
 
+    /// Numbers of the variables that the optimizer trains: those which a gradient of the objective reaches.
+    ///
+    /// # Errors
+    /// If the choices do not make a network.
+    pub fn trained(&self) -> Result<Vec<usize>, Error> {
+        self.network.check()?;
+        let graph = Graph::new();
+        let side = self.network.image_size as i64;
+        let dtype = self.settings.dtype;
+        let images = graph.zeros(&Shape::new(dtype, [2, side, side, 3]));
+        let mut builder = Builder::collecting(
+            &graph,
+            Settings {
+                replicas: 1,
+                ..self.settings.clone()
+            },
+        );
+        let outputs = self.forward(&mut builder, images);
+        let mut learns = graph.scalar_of(dtype, 0.0);
+        if let Objective::Pretrain { .. } = self.objective {
+            learns = outputs.z().sum_all();
+        }
+        if let Some(logits) = outputs.logits {
+            learns = learns + logits.sum_all();
+        }
+        let reached = gradients(learns, builder.values());
+        let variables = builder.variables().iter().zip(reached).enumerate();
+        Ok(variables
+            .filter(|(_, (variable, reached))| {
+                let kept = match self.objective {
+                    Objective::Finetune {
+                        projection_head: false,
+                        ..
+                    } => variable.projection_head(),
+                    _ => false,
+                };
+                reached.is_some() && variable.kind.trainable() && !kept
+            })
+            .map(|(number, _)| number)
+            .collect())
+    }
+
+    /// Runs the network as the objective wants it.
+    pub fn forward<'g>(&self, builder: &mut Builder<'g>, views: Value<'g>) -> model::Outputs<'g> {
+        match self.objective {
+            Objective::Pretrain { .. } => self.network.forward(builder, views),
+            Objective::Finetune { freeze, .. } => self.network.finetune(builder, views, freeze),
+        }
+    }
+
     /// The state's arrays, in order.
     ///
     /// # Errors
@@ -132,7 +256,8 @@ impl StepSpec {
                 shape: Shape::new(dtype, v.dims.clone()),
             })
             .collect();
-        state.extend(self.optimizer.slots(&variables).into_iter().map(
+        let trained = pick(&variables, &self.trained()?);
+        state.extend(self.optimizer.slots(&trained).into_iter().map(
             |Slot { name, dims, .. }| StateArray {
                 name,
                 shape: Shape::new(dtype, dims),
@@ -151,6 +276,7 @@ impl StepSpec {
     /// If the choices do not make a network, or the graph is wrong.
     pub fn module(&self) -> Result<StepModule, Error> {
         let (variables, state) = self.state()?;
+        let trained = self.trained()?;
         let graph = Graph::new();
         let arguments: Vec<Value> = state
             .iter()
@@ -164,7 +290,8 @@ impl StepSpec {
             .into_iter()
             .map(|(name, shape)| graph.parameter(name, shape))
             .collect();
-        let metrics = graph.zeros(&Shape::new(DType::F32, [k, METRICS.len() as i64]));
+        let width = self.objective.metrics().len() as i64;
+        let metrics = graph.zeros(&Shape::new(DType::F32, [k, width]));
         let dtype = self.settings.dtype;
         let rate = self
             .schedule
@@ -184,9 +311,9 @@ impl StepSpec {
             &init,
             |_, s| s[0].lt(s[3]),
             |graph, s| {
-                let (state, metrics) = self.step(graph, &variables, s, fixed);
+                let (state, metrics) = self.step(graph, &variables, &trained, s, fixed);
                 let zero = graph.scalar(0i32);
-                let row = metrics.reshape(&[1, METRICS.len() as i64]);
+                let row = metrics.reshape(&[1, width]);
                 let mut next = vec![s[0] + 1.0, s[1].dynamic_update_slice(row, &[s[0], zero])];
                 next.extend_from_slice(&s[2..4]);
                 next.push(self.schedule.rate_hlo(state[state.len() - 1], dtype));
@@ -243,6 +370,7 @@ impl StepSpec {
         &self,
         graph: &'g Graph,
         variables: &[Variable],
+        trained: &[usize],
         s: &[Value<'g>],
         fixed: usize,
     ) -> (Vec<Value<'g>>, Value<'g>) {
@@ -271,28 +399,32 @@ impl StepSpec {
             Input::Resident { .. } => {
                 let chosen = row(inputs[0]);
                 let images = inputs[1].take_rows(chosen);
-                let views = self.augmentation.two_views(images, key, place);
+                let views = self.objective.cut(&self.augmentation, images, key, place);
                 (views, inputs[2].take_rows(chosen))
             }
             Input::Streamed { .. } => {
                 let crops = row(inputs[0]);
-                let views = self.augmentation.two_views_of_crops(crops, key, place);
+                let views = self.objective.take(&self.augmentation, crops, key, place);
                 (views, row(inputs[1]))
             }
         };
-        let update = self.update(graph, variables, values, slots, views, labels, rate, step);
+        let update = self.update(
+            graph, variables, trained, values, slots, views, labels, rate, step,
+        );
         let mut next = update.values;
         next.extend(update.slots);
         next.push(step + 1.0);
         (next, update.metrics)
     }
 
-    /// Forward, backward and update for given views `[2n, S, S, 3]` and labels s32 `[n]`.
+    /// Forward, backward and update for given views `[views · n, S, S, 3]` and labels s32 `[n]`. `trained` as of [`Self::trained`],
+    /// `slots` those of the trained variables.
     #[expect(clippy::too_many_arguments, reason = "the parts of a step, each once")]
     pub fn update<'g>(
         &self,
         graph: &'g Graph,
         variables: &[Variable],
+        trained: &[usize],
         values: &[Value<'g>],
         slots: &[Value<'g>],
         views: Value<'g>,
@@ -303,48 +435,31 @@ impl StepSpec {
         let dtype = self.settings.dtype;
         let replicas = self.settings.replicas;
         let mut builder = Builder::with_values(graph, self.settings.clone(), values.to_vec());
-        let outputs = self.network.forward(&mut builder, views);
-        let contrast = nt_xent(outputs.z(), self.temperature, self.hidden_norm, replicas);
+        let outputs = self.forward(&mut builder, views);
+        let (own, own_values) = (pick(variables, trained), pick(values, trained));
         let decay =
             self.optimizer
-                .weight_decay_loss(graph, variables, values, self.weight_decay, dtype);
-        let nothing = graph.scalar_of(dtype, 0.0);
-        let (supervised_loss, supervised_accuracy) = match outputs.logits {
-            Some(logits) => {
-                let both = graph.concatenate(&[labels, labels], 0);
-                let found = supervised(logits, both, None);
-                (found.loss, found.top1)
-            }
-            None => (nothing, nothing),
-        };
-        let loss = contrast.loss + supervised_loss + decay;
-        let trained: Vec<usize> = (0..variables.len())
-            .filter(|&i| variables[i].kind.trainable())
-            .collect();
-        let wanted: Vec<Value> = trained.iter().map(|&i| values[i]).collect();
-        let mut found = vec![None; variables.len()];
-        for (&i, gradient) in trained.iter().zip(gradients(loss, &wanted)) {
-            found[i] = gradient;
-        }
+                .weight_decay_loss(graph, &own, &own_values, self.weight_decay, dtype);
+        let (loss, mut metrics) = self.losses(graph, &outputs, labels);
+        let loss = loss + decay;
+        metrics.extend([decay, loss, rate]);
+
+        let mut found = gradients(loss, &own_values);
         if replicas > 1 {
             average(graph, &mut found, replicas);
         }
-        let (mut new_values, new_slots) = self
-            .optimizer
-            .update(variables, values, &found, slots, rate, step);
+        let (updated, new_slots) =
+            self.optimizer
+                .update(&own, &own_values, &found, slots, rate, step);
+        let mut new_values = values.to_vec();
+        let mut gradients = vec![None; variables.len()];
+        for (k, &number) in trained.iter().enumerate() {
+            new_values[number] = updated[k];
+            gradients[number] = found[k];
+        }
         for &(number, value) in builder.moving() {
             new_values[number] = value;
         }
-        let mut metrics = vec![
-            contrast.loss,
-            contrast.accuracy,
-            contrast.entropy,
-            supervised_loss,
-            supervised_accuracy,
-            decay,
-            loss,
-            rate,
-        ];
         for metric in &mut metrics {
             *metric = metric.convert(DType::F32).reshape(&[1]);
         }
@@ -358,10 +473,56 @@ impl StepSpec {
             slots: new_slots,
             metrics,
             own_metrics,
-            gradients: found,
+            gradients,
             outputs,
         }
     }
+
+    /// The loss less decay, and the objective's own figures.
+    fn losses<'g>(
+        &self,
+        graph: &'g Graph,
+        outputs: &model::Outputs<'g>,
+        labels: Value<'g>,
+    ) -> (Value<'g>, Vec<Value<'g>>) {
+        let nothing = graph.scalar_of(self.settings.dtype, 0.0);
+        let classified = |labels| match outputs.logits {
+            Some(logits) => {
+                let found = supervised(logits, labels, None);
+                (found.loss, found.top1)
+            }
+            None => (nothing, nothing),
+        };
+        match self.objective {
+            Objective::Pretrain {
+                temperature,
+                hidden_norm,
+            } => {
+                let replicas = self.settings.replicas;
+                let contrast = nt_xent(outputs.z(), temperature, hidden_norm, replicas);
+                let (loss, accuracy) = classified(graph.concatenate(&[labels, labels], 0));
+                (
+                    contrast.loss + loss,
+                    vec![
+                        contrast.loss,
+                        contrast.accuracy,
+                        contrast.entropy,
+                        loss,
+                        accuracy,
+                    ],
+                )
+            }
+            Objective::Finetune { .. } => {
+                let (loss, accuracy) = classified(labels);
+                (loss, vec![loss, accuracy])
+            }
+        }
+    }
+}
+
+/// The elements of these numbers.
+fn pick<T: Clone>(all: &[T], numbers: &[usize]) -> Vec<T> {
+    numbers.iter().map(|&number| all[number].clone()).collect()
 }
 
 /// What a step makes.
@@ -370,9 +531,9 @@ pub struct Update<'g> {
     pub values: Vec<Value<'g>>,
     /// New optimizer slots.
     pub slots: Vec<Value<'g>>,
-    /// Figures averaged over replicas, f32 `[METRICS]`.
+    /// Figures averaged over replicas, f32 `[metrics]`.
     pub metrics: Value<'g>,
-    /// This replica's figures, f32 `[METRICS]`.
+    /// This replica's figures, f32 `[metrics]`.
     pub own_metrics: Value<'g>,
     /// Gradients of the mean loss, averaged over replicas.
     pub gradients: Vec<Option<Value<'g>>>,

@@ -1,0 +1,300 @@
+//! Opening a trained run: from its folder, or that of one of its checkpoints, to configuration, network and variables.
+
+use super::checkpoint::{self, Array, Manifest};
+use super::{setup, state};
+use crate::config::{self, Loaded};
+use crate::error::Class;
+use crate::hlo::{DType, Literal, Shape};
+use crate::model::{self, Network};
+use crate::nn::Variable;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The kernel of the supervised head; its second dimension is the number of classes.
+const CLASSIFIER: &str = "head_supervised/linear_layer/dense/kernel";
+
+/// A network with its values, as a checkpoint has them.
+#[derive(Debug)]
+pub struct Trained {
+    /// The checkpoint's folder.
+    pub checkpoint: PathBuf,
+    /// What the checkpoint says of its run.
+    pub manifest: Manifest,
+    /// The configuration it was trained with.
+    pub loaded: Loaded,
+    /// The network, with a supervised head if the checkpoint has one.
+    pub network: Network,
+    /// Its variables, in creation order.
+    pub variables: Vec<Variable>,
+    /// Their values, f32, in the same order.
+    pub values: Vec<Literal>,
+}
+
+/// Why a trained run could not be opened, or its variables not be taken over.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    #[error("the configuration kept in checkpoint `{}` cannot be used: {source}", path.display())]
+    Config {
+        path: PathBuf,
+        source: Box<config::Error>,
+    },
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    #[error(
+        "`{}` is no run and no checkpoint; expected a run folder with `checkpoints/step-…` in it, or such a checkpoint; correct the path",
+        path.display()
+    )]
+    NotARun { path: PathBuf },
+    #[error(
+        "run `{}` has no checkpoint yet, expected at least one in `checkpoints/`; let it train to its first checkpoint",
+        path.display()
+    )]
+    NoCheckpoint { path: PathBuf },
+    #[error("checkpoint `{}` does not fit: {}; {remedy}", path.display(), list(.misfits))]
+    Misfit {
+        path: PathBuf,
+        /// Every variable that is missing or has another shape; at least one.
+        misfits: Vec<Misfit>,
+        remedy: String,
+    },
+}
+
+/// A variable that a checkpoint does not have as wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// Its name.
+    pub variable: String,
+    /// Its shape in the checkpoint; `None` if it is not there.
+    pub found: Option<String>,
+    /// The shape that the network wants; `None` if it has no such variable.
+    pub expected: Option<String>,
+}
+
+impl Error {
+    /// What the caller can do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Checkpoint(error) => error.class(),
+            Error::Config { .. } => Class::Check,
+            Error::Model(error) => error.class(),
+            Error::NotARun { .. } | Error::NoCheckpoint { .. } => Class::Usage,
+            Error::Misfit { .. } => Class::Check,
+        }
+    }
+}
+
+impl std::fmt::Display for Misfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let or_nothing = |shape: &Option<String>| shape.clone().unwrap_or("nothing".into());
+        write!(
+            f,
+            "variable `{}` found {}, expected {}",
+            self.variable,
+            or_nothing(&self.found),
+            or_nothing(&self.expected)
+        )
+    }
+}
+
+fn list(misfits: &[Misfit]) -> String {
+    let first = misfits.first().map(Misfit::to_string).unwrap_or_default();
+    match misfits.len().saturating_sub(1) {
+        0 => first,
+        1 => format!("{first} (and 1 other)"),
+        n => format!("{first} (and {n} others)"),
+    }
+}
+
+/// Opens a run folder (its newest checkpoint) or a checkpoint folder.
+///
+/// # Errors
+/// A path that is neither; a damaged checkpoint; one whose variables are not those of its own configuration.
+pub fn open(path: &Path) -> Result<Trained, Error> {
+    let checkpoint = find(path)?;
+    let (manifest, mut arrays) = checkpoint::arrays(&checkpoint)?;
+    let place = checkpoint.join("manifest.json");
+    let loaded = config::load_text(&manifest.config_yaml, &place, &[]).map_err(|source| {
+        let path = checkpoint.clone();
+        Error::Config {
+            path,
+            source: Box::new(source),
+        }
+    })?;
+    let classes = arrays
+        .get(CLASSIFIER)
+        .and_then(|kernel| kernel.dims.get(1).copied());
+    let network = setup::network(&loaded.config, classes);
+    let variables = network.variables()?;
+    let mut values = Vec::with_capacity(variables.len());
+    let mut misfits = Vec::new();
+    for variable in &variables {
+        match take(&mut arrays, variable) {
+            Ok(value) => values.push(value),
+            Err(misfit) => misfits.push(misfit),
+        }
+    }
+    // What is left are slots, the step, and what this network has no use for.
+    let extra = arrays.values().filter(|array| is_variable(&array.name));
+    misfits.extend(extra.map(|array| Misfit {
+        variable: array.name.clone(),
+        found: Some(shape(array)),
+        expected: None,
+    }));
+    if !misfits.is_empty() {
+        return Err(Error::Misfit {
+            path: checkpoint,
+            misfits,
+            remedy: "the configuration kept beside them describes another network: use a checkpoint that is whole"
+                .into(),
+        });
+    }
+    Ok(Trained {
+        checkpoint,
+        manifest,
+        loaded,
+        network,
+        variables,
+        values,
+    })
+}
+
+/// The checkpoint that a path means.
+fn find(path: &Path) -> Result<PathBuf, Error> {
+    if checkpoint::is_checkpoint(path) {
+        return Ok(path.to_owned());
+    }
+    let here = path.to_owned();
+    for folder in [path.join("checkpoints"), path.to_owned()] {
+        if !folder.is_dir() {
+            continue;
+        }
+        if let Some(latest) = checkpoint::latest(&folder)? {
+            return Ok(latest);
+        }
+    }
+    Err(if path.join("config.yaml").is_file() {
+        Error::NoCheckpoint { path: here }
+    } else {
+        Error::NotARun { path: here }
+    })
+}
+
+/// Whether a name is that of a variable rather than of a slot or the step (reference §8.1).
+fn is_variable(name: &str) -> bool {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    matches!(
+        last,
+        "kernel" | "bias" | "gamma" | "beta" | "moving_mean" | "moving_variance"
+    )
+}
+
+fn shape(array: &Array) -> String {
+    let dims: Vec<String> = array.dims.iter().map(usize::to_string).collect();
+    format!(
+        "{}[{}]",
+        array.dtype.to_string().to_lowercase(),
+        dims.join(",")
+    )
+}
+
+/// Takes a variable's value out of a checkpoint's arrays.
+fn take(arrays: &mut BTreeMap<String, Array>, variable: &Variable) -> Result<Literal, Misfit> {
+    let wanted = Shape::new(DType::F32, variable.dims.clone());
+    let misfit = |found: Option<String>| Misfit {
+        variable: variable.name.clone(),
+        found,
+        expected: Some(wanted.to_string()),
+    };
+    let Some(array) = arrays.remove(&variable.name) else {
+        return Err(misfit(None));
+    };
+    let dims: Vec<i64> = array.dims.iter().map(|&dim| dim as i64).collect();
+    let found = shape(&array);
+    if dims != variable.dims || array.dtype != state::dtype(DType::F32) {
+        return Err(misfit(Some(found)));
+    }
+    Literal::from_bytes(wanted.clone(), array.bytes).ok_or_else(|| misfit(Some(found)))
+}
+
+/// Keys that decide which variables a network has, and their shapes.
+const NETWORK_KEYS: [&str; 10] = [
+    "resnet_depth",
+    "width_multiplier",
+    "image_size",
+    "stem_stride",
+    "sk_ratio",
+    "se_ratio",
+    "proj_head_mode",
+    "proj_out_dim",
+    "num_proj_layers",
+    "dataset",
+];
+
+impl Trained {
+    /// The values for those variables of another network that are `wanted` by name, `None` for the others.
+    ///
+    /// # Errors
+    /// [`Error::Misfit`] with every wanted variable that this one lacks or has in another shape, and the keys to change.
+    pub fn values_for(
+        &self,
+        variables: &[Variable],
+        wanted: impl Fn(&str) -> bool,
+        by: &Loaded,
+    ) -> Result<Vec<Option<Literal>>, Error> {
+        let own: BTreeMap<&str, (&Variable, &Literal)> = self
+            .variables
+            .iter()
+            .zip(&self.values)
+            .map(|(variable, value)| (variable.name.as_str(), (variable, value)))
+            .collect();
+        let mut misfits = Vec::new();
+        let mut values = Vec::with_capacity(variables.len());
+        for variable in variables {
+            let found = own.get(variable.name.as_str());
+            values.push(match found {
+                _ if !wanted(&variable.name) => None,
+                Some((saved, value)) if saved.dims == variable.dims => Some((*value).clone()),
+                found => {
+                    let shape = |v: &Variable| Shape::new(DType::F32, v.dims.clone()).to_string();
+                    misfits.push(Misfit {
+                        variable: variable.name.clone(),
+                        found: found.map(|(saved, _)| shape(saved)),
+                        expected: Some(shape(variable)),
+                    });
+                    None
+                }
+            });
+        }
+        if misfits.is_empty() {
+            return Ok(values);
+        }
+        let heads_only = misfits
+            .iter()
+            .all(|misfit| misfit.variable.starts_with("head_"));
+        Err(Error::Misfit {
+            path: self.checkpoint.clone(),
+            remedy: self.remedy(by, heads_only),
+            misfits,
+        })
+    }
+
+    /// Which keys of `by` to change so that its network is this one.
+    fn remedy(&self, by: &Loaded, heads_only: bool) -> String {
+        let differing: Vec<String> = NETWORK_KEYS
+            .iter()
+            .filter(|key| by.value(key) != self.loaded.value(key))
+            .map(|key| format!("`{key}={}` (now {})", self.loaded.value(key), by.value(key)))
+            .collect();
+        let mut remedy = match differing.as_slice() {
+            [] => "train it with the same network".to_owned(),
+            keys => format!("set {} as it was trained", keys.join(", ")),
+        };
+        if heads_only {
+            remedy.push_str(", or leave its heads out with `variable_schema`, such as \"(?!global_step|(?:.*/|^)Momentum|head)\"");
+        }
+        remedy
+    }
+}
