@@ -17,6 +17,7 @@
 //! | [`engine`] | where a module of `hlo` meets a client of `pjrt` | `hlo`, `pjrt` |
 //! | [`train`] | the training step, its loop, checkpoints | all above |
 //! | [`eval`] | k-NN and linear probe on frozen features | all above |
+//! | [`interop`] | other programs' checkpoints, in and out | all above |
 //! | [`report`] | metrics, TensorBoard events, progress, pictures | – |
 
 pub mod augment;
@@ -28,6 +29,7 @@ pub mod error;
 pub mod eval;
 pub mod grad;
 pub mod hlo;
+pub mod interop;
 pub mod loss;
 pub mod model;
 pub mod nn;
@@ -43,6 +45,10 @@ pub mod proto {
     /// Our minimal copy of XLA's HLO module messages.
     pub mod hlo {
         include!(concat!(env!("OUT_DIR"), "/simclr.hlo.rs"));
+    }
+    /// Our minimal copy of the messages in TensorFlow's checkpoints.
+    pub mod tensor_bundle {
+        include!(concat!(env!("OUT_DIR"), "/simclr.tensor_bundle.rs"));
     }
     /// Our minimal copy of XLA's compile options.
     pub mod compile {

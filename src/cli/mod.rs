@@ -4,6 +4,8 @@ mod bench;
 mod configuration;
 mod devices;
 mod exit;
+mod import;
+mod inspect;
 mod plugins;
 mod pretrain;
 mod ui;
@@ -72,6 +74,10 @@ enum Command {
     Devices(devices::Arguments),
     /// Measure compile time, step time, images per second and host wait of a configuration
     Bench(bench::Arguments),
+    /// Take over a TensorFlow checkpoint of the original, as a folder that can be opened like a run
+    Import(import::Arguments),
+    /// Show what a checkpoint, a TensorFlow checkpoint, a record file or a compiled program holds
+    Inspect(inspect::Arguments),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -131,6 +137,8 @@ pub fn main() -> ExitCode {
         Command::Plugins(arguments) => plugins::run(arguments, &ui),
         Command::Devices(arguments) => devices::run(arguments, &ui),
         Command::Bench(arguments) => bench::run(arguments, &ui),
+        Command::Import(arguments) => import::run(arguments, &ui),
+        Command::Inspect(arguments) => inspect::run(arguments, &ui),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "simclr", &mut script);

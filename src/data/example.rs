@@ -54,7 +54,7 @@ pub enum Feature<'a> {
 }
 
 impl Feature<'_> {
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Feature::Bytes(values) => format!("{} byte strings", values.len()),
             Feature::Floats(values) => format!("{} floats", values.len()),
@@ -87,6 +87,11 @@ impl<'a> Example<'a> {
             })
         })?;
         Ok(Example { features })
+    }
+
+    /// All features with their names, as they come.
+    pub fn features(&self) -> &[(&'a str, Feature<'a>)] {
+        &self.features
     }
 
     /// The feature `key`, if the example has it.

@@ -119,7 +119,7 @@ impl<'a> Iterator for Records<'a> {
 
 /// CRC-32C, rotated and shifted by a constant so that a CRC of data that hold CRCs stays a good
 /// one.
-fn masked_crc(bytes: &[u8]) -> u32 {
+pub(crate) fn masked_crc(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
         .rotate_right(15)
         .wrapping_add(0xa282_ead8)

@@ -56,6 +56,12 @@ impl Cache {
         })
     }
 
+    /// Whether the bytes of a file are those of a whole entry; none if they are no entry at all.
+    pub fn check(file: &[u8]) -> Option<bool> {
+        file.strip_prefix(MAGIC)
+            .map(|rest| verified(rest).is_some())
+    }
+
     /// The same cache, which keeps also what compiles fast.
     pub fn keeping_everything(self) -> Self {
         Cache {
@@ -170,11 +176,13 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     };
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "its content is damaged");
     let rest = content.strip_prefix(MAGIC).ok_or_else(damaged)?;
-    let (hash, bytes) = rest.split_at_checked(32).ok_or_else(damaged)?;
-    if Sha256::digest(bytes)[..] != *hash {
-        return Err(damaged());
-    }
-    Ok(Some(bytes.to_vec()))
+    Ok(Some(verified(rest).ok_or_else(damaged)?.to_vec()))
+}
+
+/// What follows the hash in what follows the head, if it has that hash.
+fn verified(rest: &[u8]) -> Option<&[u8]> {
+    let (hash, bytes) = rest.split_at_checked(32)?;
+    (Sha256::digest(bytes)[..] == *hash).then_some(bytes)
 }
 
 /// Notes that an entry was used; where that fails it only looks older than it is.

@@ -4,6 +4,9 @@ use super::Network;
 use crate::hlo::Value;
 use crate::nn::{Builder, global_mean, max_pool_same, relu, shortcut_pool};
 
+/// The depths there are.
+pub const DEPTHS: [usize; 7] = [10, 18, 34, 50, 101, 152, 200];
+
 /// Blocks per group of each depth.
 pub(super) fn blocks(depth: usize) -> Option<[usize; 4]> {
     Some(match depth {

@@ -3,6 +3,8 @@
 mod encoder;
 mod heads;
 
+pub use encoder::DEPTHS;
+
 use crate::error::Class;
 use crate::hlo::{Graph, Shape, Value};
 use crate::nn::{Builder, Settings, Variable};
@@ -121,7 +123,7 @@ impl Network {
                 expected: expected.into(),
             })
         };
-        if encoder::blocks(self.resnet_depth).is_none() {
+        if !DEPTHS.contains(&self.resnet_depth) {
             return error(
                 "resnet_depth",
                 self.resnet_depth.to_string(),
@@ -178,13 +180,19 @@ impl Network {
         Ok(builder.variables().to_vec())
     }
 
+    /// Blocks in each of the four groups.
+    pub fn blocks(&self) -> [usize; 4] {
+        encoder::blocks(self.resnet_depth).unwrap_or([0; 4])
+    }
+
+    /// Whether blocks are bottlenecks rather than pairs of 3×3 convolutions.
+    pub fn bottleneck(&self) -> bool {
+        encoder::bottleneck(self.resnet_depth)
+    }
+
     /// Width of the features.
     pub fn features(&self) -> i64 {
-        let expansion = if encoder::bottleneck(self.resnet_depth) {
-            4
-        } else {
-            1
-        };
+        let expansion = if self.bottleneck() { 4 } else { 1 };
         self.width(512) * expansion
     }
 

@@ -1,0 +1,107 @@
+//! `simclr import`.
+
+use super::ui::Ui;
+use crate::interop::import::{Choice, Imported, describe, import};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// The checkpoint: a prefix such as DIR/model.ckpt-1000, one of its files, its folder, or a SavedModel
+    checkpoint: PathBuf,
+    /// Folder to make; it can then be opened like a run
+    out: PathBuf,
+    /// What a checkpoint does not tell, such as ft_proj_selector=1 or dataset=imagenet2012
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Take the moving average of the weights (`ema_model/…`) instead of the weights
+    #[arg(long)]
+    average: bool,
+    /// Take the optimizer's slots too
+    #[arg(long)]
+    slots: bool,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
+    let choice = Choice {
+        average: arguments.average,
+        slots: arguments.slots,
+    };
+    let imported = import(
+        &arguments.checkpoint,
+        &arguments.out,
+        choice,
+        &arguments.overrides,
+    )?;
+    ui.result(&if arguments.json {
+        json(&imported)?
+    } else {
+        text(&imported)
+    })?;
+    Ok(0)
+}
+
+fn text(imported: &Imported) -> String {
+    let mut lines = vec![
+        (
+            "found",
+            format!(
+                "TF{} checkpoint {} of step {}, {} tensors",
+                imported.generation,
+                imported.source.display(),
+                imported.step,
+                imported.tensors
+            ),
+        ),
+        ("network", describe(&imported.network)),
+        ("used", format!("{} variables", imported.variables)),
+    ];
+    if imported.slots > 0 {
+        lines.push(("used", format!("{} optimizer slots", imported.slots)));
+    }
+    for (what, count, first) in &imported.ignored {
+        lines.push(("ignored", format!("{count} × {what} (`{first}`, …)")));
+    }
+    for what in &imported.assumed {
+        lines.push(("assumed", what.clone()));
+    }
+    lines.push(("written", imported.checkpoint.display().to_string()));
+    lines
+        .iter()
+        .map(|(what, text)| format!("{what:<9}{text}\n"))
+        .collect()
+}
+
+fn json(imported: &Imported) -> anyhow::Result<String> {
+    let ignored: Vec<_> = imported
+        .ignored
+        .iter()
+        .map(|(what, count, first)| serde_json::json!({"what": what, "count": count, "first": first}))
+        .collect();
+    let network = &imported.network;
+    Ok(serde_json::to_string_pretty(&serde_json::json!({
+        "generation": imported.generation,
+        "source": imported.source,
+        "tensors": imported.tensors,
+        "step": imported.step,
+        "network": {
+            "resnet_depth": network.resnet_depth,
+            "width_multiplier": network.width_multiplier,
+            "image_size": network.image_size,
+            "sk_ratio": network.sk_ratio,
+            "se_ratio": network.se_ratio,
+            "num_proj_layers": network.num_proj_layers,
+            "proj_out_dim": network.proj_out_dim,
+            "ft_proj_selector": network.ft_proj_selector,
+            "num_classes": network.num_classes,
+        },
+        "variables": imported.variables,
+        "slots": imported.slots,
+        "ignored": ignored,
+        "assumed": imported.assumed,
+        "checkpoint": imported.checkpoint,
+    }))?)
+}

@@ -1,0 +1,332 @@
+//! Other programs' checkpoints: names against the original's, files written by TensorFlow itself, import through the binary, and
+//! one sentence for each bad input.
+
+mod binary;
+
+use binary::{refused, simclr};
+use serde_json::Value as Json;
+use simclr::interop::names::tf2_paths;
+use simclr::interop::tensor_bundle::{Bundle, DataType, Tensor, write};
+use simclr::model::Network;
+use simclr::nn::{Kind, Variable};
+use simclr::train::checkpoint::Dtype;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+/// A small network with everything that has names: bottlenecks, selective kernels, squeeze-excite, heads.
+fn network() -> Network {
+    Network {
+        resnet_depth: 50,
+        width_multiplier: 0.125,
+        image_size: 32,
+        sk_ratio: 0.0625,
+        se_ratio: 0.25,
+        proj_out_dim: 16,
+        num_proj_layers: 2,
+        num_classes: Some(7),
+        ..Network::default()
+    }
+}
+
+/// Any numbers, different for each variable.
+fn values(variables: &[Variable]) -> Vec<Vec<u8>> {
+    let number = |at: usize, i: usize| {
+        let mixed = (at * 7919 + i).wrapping_mul(0x9e37_79b9) as u32;
+        (mixed >> 8) as f32 / (1 << 24) as f32 + 0.25
+    };
+    variables
+        .iter()
+        .enumerate()
+        .map(|(at, variable)| {
+            (0..variable.elements())
+                .flat_map(|i| number(at, i).to_le_bytes())
+                .collect()
+        })
+        .collect()
+}
+
+fn dims(variable: &Variable) -> Vec<usize> {
+    variable.dims.iter().map(|&dim| dim as usize).collect()
+}
+
+/// A checkpoint of the original's first generation in `folder`, slots and step included; returns its prefix.
+fn original(folder: &Path, network: &Network) -> PathBuf {
+    let variables = network.variables().expect("a network");
+    let values = values(&variables);
+    let step = 77i64.to_le_bytes();
+    let mut tensors = vec![Tensor::numbers("global_step", Dtype::I64, &[], &step)];
+    for (variable, bytes) in variables.iter().zip(&values) {
+        let dims = dims(variable);
+        tensors.push(Tensor::numbers(&variable.name, Dtype::F32, &dims, bytes));
+        if variable.kind == Kind::ConvKernel {
+            let slot = format!("{}/Momentum", variable.name);
+            tensors.push(Tensor::numbers(slot, Dtype::F32, &dims, bytes));
+        }
+    }
+    let prefix = folder.join("model.ckpt-77");
+    write(&prefix, &tensors).expect("a bundle");
+    prefix
+}
+
+fn import(checkpoint: &Path, out: &Path, more: &[&str]) -> Output {
+    simclr()
+        .arg("import")
+        .args([checkpoint, out])
+        .args(more)
+        .output()
+        .expect("the program starts")
+}
+
+fn inspect(path: &Path) -> Json {
+    let output = simclr().arg("inspect").arg(path).arg("--json").output();
+    let output = output.expect("the program starts");
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+    serde_json::from_slice(&output.stdout).expect("valid JSON")
+}
+
+/// Name → SHA-256 of what `inspect` shows.
+fn hashes(path: &Path) -> std::collections::BTreeMap<String, String> {
+    let contents = inspect(path);
+    let arrays = contents["arrays"].as_array().expect("arrays");
+    let text = |value: &Json| value.as_str().expect("text").to_owned();
+    arrays
+        .iter()
+        .map(|a| (text(&a["name"]), text(&a["sha256"])))
+        .collect()
+}
+
+#[test]
+fn paths_of_the_second_generation_are_those_of_the_original() {
+    let text = fs::read_to_string(golden("tf2_paths.json")).expect("the list of paths");
+    let lists: Json = serde_json::from_str(&text).expect("valid JSON");
+    for (name, entry) in lists.as_object().expect("an object") {
+        let flag = |key: &str, default: f64| entry["flags"][key].as_f64().unwrap_or(default);
+        let paths = entry["paths"].as_object().expect("an object");
+        let network = Network {
+            resnet_depth: flag("resnet_depth", 50.0) as usize,
+            image_size: flag("image_size", 224.0) as usize,
+            sk_ratio: flag("sk_ratio", 0.0),
+            num_classes: Some(10),
+            ..Network::default()
+        };
+        let names: Vec<String> = network
+            .variables()
+            .unwrap()
+            .into_iter()
+            .map(|v| v.name)
+            .collect();
+        assert_eq!(names.len(), paths.len(), "{name}");
+        for (own, path) in names.iter().zip(tf2_paths(&network, &names)) {
+            assert_eq!(path.as_deref(), paths[own].as_str(), "{name}: {own}");
+        }
+    }
+}
+
+#[test]
+fn bundles_written_by_tensorflow_are_read() {
+    let folder = golden("tensor_bundle");
+    let bundle = Bundle::open(&folder.join("tf1")).expect("a bundle");
+    assert_eq!(bundle.files().len(), 3, "an index and two data files");
+    let shapes: Vec<(&str, DataType, &[usize])> = bundle
+        .entries()
+        .iter()
+        .map(|(name, entry)| (name.as_str(), entry.dtype, entry.dims.as_slice()))
+        .collect();
+    let numbers = DataType::Numbers;
+    assert_eq!(
+        shapes,
+        [
+            ("a/floats", numbers(Dtype::F32), &[2, 3][..]),
+            ("a/floats/Momentum", numbers(Dtype::F32), &[2, 3]),
+            ("b/doubles", numbers(Dtype::F64), &[2]),
+            ("b/flags", numbers(Dtype::BOOL), &[3]),
+            ("c/texts", DataType::Text, &[3]),
+            ("global_step", numbers(Dtype::I64), &[]),
+        ]
+    );
+    let floats: Vec<u8> = (0..6)
+        .flat_map(|i| (i as f32 - 2.5).to_le_bytes())
+        .collect();
+    assert_eq!(bundle.numbers("a/floats").unwrap(), floats);
+    let doubles = [1e300f64.to_le_bytes(), (-0.0f64).to_le_bytes()].concat();
+    assert_eq!(bundle.numbers("b/doubles").unwrap(), doubles);
+    assert_eq!(bundle.numbers("b/flags").unwrap(), [1, 0, 1]);
+    assert_eq!(
+        bundle.numbers("global_step").unwrap(),
+        31_250i64.to_le_bytes()
+    );
+    let texts = [b"one".to_vec(), Vec::new(), vec![b'x'; 200]];
+    assert_eq!(bundle.strings("c/texts").unwrap(), texts);
+
+    let objects = Bundle::open(&folder.join("tf2")).expect("a bundle");
+    let key = "model/layer/kernel/.ATTRIBUTES/VARIABLE_VALUE";
+    assert_eq!(objects.entries()[key].dims, [4]);
+    assert!(!objects.strings("_CHECKPOINTABLE_OBJECT_GRAPH").unwrap()[0].is_empty());
+}
+
+#[test]
+fn an_imported_checkpoint_has_every_bit_and_its_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = original(folder.path(), &network());
+    let out = folder.path().join("imported");
+    let output = import(&source, &out, &["--json", "ft_proj_selector=1"]);
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+    let said: Json = serde_json::from_slice(&output.stdout).expect("valid JSON");
+    assert_eq!(said["generation"], 1);
+    assert_eq!(said["step"], 77);
+    assert_eq!(said["network"]["resnet_depth"], 50);
+    assert_eq!(said["network"]["width_multiplier"], 0.125);
+    assert_eq!(said["network"]["sk_ratio"], 0.0625);
+    assert_eq!(said["network"]["se_ratio"], 0.25);
+    assert_eq!(said["network"]["num_classes"], 7);
+    assert_eq!(said["network"]["ft_proj_selector"], 1);
+    assert_eq!(said["ignored"][0]["what"], "optimizer slots");
+    let (before, mut after) = (hashes(&source), hashes(&out));
+    after.remove("global_step");
+    assert_eq!(after.len(), network().variables().unwrap().len());
+    for (name, hash) in &after {
+        assert_eq!(before.get(name), Some(hash), "{name}");
+    }
+    assert_eq!(inspect(&out)["facts"]["step"], "77");
+    // With the slots nothing but the type of the step differs.
+    let out = folder.path().join("with_slots");
+    assert!(import(&source, &out, &["--slots"]).status.success());
+    let (mut before, mut after) = (before, hashes(&out));
+    before.remove("global_step");
+    after.remove("global_step");
+    assert_eq!(after, before);
+}
+
+#[test]
+fn bad_imports_are_one_sentence_and_leave_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let source = original(folder.path(), &network());
+    let index = at("model.ckpt-77.index");
+    let data = at("model.ckpt-77.data-00000-of-00001");
+    let (good_index, good_data) = (fs::read(&index).unwrap(), fs::read(&data).unwrap());
+    let out = at("out");
+    refused(
+        &import(&at("nowhere"), &out, &[]),
+        2,
+        &["nowhere", "nothing is there"],
+    );
+    refused(
+        &import(&source, &out, &["--average"]),
+        4,
+        &["no moving average"],
+    );
+    refused(
+        &import(&source, &out, &["resnet_dept=50"]),
+        2,
+        &["`resnet_dept`", "did you mean"],
+    );
+    refused(
+        &import(&source, &out, &["ft_proj_selector=9"]),
+        2,
+        &["ft_proj_selector", "9"],
+    );
+    refused(
+        &import(&source, folder.path(), &[]),
+        2,
+        &["is there already"],
+    );
+    refused(
+        &import(&source, &at("model.ckpt-77.index"), &[]),
+        2,
+        &["is there already"],
+    );
+    refused(
+        &import(&source, Path::new("/proc/no/imported"), &[]),
+        3,
+        &["cannot create", "/proc/no"],
+    );
+
+    fs::write(&data, &good_data[..good_data.len() / 2]).unwrap();
+    refused(
+        &import(&source, &out, &[]),
+        4,
+        &["data-00000-of-00001", "should end at byte"],
+    );
+    let mut flipped = good_data.clone();
+    flipped[good_data.len() / 3] ^= 1;
+    fs::write(&data, &flipped).unwrap();
+    refused(
+        &import(&source, &out, &[]),
+        4,
+        &["data-00000-of-00001", "CRC"],
+    );
+    fs::remove_file(&data).unwrap();
+    refused(
+        &import(&source, &out, &[]),
+        4,
+        &["model.ckpt-77.index", "missing"],
+    );
+    fs::write(&data, &good_data).unwrap();
+    fs::write(&index, &good_index[..good_index.len() - 1]).unwrap();
+    refused(
+        &import(&source, &out, &[]),
+        2,
+        &["model.ckpt-77.index", "no TensorFlow checkpoint"],
+    );
+
+    let names: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
+#[test]
+fn inspect_knows_what_it_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let made = binary::run(&binary::tiny(
+        &run,
+        &["train_steps=2", "checkpoint_steps=1"],
+    ));
+    assert!(made.status.success(), "{}", binary::stderr(&made));
+    let contents = inspect(&run);
+    assert_eq!(contents["kind"], "checkpoint of simclr");
+    assert_eq!(contents["facts"]["all steps"], "1, 2");
+    assert_eq!(inspect(&binary::checkpoint(&run, 1))["facts"]["step"], "1");
+    let state = binary::checkpoint(&run, 2).join("state.safetensors");
+    let file = inspect(&state);
+    assert_eq!(file["kind"], "safetensors file");
+    assert_eq!(file["arrays"], contents["arrays"]);
+    let kernel = &file["arrays"][0];
+    assert!(kernel["norm"].as_f64().unwrap() >= 0.0 && kernel["shape"].is_array());
+
+    // The events of the run are records like any others.
+    let mut events = fs::read_dir(&run).unwrap().map(|e| e.unwrap().path());
+    let events = events
+        .find(|p| p.to_string_lossy().contains("tfevents"))
+        .expect("events");
+    assert_eq!(inspect(&events)["kind"], "TFRecord file");
+    let shown = |path: &Path| simclr().arg("inspect").arg(path).output().unwrap();
+    let mut bytes = fs::read(&events).unwrap();
+    let last = bytes.len() - 6;
+    bytes[last] ^= 1;
+    fs::write(&events, &bytes).unwrap();
+    refused(&shown(&events), 4, &["tfevents", "CRC"]);
+
+    let other = folder.path().join("notes.txt");
+    fs::write(&other, "nothing that this program knows of").unwrap();
+    refused(&shown(&other), 2, &["notes.txt", "of another kind"]);
+    refused(
+        &shown(&folder.path().join("gone")),
+        2,
+        &["gone", "nothing is there"],
+    );
+    refused(&shown(folder.path()), 2, &["a folder without an index"]);
+    let manifest = binary::checkpoint(&run, 1).join("manifest.json");
+    fs::write(&manifest, "{}").unwrap();
+    refused(&shown(&binary::checkpoint(&run, 1)), 4, &["damaged"]);
+}
