@@ -5,6 +5,7 @@
 //! | module | what it does | may use |
 //! |---|---|---|
 //! | [`cli`] | the commands; the only module that prints results and exits | everything |
+//! | [`cluster`] | the machines of a run: slices, hosts | – |
 //! | [`config`] | YAML and `key=value` to one plain, resolved configuration | – |
 //! | [`data`] | records, decoding, the order of examples, streams of crops | the host's part of `augment` |
 //! | [`augment`] | the views of an image, as HLO | `hlo` |
@@ -22,6 +23,7 @@
 
 pub mod augment;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod data;
 pub mod engine;

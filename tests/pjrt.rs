@@ -141,7 +141,7 @@ fn donated_memory_is_taken_over_and_kept_memory_is_not() {
     );
     assert!(!kept.is_deleted().unwrap());
     assert_eq!(kept.to_host().unwrap(), floats(&[1.0; 1024]));
-    assert!(program.memory_use().unwrap().alias >= 4096);
+    assert!(program.compiled().memory_use().unwrap().alias >= 4096);
 }
 
 #[test]
@@ -262,15 +262,15 @@ fn the_plugin_says_what_a_program_costs() {
     let x = graph.parameter("x", Shape::new(DType::F32, [64, 64]));
     let module = graph.finish("square", &[x.matmul(x)]).unwrap();
     let program = compile(&client, &module, &[spec(ElementType::F32, &[64, 64])]);
-    let costs = program.cost_analysis().unwrap();
+    let costs = program.compiled().cost_analysis().unwrap();
     let flops = costs.iter().find(|(name, _)| name == "flops").unwrap().1;
     assert_eq!(flops, 2.0 * 64f64.powi(3));
-    let memory = program.memory_use().unwrap();
+    let memory = program.compiled().memory_use().unwrap();
     assert_eq!(
         (memory.argument, memory.output),
         (64 * 64 * 4, 64 * 64 * 4 + 8)
     );
-    assert!(!program.optimized_program().unwrap().is_empty());
+    assert!(!program.compiled().optimized_program().unwrap().is_empty());
 }
 
 #[test]

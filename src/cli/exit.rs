@@ -1,7 +1,7 @@
 //! From an error to an exit code.
 
 use crate::error::Class;
-use crate::{config, data, engine, interop, model, pjrt, report, train};
+use crate::{cluster, config, data, engine, interop, model, pjrt, report, train};
 
 /// The exit code of the first error in the chain that has a class; 1 if none has.
 pub(super) fn code(error: &anyhow::Error) -> u8 {
@@ -22,6 +22,8 @@ fn class(error: &(dyn std::error::Error + 'static)) -> Option<Class> {
         };
     }
     classes!(
+        super::isolated::Error,
+        cluster::Error,
         train::Error,
         train::step::Error,
         train::checkpoint::Error,

@@ -1,13 +1,16 @@
 //! The command line: arguments, output, exit codes. The only module that prints results and ends the process.
 
 mod bench;
+mod compile;
 mod configuration;
 mod devices;
 mod exit;
 mod import;
 mod inspect;
+mod isolated;
 mod plugins;
 mod pretrain;
+mod topologies;
 mod ui;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -21,10 +24,11 @@ Examples:
   simclr pretrain --config configs/cifar10_resnet18.yaml data_dir=/path/to/tfds
   simclr config configs/quickstart.yaml temperature=0.2
   simclr bench --config configs/quickstart.yaml --json
+  simclr compile --config configs/cifar10_resnet18.yaml --topology v5e:2x2
 
 Exit codes:
   0 done   1 the run failed   2 wrong usage or configuration
-  3 plugin, device, disk, permission or network   4 data or a checkpoint that may not be used
+  3 plugin, device, disk, permission or network   4 data or a checkpoint that may not be used, a step that does not fit
   75 saved after SIGTERM: start me again   130 saved after Ctrl-C (a second one ends at once)
 
 Environment:
@@ -68,6 +72,10 @@ enum Command {
     Pretrain(pretrain::Arguments),
     /// Print the resolved configuration with where each value comes from
     Config(configuration::Arguments),
+    /// Compile the training step for devices that need not be there; say whether it fits and how fast it could be
+    Compile(compile::Arguments),
+    /// List the TPU slices that can be compiled for
+    Topologies(topologies::Arguments),
     /// List plugins, or install one
     Plugins(plugins::Arguments),
     /// List the devices that a plugin sees
@@ -139,6 +147,8 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(arguments, &ui),
         Command::Import(arguments) => import::run(arguments, &ui),
         Command::Inspect(arguments) => inspect::run(arguments, &ui),
+        Command::Compile(arguments) => compile::run(arguments, &ui),
+        Command::Topologies(arguments) => topologies::run(arguments, &ui),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "simclr", &mut script);

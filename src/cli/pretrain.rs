@@ -5,6 +5,7 @@ use super::ui::Ui;
 use crate::config::Loaded;
 use crate::engine::{self, Choice, Engine};
 use crate::train::pretrain::{Run, pretrain};
+use crate::train::setup;
 use crate::train::signals::Stop;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -56,12 +57,14 @@ fn model_dir(loaded: &Loaded, config: Option<&Path>) -> PathBuf {
 /// The engine that a configuration asks for.
 pub(super) fn open(loaded: &Loaded, ui: &Ui) -> anyhow::Result<(Engine, usize)> {
     let runtime = &loaded.config.runtime;
+    let compiler_options = setup::compiler_options(loaded)?;
     let choice = Choice {
         platform: &runtime.platform,
         plugin: runtime.plugin.as_deref(),
         devices: runtime.devices,
         cpu_devices: one_per_core(loaded.config.train_batch_size),
         disable_passes: &runtime.disable_passes,
+        compiler_options: &compiler_options,
         executable_cache: runtime.executable_cache,
     };
     Ok(engine::open(choice, &mut |line| ui.note(line))?)

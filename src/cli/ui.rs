@@ -16,6 +16,7 @@ pub(super) struct Ui {
     /// The start of the process, as nearly as it can tell.
     pub begin: Instant,
     colored: bool,
+    verbose: bool,
 }
 
 impl Ui {
@@ -46,6 +47,7 @@ impl Ui {
             log,
             begin,
             colored,
+            verbose: verbose > 0,
         }
     }
 
@@ -64,6 +66,14 @@ impl Ui {
         if self.screen.style() != crate::report::progress::Style::Quiet {
             self.screen.write_above(format!("{text}\n").as_bytes()).ok();
         }
+    }
+
+    /// Passes on the error of a child process from what it wrote to its standard error; what a plugin wrote before only if words
+    /// are wanted.
+    pub(super) fn relay(&self, text: &str) {
+        let error = super::isolated::own_error(text).unwrap_or(0);
+        let begin = if self.verbose { 0 } else { error };
+        self.screen.write_above(&text.as_bytes()[begin..]).ok();
     }
 
     /// Writes an error with its causes, in plain words.

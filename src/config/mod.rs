@@ -161,6 +161,8 @@ pub struct Runtime {
     pub data_threads: usize,
     pub steps_per_launch: usize,
     pub disable_passes: Vec<String>,
+    pub compiler_options: Vec<String>,
+    pub executable: Option<PathBuf>,
     pub executable_cache: bool,
     pub eval: bool,
     pub eval_pixels: bool,
@@ -328,6 +330,16 @@ impl Config {
         };
         let word = |name: &str| text(name).unwrap_or_default();
         let path = |name: &str| text(name).map(PathBuf::from);
+        let words = |name: &str| match get(name) {
+            Value::List(items) => items
+                .iter()
+                .filter_map(|item| match item {
+                    Value::Text(text) => Some(text.clone()),
+                    _ => None,
+                })
+                .collect(),
+            _ => Vec::new(),
+        };
         not_yet(values)?;
         let mut platform = word("runtime.platform");
         if flag("use_tpu") && platform == "auto" {
@@ -393,16 +405,9 @@ impl Config {
                 },
                 data_threads: size("runtime.data_threads"),
                 steps_per_launch: size("runtime.steps_per_launch"),
-                disable_passes: match get("runtime.disable_passes") {
-                    Value::List(items) => items
-                        .iter()
-                        .filter_map(|item| match item {
-                            Value::Text(text) => Some(text.clone()),
-                            _ => None,
-                        })
-                        .collect(),
-                    _ => Vec::new(),
-                },
+                disable_passes: words("runtime.disable_passes"),
+                compiler_options: words("runtime.compiler_options"),
+                executable: path("runtime.executable"),
                 executable_cache: flag("runtime.executable_cache"),
                 eval: flag("runtime.eval"),
                 eval_pixels: flag("runtime.eval_pixels"),

@@ -469,6 +469,20 @@ pub const KEYS: &[Key] = &[
         "Target passes to switch off, by name",
     ),
     key(
+        "runtime.compiler_options",
+        Words,
+        "[]",
+        false,
+        "Options of the compiler as NAME=VALUE, by their names in XLA",
+    ),
+    key(
+        "runtime.executable",
+        Text,
+        "null",
+        false,
+        "The step's program as `simclr compile --save` wrote it; compiled anew, with a word, if it is for something else",
+    ),
+    key(
         "runtime.executable_cache",
         Bool,
         "true",

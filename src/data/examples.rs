@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Error, ImageSet, load};
+use super::{Error, ImageSet, facts, load};
 
 /// What a run must know of a split before it reads an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,24 @@ pub struct Description {
     pub image: Option<[usize; 2]>,
     /// Tells this content from any other.
     pub fingerprint: String,
+}
+
+impl Description {
+    /// A published split as it should be, without looking for it.
+    ///
+    /// # Errors
+    /// If the data set or split is unknown.
+    pub fn published(dataset: &str, split: &str) -> Result<Self, Error> {
+        let facts = facts(dataset, split)?;
+        Ok(Description {
+            name: dataset.into(),
+            split: split.into(),
+            examples: facts.examples,
+            classes: facts.classes,
+            image: Some([facts.image_size; 2]),
+            fingerprint: String::new(),
+        })
+    }
 }
 
 /// The examples of a split.

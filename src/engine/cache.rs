@@ -4,6 +4,7 @@
 //! the devices, the processor, and the environment's compiler flags. An entry that is damaged or that the plugin does not take is
 //! compiled again and replaced; no problem with the cache ever stops a run.
 
+use super::sealed;
 use crate::pjrt::{self, Client, CompileOptions, Executable};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -59,7 +60,7 @@ impl Cache {
     /// Whether the bytes of a file are those of a whole entry; none if they are no entry at all.
     pub fn check(file: &[u8]) -> Option<bool> {
         file.strip_prefix(MAGIC)
-            .map(|rest| verified(rest).is_some())
+            .map(|rest| sealed::verified(rest).is_some())
     }
 
     /// The same cache, which keeps also what compiles fast.
@@ -101,7 +102,7 @@ impl Cache {
         let start = Instant::now();
         let executable = client.compile(module, options)?;
         if start.elapsed() >= self.worth_keeping {
-            match executable.serialize() {
+            match executable.compiled().serialize() {
                 Ok(bytes) => {
                     if let Err(error) = self.keep(&path, &bytes) {
                         tracing::warn!(
@@ -130,16 +131,7 @@ impl Cache {
 
     fn keep(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
-        let mut content = MAGIC.to_vec();
-        content.extend_from_slice(&Sha256::digest(bytes));
-        content.extend_from_slice(bytes);
-        // Several processes may write the same entry: each has a name of its own until its entry is whole.
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        let result = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
-        if result.is_err() {
-            let _ = fs::remove_file(&temporary); // the first error is the one to tell
-        }
-        result?;
+        sealed::write(path, MAGIC, bytes)?;
         self.shrink(path)
     }
 
@@ -169,20 +161,11 @@ impl Cache {
 
 /// The content of an entry, if there is one.
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let content = match fs::read(path) {
-        Ok(content) => content,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "its content is damaged");
-    let rest = content.strip_prefix(MAGIC).ok_or_else(damaged)?;
-    Ok(Some(verified(rest).ok_or_else(damaged)?.to_vec()))
-}
-
-/// What follows the hash in what follows the head, if it has that hash.
-fn verified(rest: &[u8]) -> Option<&[u8]> {
-    let (hash, bytes) = rest.split_at_checked(32)?;
-    (Sha256::digest(bytes)[..] == *hash).then_some(bytes)
+    match sealed::read(path, MAGIC) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Notes that an entry was used; where that fails it only looks older than it is.

@@ -1,16 +1,26 @@
-//! Where a module of [`crate::hlo`] meets a client of [`crate::pjrt`]: compile, put arrays on devices, launch, read back.
+//! Where a module of [`crate::hlo`] meets a client of [`crate::pjrt`]: compile, put arrays on devices, launch, read back;
+//! or compile for devices that are not there.
 
+mod ahead;
 mod cache;
+mod collectives;
 mod open;
+mod saved;
+mod sealed;
 
+pub use ahead::{Ahead, OutOfMemory, Target, compile_ahead, out_of_memory};
 pub use cache::Cache;
+pub use collectives::{Collective, collectives, optimized_module};
 pub use open::{Choice, open};
+pub use saved::{Circumstances, Unusable, save};
 
 use crate::error::Class;
 use crate::hlo::{self, DType, Literal, Module, Shape, passes};
 use crate::pjrt::{
     self, Argument, Buffer, BufferSpec, Client, CompileOptions, Device, ElementType, Executable,
+    OptionValue,
 };
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Why a module could not be run.
@@ -34,6 +44,14 @@ pub enum Error {
         /// Name of the platform.
         platform: String,
     },
+    /// A compiled program could not be written.
+    #[error("cannot write the compiled program {}: {source}; name a file that can be written", path.display())]
+    Save {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Arguments that do not match the program's parameters.
     #[error("program `{program}`, replica {replica}: {message}")]
     Arguments {
@@ -53,6 +71,7 @@ impl Error {
             Error::Hlo(error) => error.class(),
             Error::Pjrt(error) => error.class(),
             Error::TooFewDevices { .. } => Class::Usage,
+            Error::Save { .. } => Class::Environment,
             Error::Arguments { .. } => Class::Failed,
         }
     }
@@ -72,12 +91,46 @@ fn element_type(dtype: DType) -> ElementType {
     }
 }
 
+/// A module after passes, less those in `disabled`, and what its compilation and launches must know of it.
+fn prepare(
+    module: &Module,
+    passes: &[passes::Pass],
+    disabled: &[String],
+) -> Result<(Module, CompileOptions), Error> {
+    let mut module = module.clone();
+    for pass in passes {
+        if !disabled.iter().any(|name| name == pass.name) {
+            module = (pass.run)(&module)?;
+        }
+    }
+    let options = CompileOptions {
+        num_replicas: module.replicas,
+        device_ids: Vec::new(),
+        overrides: Vec::new(),
+        parameters: module
+            .parameters()
+            .iter()
+            .map(|(_, shape)| BufferSpec {
+                element_type: element_type(shape.dtype),
+                dims: shape.dims.clone(),
+            })
+            .collect(),
+        donated: module
+            .aliases
+            .iter()
+            .map(|&(_, parameter)| parameter)
+            .collect(),
+    };
+    Ok((module, options))
+}
+
 /// A client together with the passes that suit its platform.
 #[derive(Clone)]
 pub struct Engine {
     client: Client,
     passes: Vec<passes::Pass>,
     cache: Option<Cache>,
+    compiler_options: Vec<(String, OptionValue)>,
 }
 
 impl Engine {
@@ -89,6 +142,15 @@ impl Engine {
             client,
             passes,
             cache: None,
+            compiler_options: Vec::new(),
+        }
+    }
+
+    /// The same engine, which gives the compiler these options.
+    pub fn with_compiler_options(self, options: &[(String, OptionValue)]) -> Self {
+        Engine {
+            compiler_options: options.to_vec(),
+            ..self
         }
     }
 
@@ -112,6 +174,74 @@ impl Engine {
     /// # Errors
     /// If there are too few devices, a pass fails, or the plugin refuses the module.
     pub fn compile(&self, module: &Module) -> Result<Program, Error> {
+        let (prepared, options) = self.prepared(module)?;
+        let bytes = prepared.to_proto_bytes();
+        let start = Instant::now();
+        let (executable, from_cache) = match &self.cache {
+            Some(cache) => cache.compile(&self.client, &bytes, &options)?,
+            None => (self.client.compile(&bytes, &options)?, false),
+        };
+        Ok(self.program(&prepared, executable, start, from_cache))
+    }
+
+    /// As [`Engine::compile`], but takes the program from a file that [`save`] wrote, if it was compiled for exactly this; and says
+    /// why not, if it was not.
+    ///
+    /// # Errors
+    /// As [`Engine::compile`].
+    pub fn compile_or_load(
+        &self,
+        module: &Module,
+        file: &Path,
+    ) -> Result<(Program, Option<Unusable>), Error> {
+        let (prepared, options) = self.prepared(module)?;
+        let start = Instant::now();
+        let loaded = self
+            .circumstances(&prepared)
+            .map_err(Unusable::Unreadable)
+            .and_then(|now| saved::load(file, &now))
+            .and_then(|bytes| {
+                self.client
+                    .load(&bytes, &options)
+                    .map_err(Unusable::Refused)
+            });
+        match loaded {
+            Ok(executable) => Ok((self.program(&prepared, executable, start, true), None)),
+            Err(reason) => Ok((self.compile(module)?, Some(reason))),
+        }
+    }
+
+    /// What a program of this module would depend on. The module is one after this engine's passes.
+    fn circumstances(&self, prepared: &Module) -> std::io::Result<Circumstances> {
+        let devices = self.client.devices();
+        Circumstances::new(
+            &prepared.to_proto_bytes(),
+            self.client.platform_name(),
+            devices.first().map_or("", Device::kind),
+            prepared.replicas,
+            &self.client.plugin(),
+            &self.compiler_options,
+        )
+    }
+
+    /// Writes a program of a module to a file, for [`Engine::compile_or_load`].
+    ///
+    /// # Errors
+    /// If the plugin cannot serialise it, or the disk refuses.
+    pub fn save(&self, module: &Module, program: &Program, file: &Path) -> Result<(), Error> {
+        let (prepared, _) = self.prepared(module)?;
+        let bytes = program.executable.compiled().serialize()?;
+        let written = self
+            .circumstances(&prepared)
+            .and_then(|circumstances| save(file, &circumstances, &bytes));
+        written.map_err(|source| Error::Save {
+            path: file.into(),
+            source,
+        })
+    }
+
+    /// The module after this engine's passes, with its options.
+    fn prepared(&self, module: &Module) -> Result<(Module, CompileOptions), Error> {
         let devices = self.client.devices();
         if module.replicas > devices.len() {
             return Err(Error::TooFewDevices {
@@ -120,46 +250,31 @@ impl Engine {
                 platform: self.client.platform_name().to_string(),
             });
         }
-        let mut module = module.clone();
-        for pass in &self.passes {
-            module = (pass.run)(&module)?;
-        }
-        let parameters = module.parameters();
-        let options = CompileOptions {
-            num_replicas: module.replicas,
-            device_ids: devices[..module.replicas]
-                .iter()
-                .map(|device| device.id())
-                .collect(),
-            overrides: Vec::new(),
-            parameters: parameters
-                .iter()
-                .map(|(_, shape)| BufferSpec {
-                    element_type: element_type(shape.dtype),
-                    dims: shape.dims.clone(),
-                })
-                .collect(),
-            donated: module
-                .aliases
-                .iter()
-                .map(|&(_, parameter)| parameter)
-                .collect(),
-        };
-        let bytes = module.to_proto_bytes();
-        let start = Instant::now();
-        let (executable, from_cache) = match &self.cache {
-            Some(cache) => cache.compile(&self.client, &bytes, &options)?,
-            None => (self.client.compile(&bytes, &options)?, false),
-        };
-        Ok(Program {
-            name: module.name.clone(),
-            parameters,
-            results: module.results(),
-            devices: devices[..module.replicas].to_vec(),
+        let (module, mut options) = prepare(module, &self.passes, &[])?;
+        options.overrides = self.compiler_options.clone();
+        options.device_ids = devices[..module.replicas]
+            .iter()
+            .map(|device| device.id())
+            .collect();
+        Ok((module, options))
+    }
+
+    fn program(
+        &self,
+        prepared: &Module,
+        executable: Executable,
+        start: Instant,
+        from_cache: bool,
+    ) -> Program {
+        Program {
+            name: prepared.name.clone(),
+            parameters: prepared.parameters(),
+            results: prepared.results(),
+            devices: self.client.devices()[..prepared.replicas].to_vec(),
             executable,
             compile_time: start.elapsed(),
             from_cache,
-        })
+        }
     }
 
     /// Copies an array to a device.
@@ -209,7 +324,7 @@ impl Program {
         self.compile_time
     }
 
-    /// Whether it was compiled in an earlier run.
+    /// Whether it was compiled earlier, by another process.
     pub fn from_cache(&self) -> bool {
         self.from_cache
     }

@@ -1,7 +1,7 @@
 //! From "which platform" to an engine: find the plugin, load it, create a client.
 
 use super::{Cache, Engine, Error};
-use crate::pjrt::{self, Client, Platform, Plugin, ensure, find};
+use crate::pjrt::{self, Client, OptionValue, Platform, Plugin, ensure, find};
 use std::path::Path;
 
 /// What to open.
@@ -17,6 +17,8 @@ pub struct Choice<'a> {
     pub cpu_devices: usize,
     /// Target passes to leave out.
     pub disable_passes: &'a [String],
+    /// Options of the compiler.
+    pub compiler_options: &'a [(String, OptionValue)],
     /// Whether compiled programs are kept between runs.
     pub executable_cache: bool,
 }
@@ -97,7 +99,9 @@ fn open_platform(
         }
         _ => None,
     };
-    let engine = Engine::new(client, choice.disable_passes).with_cache(cache);
+    let engine = Engine::new(client, choice.disable_passes)
+        .with_compiler_options(choice.compiler_options)
+        .with_cache(cache);
     Ok((engine, devices))
 }
 

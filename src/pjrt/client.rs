@@ -40,6 +40,10 @@ impl Plugin {
         Ok(Plugin { api: Arc::new(api) })
     }
 
+    pub(super) fn api(&self) -> &Arc<Api> {
+        &self.api
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         self.api.path()
@@ -128,6 +132,13 @@ impl Client {
             plugin,
             &[("cpu_device_count", OptionValue::Int(devices as i64))],
         )
+    }
+
+    /// The plugin.
+    pub fn plugin(&self) -> Plugin {
+        Plugin {
+            api: self.inner.api.clone(),
+        }
     }
 
     /// `cpu`, `cuda`, `tpu`.

@@ -1,8 +1,9 @@
 //! Compiled programs and launches.
 
 use super::client::{Buffer, Client, ClientInner};
+use super::compiled::Compiled;
 use super::error::Error;
-use super::ffi::{Handle, MemoryUse};
+use super::ffi::Handle;
 use super::types::{ElementType, OptionValue};
 use crate::proto::compile as proto;
 use prost::Message;
@@ -51,9 +52,9 @@ impl Argument<'_> {
 
 /// A compiled program on its devices.
 pub struct Executable {
+    compiled: Compiled,
     client: Arc<ClientInner>,
     loaded: Handle,
-    executable: Handle,
     outputs: usize,
     device_ids: Vec<i64>,
     parameters: Vec<BufferSpec>,
@@ -62,7 +63,6 @@ pub struct Executable {
 
 impl Drop for Executable {
     fn drop(&mut self) {
-        self.client.api.destroy_executable(self.executable);
         self.client.api.destroy_loaded(self.loaded);
     }
 }
@@ -106,9 +106,9 @@ impl Executable {
             }
         };
         let mut result = Executable {
+            compiled: Compiled::adopt(inner.api.clone(), executable),
             client: inner,
             loaded,
-            executable,
             outputs: 0,
             device_ids,
             parameters: options.parameters.clone(),
@@ -228,36 +228,9 @@ impl Executable {
         Ok(())
     }
 
-    /// The plugin's estimates, such as `flops` and `bytes accessed`.
-    ///
-    /// # Errors
-    /// If the plugin has none.
-    pub fn cost_analysis(&self) -> Result<Vec<(String, f64)>, Error> {
-        self.client.api.cost_analysis(self.executable)
-    }
-
-    /// Memory that a launch needs on each device.
-    ///
-    /// # Errors
-    /// If the plugin does not tell.
-    pub fn memory_use(&self) -> Result<MemoryUse, Error> {
-        self.client.api.memory_use(self.executable)
-    }
-
-    /// The program as bytes, for [`Client::load`] of the same plugin on the same kind of device and processor.
-    ///
-    /// # Errors
-    /// If the plugin cannot.
-    pub fn serialize(&self) -> Result<Vec<u8>, Error> {
-        self.client.api.serialize(self.executable)
-    }
-
-    /// The optimised program in the plugin's serialised form (`HloModuleProtoWithConfig`).
-    ///
-    /// # Errors
-    /// If the plugin does not give it.
-    pub fn optimized_program(&self) -> Result<Vec<u8>, Error> {
-        self.client.api.optimized_program(self.executable)
+    /// What the compiler made: costs, memory, code.
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
     }
 }
 
@@ -284,7 +257,11 @@ fn assignment(client: &Client, options: &CompileOptions) -> Result<Vec<i64>, Err
     Ok(device_ids)
 }
 
-fn options_proto(options: &CompileOptions, device_ids: &[i64]) -> proto::CompileOptionsProto {
+/// The options as plugins read them.
+pub(super) fn options_proto(
+    options: &CompileOptions,
+    device_ids: &[i64],
+) -> proto::CompileOptionsProto {
     let value = |value: &OptionValue| {
         use proto::option_override_proto::Value;
         match value {

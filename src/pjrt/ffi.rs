@@ -138,6 +138,8 @@ call!(Client_BufferFromHostBuffer, 22, {
     memory: *mut c_void, layout: *mut c_void, done: *mut c_void, buffer: *mut c_void,
 });
 call!(DeviceDescription_Id, 23, { description: *mut c_void, id: c_int });
+call!(DeviceDescription_ProcessIndex, 24, { description: *mut c_void, process: c_int });
+call!(DeviceDescription_Attributes, 25, { description: *mut c_void, count: usize, attributes: *const NamedValue });
 call!(DeviceDescription_Kind, 26, { description: *mut c_void, text: *const c_char, size: usize });
 call!(DeviceDescription_ToString, 28, { description: *mut c_void, text: *const c_char, size: usize });
 call!(Device_GetDescription, 29, { device: *mut c_void, description: *mut c_void });
@@ -174,6 +176,18 @@ call!(Buffer_ToHostBuffer, 70, {
 });
 call!(Buffer_ReadyEvent, 72, { buffer: *mut c_void, event: *mut c_void });
 call!(Buffer_UnsafePointer, 73, { buffer: *mut c_void, pointer: usize });
+call!(TopologyDescription_Create, 82, {
+    name: *const c_char, name_size: usize, options: *const NamedValue, num_options: usize, topology: *mut c_void,
+});
+call!(TopologyDescription_Destroy, 83, { topology: *mut c_void });
+call!(TopologyDescription_PlatformVersion, 85, { topology: *mut c_void, text: *const c_char, size: usize });
+call!(TopologyDescription_GetDeviceDescriptions, 86, {
+    topology: *mut c_void, descriptions: *const *mut c_void, count: usize,
+});
+call!(Compile, 89, {
+    topology: *mut c_void, program: *const ProgramFormat, options: *const u8, options_size: usize,
+    client: *mut c_void, executable: *mut c_void,
+});
 call!(Executable_GetCompiledMemoryStats, 96, {
     executable: *mut c_void, generated_code: i64, argument: i64, output: i64, alias: i64, temp: i64,
     host_generated_code: i64, host_argument: i64, host_output: i64, host_alias: i64, host_temp: i64,
@@ -191,6 +205,8 @@ pub struct MemoryUse {
     pub alias: i64,
     /// Temporaries.
     pub temp: i64,
+    /// The program's code, where it lies in the device's memory.
+    pub code: i64,
     /// The most at once, where the plugin says.
     pub peak: i64,
 }
@@ -385,17 +401,100 @@ impl Api {
         let mut get = Device_GetDescription::new();
         get.device = device.0;
         self.call(&mut get)?;
+        let description = Handle(get.description);
+        let (id, kind) = self.description_id_kind(description)?;
+        let mut text = DeviceDescription_ToString::new();
+        text.description = description.0;
+        self.call(&mut text)?;
+        Ok((id, kind, copy_text(text.text, text.size)))
+    }
+
+    /// `(id, kind)` of a device description.
+    pub(super) fn description_id_kind(&self, description: Handle) -> Result<(i64, String), Error> {
         let mut id = DeviceDescription_Id::new();
-        id.description = get.description;
+        id.description = description.0;
         self.call(&mut id)?;
         let mut kind = DeviceDescription_Kind::new();
-        kind.description = get.description;
+        kind.description = description.0;
         self.call(&mut kind)?;
-        let mut text = DeviceDescription_ToString::new();
-        text.description = get.description;
-        self.call(&mut text)?;
-        let kind = copy_text(kind.text, kind.size);
-        Ok((i64::from(id.id), kind, copy_text(text.text, text.size)))
+        Ok((i64::from(id.id), copy_text(kind.text, kind.size)))
+    }
+
+    /// The process that a described device belongs to.
+    pub(super) fn description_process(&self, description: Handle) -> Result<i64, Error> {
+        let mut args = DeviceDescription_ProcessIndex::new();
+        args.description = description.0;
+        self.call(&mut args)?;
+        Ok(i64::from(args.process))
+    }
+
+    /// What a plugin tells of a described device beside its kind.
+    pub(super) fn description_attributes(
+        &self,
+        description: Handle,
+    ) -> Result<Vec<(String, OptionValue)>, Error> {
+        let mut args = DeviceDescription_Attributes::new();
+        args.description = description.0;
+        self.call(&mut args)?;
+        Ok(read_named(args.attributes, args.count))
+    }
+
+    /// A description of devices that need not be there.
+    pub(super) fn create_topology(
+        &self,
+        name: &str,
+        options: &[(&str, OptionValue)],
+    ) -> Result<Handle, Error> {
+        let named: Vec<NamedValue> = options.iter().map(|(n, v)| named_value(n, v)).collect();
+        let mut args = TopologyDescription_Create::new();
+        args.name = name.as_ptr().cast();
+        args.name_size = name.len();
+        args.options = named.as_ptr();
+        args.num_options = named.len();
+        self.call(&mut args)?;
+        Ok(Handle(args.topology))
+    }
+
+    pub(super) fn destroy_topology(&self, topology: Handle) {
+        let mut args = TopologyDescription_Destroy::new();
+        args.topology = topology.0;
+        self.destroy(&mut args);
+    }
+
+    pub(super) fn topology_version(&self, topology: Handle) -> Result<String, Error> {
+        let mut args = TopologyDescription_PlatformVersion::new();
+        args.topology = topology.0;
+        self.call(&mut args)?;
+        Ok(copy_text(args.text, args.size))
+    }
+
+    /// Descriptions of a topology's devices, which live as long as it does.
+    pub(super) fn topology_devices(&self, topology: Handle) -> Result<Vec<Handle>, Error> {
+        let mut args = TopologyDescription_GetDeviceDescriptions::new();
+        args.topology = topology.0;
+        self.call(&mut args)?;
+        // SAFETY: the plugin gives that many description pointers, which live as long as the topology.
+        Ok(unsafe { view(args.descriptions, args.count) }
+            .iter()
+            .map(|&description| Handle(description))
+            .collect())
+    }
+
+    /// Compiles for a topology, with no device there.
+    pub(super) fn compile_ahead(
+        &self,
+        topology: Handle,
+        module: &[u8],
+        options: &[u8],
+    ) -> Result<Handle, Error> {
+        let program = hlo_program(module);
+        let mut args = Compile::new();
+        args.topology = topology.0;
+        args.program = &raw const program;
+        args.options = options.as_ptr();
+        args.options_size = options.len();
+        self.call(&mut args)?;
+        Ok(Handle(args.executable))
     }
 
     pub(super) fn device_memory(&self, device: Handle) -> Result<DeviceMemory, Error> {
@@ -415,15 +514,7 @@ impl Api {
         module: &[u8],
         options: &[u8],
     ) -> Result<Handle, Error> {
-        let format = b"hlo";
-        let program = ProgramFormat {
-            struct_size: size_of::<ProgramFormat>(),
-            extension: null_mut(),
-            code: module.as_ptr(),
-            code_size: module.len(),
-            format: format.as_ptr().cast(),
-            format_size: format.len(),
-        };
+        let program = hlo_program(module);
         let mut args = Client_Compile::new();
         args.client = client.0;
         args.program = &raw const program;
@@ -547,6 +638,7 @@ impl Api {
             output: args.output,
             alias: args.alias,
             temp: args.temp,
+            code: args.generated_code,
             peak: args.peak,
         })
     }
@@ -676,6 +768,19 @@ impl Api {
     }
 }
 
+/// A serialised `HloModuleProto` as plugins take it; it points into `module`.
+fn hlo_program(module: &[u8]) -> ProgramFormat {
+    const FORMAT: &[u8] = b"hlo";
+    ProgramFormat {
+        struct_size: size_of::<ProgramFormat>(),
+        extension: null_mut(),
+        code: module.as_ptr(),
+        code_size: module.len(),
+        format: FORMAT.as_ptr().cast(),
+        format_size: FORMAT.len(),
+    }
+}
+
 /// `count` values at `pointer`, none if it is null.
 ///
 /// # Safety
@@ -763,6 +868,8 @@ mod tests {
         assert_eq!(size_of::<LoadedExecutable_Execute>(), 80);
         assert_eq!(size_of::<Client_BufferFromHostBuffer>(), 120);
         assert_eq!(size_of::<Buffer_ToHostBuffer>(), 56);
+        assert_eq!(size_of::<TopologyDescription_Create>(), 56);
+        assert_eq!(size_of::<Compile>(), 64);
         assert_eq!(size_of::<DeviceDescription_Id>(), 32); // 28 and 4 of padding
         assert!(size_of::<Device_MemoryStats>() >= 185);
         assert!(size_of::<Executable_GetCompiledMemoryStats>() >= 112);

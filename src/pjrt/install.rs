@@ -27,6 +27,8 @@ struct Pin {
     version: &'static str,
     /// The plugin's place in the wheel.
     file: &'static str,
+    /// What pip must be told to fetch the very wheel that is pinned, whatever Python runs it.
+    pip: &'static [&'static str],
     /// SHA-256 of the wheel by architecture.
     wheels: &'static [(&'static str, &'static str)],
 }
@@ -95,6 +97,7 @@ impl Package {
                 name: "xla-cpu-pjrt",
                 version: "0.0.1",
                 file: "xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so",
+                pip: &[],
                 wheels: &[
                     (
                         "x86_64",
@@ -110,6 +113,7 @@ impl Package {
                 name: "jax-cuda12-pjrt",
                 version: "0.12.0.1",
                 file: "jax_plugins/xla_cuda12/xla_cuda_plugin.so",
+                pip: &[],
                 wheels: &[
                     (
                         "x86_64",
@@ -125,6 +129,7 @@ impl Package {
                 name: "jax-cuda13-pjrt",
                 version: "0.12.0.1",
                 file: "jax_plugins/xla_cuda13/xla_cuda_plugin.so",
+                pip: &[],
                 wheels: &[(
                     "x86_64",
                     "5899bb6177eda86ea532afb9a26794f2bdd04966f6a01f9028266b16c2b6cf90",
@@ -134,6 +139,12 @@ impl Package {
                 name: "libtpu",
                 version: "0.0.52",
                 file: "libtpu/libtpu.so",
+                // There is a wheel for each Python, and the plugin in all of them is for none.
+                pip: &[
+                    "--python-version=3.11",
+                    "--implementation=cp",
+                    "--abi=cp311",
+                ],
                 wheels: &[(
                     "x86_64",
                     "f5e2e596eaea9357fbb5a6755a7a9007c6ab75bfde4a55191b03eff402971140",
@@ -264,6 +275,7 @@ fn download(pin: &Pin, into: &Path) -> Result<PathBuf, String> {
         ])
         .args(["--disable-pip-version-check", "--dest"])
         .arg(into)
+        .args(pin.pip)
         .arg(format!("{}=={}", pin.name, pin.version))
         .output()
         .map_err(|error| format!("python3 could not be started ({error})"))?;

@@ -1,7 +1,8 @@
-//! The PJRT C API: plugins, clients, devices, buffers, executables.
+//! The PJRT C API: plugins, clients, devices, buffers, executables, topologies.
 //!
 //! A plugin is a shared library that compiles HLO and runs it on one kind of device. [`find`] looks for one, [`ensure`] fetches
-//! the pinned CPU plugin where there is none, [`Plugin::load`] opens it, [`Client::new`] drives it.
+//! the pinned CPU plugin where there is none, [`Plugin::load`] opens it, [`Client::new`] drives it, [`Topology::compile`]
+//! compiles for devices that are not there.
 //!
 //! Plugins trust their caller: several mistakes abort the process or leave it hanging. So everything a launch depends on (count,
 //! types, dimensions, devices, donation) is checked here first.
@@ -9,19 +10,23 @@
 //! Invariant: this module knows nothing of graphs; modules come in as bytes.
 
 mod client;
+mod compiled;
 mod error;
 mod executable;
 mod ffi;
 mod install;
 mod process;
 mod search;
+mod topology;
 mod types;
 
 pub use client::{Buffer, Client, Device, Plugin};
+pub use compiled::Compiled;
 pub use error::{Code, Error};
 pub use executable::{Argument, BufferSpec, CompileOptions, Executable};
 pub use ffi::{DeviceMemory, MemoryUse};
 pub use install::{Installed, Package, ensure, install};
-pub use process::prepare_process;
+pub use process::{WITHOUT_TPU, prepare_process, tpu_chips};
 pub use search::{Found, Platform, Source, cache_folder, find, list};
+pub use topology::{DescribedDevice, Topology};
 pub use types::{ElementType, OptionValue};

@@ -4,11 +4,39 @@
     reason = "mallopt and the environment of a single-threaded start"
 )]
 
+/// What libtpu must be told where it only compiles, by name and value: not to ask the metadata server of a cloud for its place (it
+/// would for minutes), and not to take the lock of the chips, which another process may use meanwhile.
+pub const WITHOUT_TPU: [(&str, &str); 4] = [
+    ("TPU_SKIP_MDS_QUERY", "1"),
+    ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
+    // It complains where these are missing; compiling does not depend on them.
+    ("TPU_WORKER_HOSTNAMES", "localhost"),
+    ("TPU_ACCELERATOR_TYPE", "v5litepod-4"),
+];
+
+/// TPU chips of this machine, counted on its bus without loading any plugin.
+pub fn tpu_chips() -> usize {
+    /// v2 and v3, v4, v5p, v5e, v6e, TPU7x.
+    const CHIPS: [&str; 6] = ["0x0027", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076"];
+    let Ok(devices) = std::fs::read_dir("/sys/bus/pci/devices") else {
+        return 0;
+    };
+    let is = |path: std::path::PathBuf, values: &[&str]| {
+        std::fs::read_to_string(path).is_ok_and(|text| values.contains(&text.trim()))
+    };
+    devices
+        .filter_map(Result::ok)
+        .filter(|device| is(device.path().join("vendor"), &["0x1ae0"]))
+        .filter(|device| is(device.path().join("device"), &CHIPS))
+        .count()
+}
+
 /// Prepares the process for plugins. Call it first in `main`, before any thread and any plugin.
 ///
 /// * `malloc` keeps memory instead of returning it: the CPU plugin allocates its whole temporary arena afresh for every launch,
 ///   and with the defaults each launch pays half a millisecond per MiB in page faults.
 /// * The plugins' chatter below warnings is silenced, unless the user set its level.
+/// * Where there is no TPU, libtpu is told so.
 pub fn prepare_process() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -19,7 +47,17 @@ pub fn prepare_process() {
             libc::mallopt(libc::M_TOP_PAD, 256 << 20);
         }
     }
-    for (name, value) in [("TF_CPP_MIN_LOG_LEVEL", "1"), ("TPU_STDERR_LOG_LEVEL", "3")] {
+    let mut settings = vec![
+        ("TF_CPP_MIN_LOG_LEVEL", "1"),
+        ("TPU_STDERR_LOG_LEVEL", "3"),
+        ("TPU_MIN_LOG_LEVEL", "3"),
+        // Otherwise every start leaves files in /tmp/tpu_logs.
+        ("TPU_LOG_DIR", "disabled"),
+    ];
+    if tpu_chips() == 0 {
+        settings.extend(WITHOUT_TPU);
+    }
+    for (name, value) in settings {
         if std::env::var_os(name).is_none() {
             // SAFETY: the caller has started no thread yet, so nobody reads the environment meanwhile.
             unsafe { std::env::set_var(name, value) };

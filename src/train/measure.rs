@@ -71,13 +71,18 @@ pub fn measure(
     let program = engine.compile(&module.module)?;
     let (compile, from_cache) = (program.compile_time(), program.from_cache());
     let values = state::initial(&module.state, &module.variables, config.runtime.seed);
-    let memory = program.executable().memory_use().ok();
-    let flops = program.executable().cost_analysis().ok().and_then(|costs| {
-        costs
-            .into_iter()
-            .find(|(name, _)| name == "flops")
-            .map(|(_, value)| value)
-    });
+    let memory = program.executable().compiled().memory_use().ok();
+    let flops = program
+        .executable()
+        .compiled()
+        .cost_analysis()
+        .ok()
+        .and_then(|costs| {
+            costs
+                .into_iter()
+                .find(|(name, _)| name == "flops")
+                .map(|(_, value)| value)
+        });
     let mut launcher = Launcher::new(engine, &spec, program, &values, &train, config, 0)?;
     // One step per launch, so that each is timed; a fixed steps_per_launch is kept as the user set it.
     let at_once = match config.runtime.steps_per_launch {
@@ -121,7 +126,7 @@ pub fn measure(
 }
 
 /// Processor time of this process and all its threads so far (Linux).
-fn cpu_seconds() -> Option<f64> {
+pub(super) fn cpu_seconds() -> Option<f64> {
     /// Linux counts it in hundredths of a second on every architecture that plugins exist for.
     const TICKS_PER_SECOND: f64 = 100.0;
     let text = std::fs::read_to_string("/proc/self/stat").ok()?;

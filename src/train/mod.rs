@@ -9,15 +9,18 @@
 //! | [`evaluate`] | features of a split, and what they are worth |
 //! | `evaluation` | that before and after a run, and the summary |
 //! | `measure` | times of the first steps, for `simclr bench` |
+//! | [`ahead`], [`forecast`] | the step compiled for devices that are not there, and what the compiler says of it |
 //! | [`state`] | the arrays of a run on devices, in checkpoints, and at the start |
 //! | [`checkpoint`] | checkpoints on disk |
 //! | [`trained`] | opening a run or a checkpoint for what comes after it |
 //! | [`run_dir`] | the run folder |
 //! | [`signals`] | requests to stop |
 
+pub mod ahead;
 pub mod checkpoint;
 pub mod evaluate;
 mod evaluation;
+pub mod forecast;
 mod launch;
 mod measure;
 pub mod pretrain;

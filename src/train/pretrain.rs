@@ -114,9 +114,24 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     recorder.image(tags::IMAGE, step, &views, wall_time())?;
 
     say(run.screen, &format!("{}; compiling", plan.explain()));
-    let program = run.engine.compile(&step_module.module)?;
+    let program = match &config.runtime.executable {
+        None => run.engine.compile(&step_module.module)?,
+        Some(file) => {
+            let (program, unusable) = run.engine.compile_or_load(&step_module.module, file)?;
+            if let Some(reason) = unusable {
+                let file = file.display();
+                say(
+                    run.screen,
+                    &format!(
+                        "the saved program {file} was not used, and the step compiled anew: {reason}"
+                    ),
+                );
+            }
+            program
+        }
+    };
     let made = if program.from_cache() {
-        "taken from the cache of compiled programs"
+        "taken as compiled earlier"
     } else {
         "compiled"
     };
@@ -230,7 +245,8 @@ pub(super) fn say(screen: &Screen, text: &str) {
     }
 }
 
-fn hash(module: &Module) -> String {
+/// SHA-256 of a module, in hex.
+pub(super) fn hash(module: &Module) -> String {
     Sha256::digest(module.to_proto_bytes())
         .iter()
         .map(|byte| format!("{byte:02x}"))

@@ -9,6 +9,7 @@ use crate::hlo::DType;
 use crate::model::{HeadMode, Network};
 use crate::nn::Settings;
 use crate::optim::{Lars, Optimizer, Schedule};
+use crate::pjrt::OptionValue;
 
 /// The network of a configuration, with a classifier of so many classes.
 pub fn network(config: &Config, classes: Option<usize>) -> Network {
@@ -170,4 +171,54 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
         },
         input,
     })
+}
+
+/// The compiler options of a configuration, with the types that compilers want.
+///
+/// # Errors
+/// If one is not `NAME=VALUE`.
+pub fn compiler_options(loaded: &Loaded) -> Result<Vec<(String, OptionValue)>, Error> {
+    let option = |text: &String| {
+        let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty())?;
+        let value = match (value.parse::<bool>(), value.parse::<i64>()) {
+            (Ok(flag), _) => OptionValue::Bool(flag),
+            (_, Ok(number)) => OptionValue::Int(number),
+            _ => OptionValue::Str(value.into()),
+        };
+        Some((name.to_string(), value))
+    };
+    let options = &loaded.config.runtime.compiler_options;
+    options
+        .iter()
+        .map(option)
+        .collect::<Option<_>>()
+        .ok_or_else(|| {
+            let expected = "options such as xla_tpu_enable_latency_hiding_scheduler=true";
+            Error::Config(loaded.bad("runtime.compiler_options", expected))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    #[test]
+    fn compiler_options_get_their_types() {
+        let options = |text: &str| {
+            let given = format!("runtime.compiler_options={text}");
+            compiler_options(&load(None, &[given]).unwrap())
+        };
+        let expected = [
+            ("a".to_string(), OptionValue::Bool(true)),
+            ("b".to_string(), OptionValue::Int(3)),
+            ("c".to_string(), OptionValue::Str("x=y".into())),
+        ];
+        assert_eq!(options("['a=true', 'b=3', 'c=x=y']").unwrap(), expected);
+        assert!(options("[]").unwrap().is_empty());
+        for bad in ["['=1']", "[flag]"] {
+            let error = options(bad).unwrap_err().to_string();
+            assert!(error.contains("runtime.compiler_options"), "{error}");
+        }
+    }
 }

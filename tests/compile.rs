@@ -1,0 +1,315 @@
+//! `simclr compile` through the binary: a small network for a TPU slice that is not there (skipped, loudly, where libtpu is not
+//! installed), the same for CPU devices, saved programs, and what can be wrong.
+//!
+//! The large compilations of the recipes take minutes to hours: `bench/pods.sh` runs them.
+
+mod binary;
+
+use binary::{refused, simclr, stderr, tiny};
+use serde_json::Value;
+use simclr::pjrt::{Platform, find};
+use std::path::Path;
+use std::process::Output;
+
+/// A network of a few channels, one step per launch: twelve seconds of libtpu.
+const SMALL: [&str; 12] = [
+    "dataset=shapes32",
+    "resnet_depth=10",
+    "width_multiplier=0.125",
+    "stem_stride=2",
+    "image_size=32",
+    "train_batch_size=64",
+    "warmup_epochs=0",
+    "num_proj_layers=1",
+    "proj_out_dim=16",
+    "use_blur=false",
+    "color_jitter_strength=0.5",
+    "runtime.steps_per_launch=1",
+];
+
+fn compile(arguments: &[&str]) -> Output {
+    simclr()
+        .arg("compile")
+        .args(SMALL)
+        .args(arguments)
+        .output()
+        .expect("the program starts")
+}
+
+fn json(output: &Output) -> Value {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    serde_json::from_slice(&output.stdout).expect("one JSON value")
+}
+
+/// Whether the compiler for TPUs is there.
+fn libtpu() -> bool {
+    let found = find(Platform::Tpu, None);
+    if let Err(error) = &found {
+        eprintln!("SKIPPED: {error}");
+    }
+    found.is_ok()
+}
+
+fn count(report: &Value, kind: &str) -> u64 {
+    let all = report["collectives"].as_array().expect("a list");
+    let found = all.iter().find(|entry| entry["kind"] == kind);
+    found.map_or(0, |entry| entry["count"].as_u64().expect("a count"))
+}
+
+#[test]
+fn a_small_network_compiles_for_a_slice_that_is_not_there() {
+    if !libtpu() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let dump = folder.path().join("dump");
+    let saved = folder.path().join("step.program");
+    let found = json(&compile(&[
+        "--topology",
+        "v5litepod-4",
+        "--json",
+        "--dump",
+        dump.to_str().unwrap(),
+        "--save",
+        saved.to_str().unwrap(),
+    ]));
+    assert_eq!(found["target"], "v5e:2x2");
+    assert_eq!(found["device_kind"], "TPU v5 lite");
+    assert_eq!((&found["devices"], &found["hosts"]), (&4.into(), &1.into()));
+    assert_eq!(found["per_device"], 16);
+    assert_eq!(found["fits"], true);
+    let number = |key: &str| found[key].as_f64().expect("a number");
+    // The set lies on every device: 10,000 images of 32 × 32 × 3 bytes.
+    let set = 10_000.0 * 32.0 * 32.0 * 3.0;
+    assert!(
+        found["memory"]["arguments"].as_f64().unwrap() >= set,
+        "{found}"
+    );
+    // The state is written over itself.
+    let memory = |key: &str| found["memory"][key].as_f64().unwrap();
+    assert!(memory("aliased") > 0.9 * memory("outputs"), "{found}");
+    assert!(memory("code") > 0.0 && memory("temporaries") > 0.0);
+    assert!(number("memory_total") < number("capacity"));
+    assert!(number("flops") > 1e8 && number("optimal_seconds") > 0.0);
+    assert!((number("images_per_second") * number("optimal_seconds") - 64.0).abs() < 1e-6);
+    // Statistics and embeddings of all devices, gradients.
+    assert!(
+        count(&found, "all-gather") > 0 && count(&found, "all-reduce") > 0,
+        "{found}"
+    );
+    for file in [
+        "step.txt",
+        "step.pb",
+        "step_after_passes.txt",
+        "step_optimized.pb",
+    ] {
+        assert!(dump.join(file).metadata().unwrap().len() > 1000, "{file}");
+    }
+    let own = std::fs::read_dir(dump.join("compiler")).unwrap().count();
+    assert!(own > 0, "the compiler's own text");
+    assert!(saved.metadata().unwrap().len() > 100_000);
+}
+
+#[test]
+fn what_does_not_fit_is_said_with_code_4() {
+    if !libtpu() {
+        return;
+    }
+    let output = compile(&[
+        "--topology",
+        "v5e:1x1",
+        "width_multiplier=8",
+        "stem_stride=1",
+        "train_batch_size=4096",
+    ]);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let text = String::from_utf8_lossy(&output.stdout);
+    for words in [
+        "of 15.75 GiB: does NOT fit",
+        "remedy",
+        "runtime.precision=bf16",
+        "larger slice",
+    ] {
+        assert!(text.contains(words), "`{words}` is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn a_compiler_that_ends_itself_is_one_sentence() {
+    if !libtpu() {
+        return;
+    }
+    let output = simclr()
+        .args(["compile", "--topology", "v5e:2x2"])
+        .args(SMALL)
+        .env("LIBTPU_INIT_ARGS", "--no_such_flag=1")
+        .output()
+        .unwrap();
+    refused(&output, 1, &["the compiler ended itself", "no_such_flag"]);
+    let output = compile(&[
+        "--topology",
+        "v5e:2x2",
+        "runtime.compiler_options=['xla_no_such_option=1']",
+    ]);
+    refused(
+        &output,
+        1,
+        &["No such compile option", "xla_no_such_option"],
+    );
+}
+
+#[test]
+fn slices_are_listed_as_the_plugin_knows_them() {
+    if !libtpu() {
+        return;
+    }
+    let output = simclr().args(["topologies", "--json"]).output().unwrap();
+    let rows = json(&output);
+    let row = |name: &str| {
+        let rows = rows.as_array().unwrap();
+        rows.iter().find(|row| row["rented"] == name).cloned()
+    };
+    let v3 = row("v3-128").unwrap();
+    assert_eq!((&v3["devices"], &v3["hosts"]), (&128.into(), &16.into()));
+    let v4 = row("v4-256").unwrap();
+    assert_eq!((&v4["devices"], &v4["hosts"]), (&128.into(), &32.into()));
+    let lite = row("v5litepod-8").unwrap();
+    assert_eq!((&lite["devices"], &lite["hosts"]), (&8.into(), &1.into()));
+}
+
+#[test]
+fn a_program_compiled_for_cpu_devices_is_saved_and_used_by_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let saved = folder.path().join("step.program");
+    let step: &[&str] = &["train_steps=2", "runtime.steps_per_launch=1"];
+    let arguments = |model_dir: &str, more: &[&str]| {
+        let mut list = tiny(&folder.path().join(model_dir), step);
+        list.extend(more.iter().map(|text| text.to_string()));
+        list
+    };
+    let mut compile = arguments(
+        "a",
+        &["--target", "cpu", "--devices", "2", "--json", "--save"],
+    );
+    compile[0] = "compile".into();
+    compile.retain(|argument| argument != "runtime.devices=1");
+    compile.push(saved.display().to_string());
+    let found = json(&simclr().args(&compile).output().unwrap());
+    assert_eq!(
+        (&found["devices"], &found["per_device"]),
+        (&2.into(), &32.into())
+    );
+    assert!(found["flops"].as_f64().unwrap() > 1e6);
+
+    let executable = format!("runtime.executable={}", saved.display());
+    let run = |model_dir: &str, devices: &str, more: &[&str]| {
+        let mut list = arguments(model_dir, more);
+        list.extend([executable.clone(), format!("runtime.devices={devices}")]);
+        let output = simclr().args(&list).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let log = std::fs::read_to_string(folder.path().join(model_dir).join("log.txt")).unwrap();
+        (stderr(&output), log)
+    };
+    let (words, log) = run("b", "2", &[]);
+    assert!(!words.contains("was not used"), "{words}");
+    assert!(log.contains("taken as compiled earlier"), "{log}");
+    // The same losses as a run that compiles for itself.
+    let own = arguments(
+        "c",
+        &["runtime.devices=2", "runtime.executable_cache=false"],
+    );
+    assert_eq!(simclr().args(&own).output().unwrap().status.code(), Some(0));
+    let losses = |model_dir: &str| {
+        let path = folder.path().join(model_dir).join("metrics.jsonl");
+        let text = std::fs::read_to_string(path).unwrap();
+        let rows = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        rows.map(|row| row["train/contrast_loss"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(losses("b"), losses("c"));
+    assert!(!losses("b").is_empty());
+
+    let (words, _) = run("d", "1", &[]);
+    assert!(
+        words.contains("was not used") && words.contains("device count (2)"),
+        "{words}"
+    );
+    let (words, _) = run("e", "2", &["temperature=0.7"]);
+    assert!(words.contains("compiled for another step"), "{words}");
+    let whole = std::fs::read(&saved).unwrap();
+    std::fs::write(&saved, &whole[..whole.len() / 2]).unwrap();
+    let (words, _) = run("f", "2", &[]);
+    assert!(words.contains("its content is damaged"), "{words}");
+    std::fs::remove_file(&saved).unwrap();
+    let (words, _) = run("g", "2", &[]);
+    assert!(words.contains("No such file"), "{words}");
+}
+
+#[test]
+fn what_is_wrong_is_one_sentence() {
+    let topology = |name: &str| compile(&["--topology", name]);
+    refused(
+        &topology("v3-100"),
+        2,
+        &["v3-100", "did you mean `v3-128`?"],
+    );
+    refused(
+        &topology("v5e:3x3"),
+        2,
+        &["v5e:3x3", "v5e:4x4", "did you mean `v5e:2x4`?"],
+    );
+    refused(&topology("h100"), 2, &["h100", "simclr topologies"]);
+    refused(
+        &compile(&["--target", "gpu"]),
+        2,
+        &["`gpu` is unknown", "cpu"],
+    );
+    refused(
+        &compile(&["--topology", "v3-8", "dataset=nope"]),
+        2,
+        &["`dataset` is nope"],
+    );
+    let output = simclr()
+        .args(["compile", "--topology", "v5e:2x2"])
+        .args(SMALL)
+        .env("XDG_CACHE_HOME", "/nonexistent")
+        .env("PATH", "/nonexistent")
+        .env_remove("SIMCLR_PLUGIN_TPU")
+        .output()
+        .unwrap();
+    refused(
+        &output,
+        3,
+        &["no tpu plugin found", "simclr plugins install tpu"],
+    );
+    let not_a_plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let output = simclr()
+        .args(["compile", "--topology", "v5e:2x2"])
+        .args(SMALL)
+        .env("SIMCLR_PLUGIN_TPU", &not_a_plugin)
+        .output()
+        .unwrap();
+    refused(&output, 3, &["Cargo.toml", "cannot be loaded"]);
+    if libtpu() {
+        let output = compile(&["--topology", "v5e:2x2", "train_batch_size=66"]);
+        refused(
+            &output,
+            2,
+            &[
+                "train_batch_size",
+                "66",
+                "a multiple of the number of devices, 4",
+            ],
+        );
+        let output = compile(&["--topology", "v5e:2x2", "runtime.devices=8"]);
+        refused(&output, 2, &["8 replicas", "4 v5e:2x2 devices"]);
+    }
+    let output = compile(&["--target", "cpu", "--save", "/nonexistent/step.program"]);
+    refused(
+        &output,
+        3,
+        &["cannot write the compiled program /nonexistent/step.program"],
+    );
+}
