@@ -5,6 +5,7 @@ mod compile;
 mod configuration;
 mod devices;
 mod exit;
+mod export;
 mod import;
 mod inspect;
 mod isolated;
@@ -82,6 +83,8 @@ enum Command {
     Devices(devices::Arguments),
     /// Measure compile time, step time, images per second and host wait of a configuration
     Bench(bench::Arguments),
+    /// Write a trained network for other programs
+    Export(export::Arguments),
     /// Take over a TensorFlow checkpoint of the original, as a folder that can be opened like a run
     Import(import::Arguments),
     /// Show what a checkpoint, a TensorFlow checkpoint, a record file or a compiled program holds
@@ -145,6 +148,7 @@ pub fn main() -> ExitCode {
         Command::Plugins(arguments) => plugins::run(arguments, &ui),
         Command::Devices(arguments) => devices::run(arguments, &ui),
         Command::Bench(arguments) => bench::run(arguments, &ui),
+        Command::Export(arguments) => export::run(arguments, &ui),
         Command::Import(arguments) => import::run(arguments, &ui),
         Command::Inspect(arguments) => inspect::run(arguments, &ui),
         Command::Compile(arguments) => compile::run(arguments, &ui),

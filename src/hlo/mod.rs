@@ -21,6 +21,7 @@ mod module;
 mod op;
 pub mod passes;
 mod shape;
+mod stablehlo;
 mod text;
 
 pub use build::{Branch, Operand};

@@ -2,7 +2,7 @@
 
 use crate::error::Class;
 use crate::train::checkpoint;
-use crate::{config, data, model};
+use crate::{config, data, hlo, model};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,10 @@ pub enum Error {
         nearest: String,
         what: String,
     },
+    #[error("the program has no value `{name}`, expected one of {known}")]
+    NoEndpoint { name: String, known: String },
+    #[error(transparent)]
+    Hlo(#[from] hlo::Error),
     #[error(transparent)]
     Config(#[from] config::Error),
     #[error(transparent)]
@@ -60,6 +64,8 @@ impl Error {
             Error::NotABundle { .. } | Error::Unknown { .. } | Error::Taken { .. } => Class::Usage,
             Error::Checkpoint(error) => error.class(),
             Error::Data(error) => error.class(),
+            Error::NoEndpoint { .. } => Class::Usage,
+            Error::Hlo(error) => error.class(),
             Error::Config(error) => error.class(),
             Error::Model(error) => error.class(),
             Error::Damaged { .. } | Error::Unsupported { .. } | Error::UnknownNetwork { .. } => {

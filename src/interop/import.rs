@@ -3,18 +3,16 @@
 //! The network is the one whose variables are exactly those of the file: every depth, with and without selective kernels and
 //! squeeze-excite, is tried by its names, and the shapes then give widths, ratios, stem and heads.
 
-use super::Error;
 use super::names::tf2_paths;
 use super::object_graph::{GRAPH_KEY, Objects, VALUE};
 use super::tensor_bundle::{Bundle, DataType};
+use super::{Error, folder};
 use crate::config::{self, Loaded};
 use crate::model::{DEPTHS, HeadMode, Network};
 use crate::nn::{Kind, Variable};
-use crate::report::disk;
 use crate::train::checkpoint::{self, Array, Manifest};
 use safetensors::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Where the published SimCLRv2 checkpoints keep the moving average of their weights.
@@ -75,7 +73,7 @@ pub fn import(
     choice: Choice,
     overrides: &[String],
 ) -> Result<Imported, Error> {
-    check_new(out)?;
+    folder::check_new(out)?;
     let bundle = Bundle::open(path)?;
     let source = Source::new(&bundle, choice)?;
     let mut assumed = Vec::new();
@@ -140,32 +138,13 @@ fn names(variables: &[Variable]) -> Vec<String> {
     variables.iter().map(|v| v.name.clone()).collect()
 }
 
-/// Refuses a folder that holds something, and one that cannot be made.
-fn check_new(out: &Path) -> Result<(), Error> {
-    let taken = match fs::read_dir(out) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => true,
-        Err(error) => return Err(Error::io("read", out)(error)),
-    };
-    if taken {
-        return Err(Error::Taken {
-            path: out.to_owned(),
-        });
-    }
-    Ok(())
-}
-
-/// A run's folder with this one checkpoint, made beside and renamed.
+/// A run's folder with this one checkpoint.
 fn write(
     out: &Path,
     loaded: &Loaded,
     imported: &Imported,
     arrays: &[Array],
 ) -> Result<PathBuf, Error> {
-    let parent = disk::parent(out);
-    let name = out.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = parent.join(format!("{}{name}", disk::TEMPORARY));
     let manifest = Manifest {
         step: imported.step,
         epoch: 0.0,
@@ -175,27 +154,12 @@ fn write(
         config: loaded.identity(),
         config_yaml: loaded.to_yaml(),
     };
-    let make = || {
-        if temporary.exists() {
-            fs::remove_dir_all(&temporary).map_err(Error::io("remove", &temporary))?;
-        }
-        fs::create_dir_all(&temporary).map_err(Error::io("create", &temporary))?;
+    folder::make(out, |temporary| {
         let config = temporary.join("config.yaml");
-        disk::replace(&config, manifest.config_yaml.as_bytes())
-            .map_err(Error::io("write", &config))?;
+        folder::write(&config, manifest.config_yaml.as_bytes())?;
         let saved = checkpoint::save(&temporary.join("checkpoints"), &manifest, arrays, 0)?;
-        if out.is_dir() {
-            fs::remove_dir(out).map_err(Error::io("replace", out))?;
-        }
-        fs::rename(&temporary, out).map_err(Error::io("rename to", out))?;
-        let within = saved.strip_prefix(&temporary).unwrap_or(&saved);
-        Ok(out.join(within))
-    };
-    let made = make();
-    if made.is_err() {
-        let _ = fs::remove_dir_all(&temporary); // the first error is the one to tell
-    }
-    made
+        Ok(out.join(saved.strip_prefix(temporary).unwrap_or(&saved)))
+    })
 }
 
 /// The configuration that describes a network, every other key at its default.

@@ -6,9 +6,13 @@
 //! | [`names`] | our names of variables, and those of others |
 //! | `object_graph` | which variable has which key in TF2 checkpoints |
 //! | [`import`] | the original's checkpoints as ours |
+//! | [`export`] | trained networks for other programs |
+//! | `folder` | new folders, whole or not there |
 //! | [`inspect`] | what any of the files this program meets holds |
 
 mod error;
+pub mod export;
+mod folder;
 pub mod import;
 pub mod inspect;
 pub mod names;

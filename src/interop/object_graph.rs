@@ -1,9 +1,7 @@
 //! The object graph in TF2 checkpoints: which object has which variable, stored under which key.
 
 use crate::proto::tensor_bundle::ObjectGraph;
-use crate::proto::tensor_bundle::object_graph::Node;
-#[cfg(test)]
-use crate::proto::tensor_bundle::object_graph::node;
+use crate::proto::tensor_bundle::object_graph::{Node, node};
 use prost::Message;
 
 /// The key of the graph itself.
@@ -49,13 +47,11 @@ impl Objects {
 }
 
 /// Grows a graph from paths.
-#[cfg(test)]
 #[derive(Debug)]
 pub struct Grow {
     nodes: Vec<Node>,
 }
 
-#[cfg(test)]
 impl Default for Grow {
     fn default() -> Self {
         Grow {
@@ -64,7 +60,6 @@ impl Default for Grow {
     }
 }
 
-#[cfg(test)]
 impl Grow {
     /// Adds the variable at a path below the root and gives its key.
     pub fn variable(&mut self, path: &str, full_name: &str) -> String {
@@ -90,6 +85,7 @@ impl Grow {
     }
 
     /// Stores the variable at a path under another key, as SavedModels do.
+    #[cfg(test)]
     pub fn rename(&mut self, path: &str, key: String) -> String {
         let at = self.object(path);
         self.nodes[at].attributes[0].checkpoint_key = key.clone();

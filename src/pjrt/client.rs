@@ -166,7 +166,19 @@ impl Client {
     /// # Errors
     /// If the options do not fit the client, or the plugin refuses the module.
     pub fn compile(&self, module: &[u8], options: &CompileOptions) -> Result<Executable, Error> {
-        Executable::compile(self, module, options)
+        Executable::compile(self, "hlo", module, options)
+    }
+
+    /// Compiles StableHLO text.
+    ///
+    /// # Errors
+    /// If the options do not fit the client, or the plugin refuses the text.
+    pub fn compile_stablehlo(
+        &self,
+        text: &str,
+        options: &CompileOptions,
+    ) -> Result<Executable, Error> {
+        Executable::compile(self, "mlir", text.as_bytes(), options)
     }
 
     /// A program from [`Executable::serialize`], with the options it was compiled with.

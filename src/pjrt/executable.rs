@@ -70,13 +70,14 @@ impl Drop for Executable {
 impl Executable {
     pub(super) fn compile(
         client: &Client,
+        format: &'static str,
         module: &[u8],
         options: &CompileOptions,
     ) -> Result<Self, Error> {
         let device_ids = assignment(client, options)?;
         let bytes = options_proto(options, &device_ids).encode_to_vec();
         let inner = &client.inner;
-        let loaded = inner.api.compile(inner.handle, module, &bytes)?;
+        let loaded = inner.api.compile(inner.handle, format, module, &bytes)?;
         Executable::adopt(client, loaded, device_ids, options)
     }
 

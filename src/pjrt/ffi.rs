@@ -487,7 +487,7 @@ impl Api {
         module: &[u8],
         options: &[u8],
     ) -> Result<Handle, Error> {
-        let program = hlo_program(module);
+        let program = program_of("hlo", module);
         let mut args = Compile::new();
         args.topology = topology.0;
         args.program = &raw const program;
@@ -508,13 +508,15 @@ impl Api {
         })
     }
 
+    /// Compiles code of a format: `hlo` (a serialised `HloModuleProto`) or `mlir` (StableHLO, as text or bytes).
     pub(super) fn compile(
         &self,
         client: Handle,
+        format: &'static str,
         module: &[u8],
         options: &[u8],
     ) -> Result<Handle, Error> {
-        let program = hlo_program(module);
+        let program = program_of(format, module);
         let mut args = Client_Compile::new();
         args.client = client.0;
         args.program = &raw const program;
@@ -768,16 +770,15 @@ impl Api {
     }
 }
 
-/// A serialised `HloModuleProto` as plugins take it; it points into `module`.
-fn hlo_program(module: &[u8]) -> ProgramFormat {
-    const FORMAT: &[u8] = b"hlo";
+/// Code of a format (`hlo`, `mlir`) as plugins take it; it points into `module`.
+fn program_of(format: &'static str, module: &[u8]) -> ProgramFormat {
     ProgramFormat {
         struct_size: size_of::<ProgramFormat>(),
         extension: null_mut(),
         code: module.as_ptr(),
         code_size: module.len(),
-        format: FORMAT.as_ptr().cast(),
-        format_size: FORMAT.len(),
+        format: format.as_ptr().cast(),
+        format_size: format.len(),
     }
 }
 
