@@ -6,7 +6,7 @@ mod common;
 use binary::{checkpoint, run, state, stderr, tiny};
 use simclr::augment::host::{HostDraws, HostResize};
 use simclr::augment::{Augmentation, Brightness, Draws, Key, ResizeKernel, sample_crop};
-use simclr::data::{Examples, Feed, FeedSpec, Order};
+use simclr::data::{Examples, Feed, FeedSpec, Order, Task};
 use simclr::hlo::{DType, Graph, Literal, Shape};
 use std::path::Path;
 use std::sync::Arc;
@@ -66,23 +66,30 @@ fn augmentation(kernel: ResizeKernel) -> Augmentation {
 
 fn spec(kernel: ResizeKernel, threads: usize, start: u64) -> FeedSpec {
     FeedSpec {
-        seed: SEED,
+        task: Task::Train {
+            views: 2,
+            seed: SEED,
+            window: 1,
+            start,
+        },
         batch: 24,
-        views: 2,
         image_size: 32,
         kernel,
-        start,
         threads,
+        skip_bad: false,
     }
 }
 
 /// Crops and labels of `steps` batches.
 fn take(examples: &Arc<Examples>, spec: FeedSpec, steps: usize) -> (Vec<u8>, Vec<i32>) {
     let mut feed = Feed::start(examples.clone(), spec);
-    let count = steps * spec.batch;
-    let mut crops = vec![0; count * feed.crop_bytes()];
-    let mut labels = vec![0; count];
-    feed.take(&mut crops, &mut labels).unwrap();
+    let (mut crops, mut labels) = (Vec::new(), Vec::new());
+    for _ in 0..steps {
+        for found in feed.step().unwrap() {
+            crops.extend(found.pixels);
+            labels.push(found.label as i32);
+        }
+    }
     (crops, labels)
 }
 

@@ -11,7 +11,9 @@ use crate::error::Class;
 #[allow(missing_docs)] // The fields are what the message of their variant says.
 pub enum Error {
     /// A name that is no data set.
-    #[error("there is no data set `{name}`: `dataset` is one of {known}")]
+    #[error(
+        "there is no data set `{name}`: `dataset` is one of {known}, or a set that TFDS has written into `data_dir`, which is not set"
+    )]
     UnknownDataset { name: String, known: String },
     /// A split that the data set does not have.
     #[error("data set `{dataset}` has no split `{split}`: use one of {known}")]
@@ -139,6 +141,46 @@ pub enum Error {
         found: i64,
         last: usize,
     },
+    /// A picture in a record that cannot be decoded.
+    #[error(
+        "the image in record {record} of {file} cannot be decoded: {reason}; prepare the data set again, or set on_bad_record=skip"
+    )]
+    Picture {
+        file: PathBuf,
+        record: usize,
+        reason: String,
+    },
+    /// A file of a picture that cannot be decoded.
+    #[error("{file} cannot be decoded: {reason}; repair or remove it, or set on_bad_record=skip")]
+    PictureFile { file: PathBuf, reason: String },
+    /// A label of a streamed set beyond its classes.
+    #[error(
+        "the label in record {record} of {file} is {found}, expected {first} to {last}; is it another data set?"
+    )]
+    ClassLabel {
+        file: PathBuf,
+        record: usize,
+        found: i64,
+        first: i64,
+        last: i64,
+    },
+    /// More bad examples than may be skipped.
+    #[error(
+        "{skipped} examples could not be had, at most {most} are skipped; the last one: {last}; run `simclr data check`, or set on_bad_record=fail to see the first"
+    )]
+    TooManyBad {
+        skipped: usize,
+        most: usize,
+        last: Box<Error>,
+    },
+    /// A bug of a decoder.
+    #[error("the decoder broke down at example {position} of the run; set on_bad_record=skip")]
+    DecoderPanicked { position: u64 },
+    /// Nothing says how many classes there are.
+    #[error(
+        "nothing beside {file} says how many classes there are, expected features.json or label.labels.txt; prepare the data set again"
+    )]
+    NoClasses { file: PathBuf },
     /// A binary file that does not consist of whole records.
     #[error(
         "{file} has {found} bytes, which is not a positive multiple of {record_size}, the size of a record: it is cut short or another file; fetch it again"
@@ -163,6 +205,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether what follows in the data can be trusted all the same.
+    pub(super) fn spoils_one_example(&self) -> bool {
+        matches!(
+            self,
+            Error::Example { .. }
+                | Error::Picture { .. }
+                | Error::PictureFile { .. }
+                | Error::ClassLabel { .. }
+                | Error::DecoderPanicked { .. }
+                | Error::CorruptRecord { part: "data", .. }
+        )
+    }
+
     /// What the caller can do about it.
     pub fn class(&self) -> Class {
         match self {
@@ -182,6 +237,12 @@ impl Error {
             | Error::Image { .. }
             | Error::ImageSize { .. }
             | Error::Label { .. }
+            | Error::Picture { .. }
+            | Error::PictureFile { .. }
+            | Error::ClassLabel { .. }
+            | Error::NoClasses { .. }
+            | Error::TooManyBad { .. }
+            | Error::DecoderPanicked { .. }
             | Error::FileSize { .. }
             | Error::ClassNames { .. }
             | Error::Empty { .. } => Class::Check,

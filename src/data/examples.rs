@@ -1,8 +1,12 @@
 //! Where the examples of a split come from, whatever holds them.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use super::{Error, ImageSet, facts, load};
+use super::folder::Folder;
+use super::shards::{RawRecord, RecordStream, Shards};
+use super::window::{Share, WindowOrder};
+use super::{DATASETS, Error, ImageSet, Order, decode, facts, load};
 
 /// What a run must know of a split before it reads an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,13 +31,30 @@ impl Description {
     /// # Errors
     /// If the data set or split is unknown.
     pub fn published(dataset: &str, split: &str) -> Result<Self, Error> {
-        let facts = facts(dataset, split)?;
+        // Reference §9.1.
+        let imagenet = match (dataset, split) {
+            ("imagenet2012", "train") => Some(1_281_167),
+            ("imagenet2012_subset/1pct", "train") => Some(12_811),
+            ("imagenet2012_subset/10pct", "train") => Some(128_116),
+            (
+                "imagenet2012" | "imagenet2012_subset/1pct" | "imagenet2012_subset/10pct",
+                "validation",
+            ) => Some(50_000),
+            _ => None,
+        };
+        let (examples, classes, image) = match imagenet {
+            Some(examples) => (examples, 1000, None),
+            None => {
+                let facts = facts(dataset, split)?;
+                (facts.examples, facts.classes, Some([facts.image_size; 2]))
+            }
+        };
         Ok(Description {
             name: dataset.into(),
             split: split.into(),
-            examples: facts.examples,
-            classes: facts.classes,
-            image: Some([facts.image_size; 2]),
+            examples,
+            classes,
+            image,
             fingerprint: String::new(),
         })
     }
@@ -43,37 +64,109 @@ impl Description {
 #[derive(Debug)]
 pub struct Examples {
     description: Description,
-    memory: ImageSet,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    /// Small images of one size.
+    Memory(ImageSet),
+    /// TFRecords, read as a stream.
+    Shards(Arc<Shards>),
+    /// Files of pictures.
+    Folder(Folder),
+}
+
+/// An example as it was read.
+pub(super) enum Raw {
+    /// Its number in the set.
+    Index(usize),
+    Record(RawRecord),
 }
 
 /// A decoded example.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Image<'a> {
+pub(super) struct Picture<'a> {
     pub(super) height: usize,
     pub(super) width: usize,
     /// u8 `[height, width, 3]`.
-    pub(super) pixels: &'a [u8],
+    pub(super) pixels: std::borrow::Cow<'a, [u8]>,
     pub(super) label: u32,
 }
 
+/// What comes next; read in one place, so that examples come in order.
+pub(super) enum Source {
+    /// By number: in a set's order of training from a position on.
+    Shuffled(Order, u64),
+    /// By number: each once.
+    Straight(std::ops::Range<usize>),
+    Records(RecordStream),
+}
+
+impl Source {
+    pub(super) fn next(&mut self) -> Option<Result<Raw, Error>> {
+        match self {
+            Source::Shuffled(order, position) => {
+                let index = order.indices(*position, 1)[0];
+                *position += 1;
+                Some(Ok(Raw::Index(index as usize)))
+            }
+            Source::Straight(rest) => rest.next().map(|index| Ok(Raw::Index(index))),
+            Source::Records(stream) => Some(stream.next()?.map(Raw::Record)),
+        }
+    }
+}
+
 impl Examples {
-    /// Finds the examples of a split; small sets are read into memory (see [`load`]).
+    /// Finds the examples of a split. `cifar10`, `cifar100` and `shapes32` are read into memory (see [`load`]); `folder` is a folder of
+    /// class folders of pictures; any other name is a set of images that TFDS has written below `data_dir`, `imagenet2012` also in its
+    /// classic layout: these are read while a run goes on.
     ///
     /// # Errors
     /// As [`load`].
     pub fn open(dataset: &str, split: &str, data_dir: Option<&Path>) -> Result<Self, Error> {
-        let memory = load(dataset, split, data_dir)?;
-        Ok(Examples {
-            description: Description {
-                name: memory.name.clone(),
-                split: memory.split.clone(),
-                examples: memory.len(),
-                classes: memory.num_classes,
-                image: Some([memory.height, memory.width]),
-                fingerprint: memory.fingerprint.clone(),
-            },
-            memory,
-        })
+        let dir = || {
+            data_dir.ok_or_else(|| match dataset {
+                "folder" | "imagenet2012" => Error::NoDataDir {
+                    dataset: dataset.into(),
+                },
+                _ => Error::UnknownDataset {
+                    name: dataset.into(),
+                    known: DATASETS.join(", "),
+                },
+            })
+        };
+        let describe = |examples, classes, fingerprint: &str| Description {
+            name: dataset.into(),
+            split: split.into(),
+            examples,
+            classes,
+            image: None,
+            fingerprint: fingerprint.into(),
+        };
+        let (description, place) = match dataset {
+            "cifar10" | "cifar100" | "shapes32" => {
+                let set = load(dataset, split, data_dir)?;
+                let description = Description {
+                    image: Some([set.height, set.width]),
+                    ..describe(set.len(), set.num_classes, &set.fingerprint)
+                };
+                (description, Place::Memory(set))
+            }
+            "folder" => {
+                let folder = Folder::open(split, dir()?)?;
+                let classes = folder.class_names.len();
+                let description = describe(folder.files.len(), classes, &folder.fingerprint);
+                (description, Place::Folder(folder))
+            }
+            _ => {
+                let shards = Shards::open(dataset, split, dir()?)?;
+                let examples = shards.lengths.iter().sum::<u64>() as usize;
+                let classes = shards.layout.classes;
+                let description = describe(examples, classes, &shards.fingerprint);
+                (description, Place::Shards(Arc::new(shards)))
+            }
+        };
+        Ok(Examples { description, place })
     }
 
     /// What they are.
@@ -83,15 +176,70 @@ impl Examples {
 
     /// All of them, if they are in memory.
     pub fn memory(&self) -> Option<&ImageSet> {
-        Some(&self.memory)
+        match &self.place {
+            Place::Memory(set) => Some(set),
+            _ => None,
+        }
     }
 
-    pub(super) fn image(&self, index: usize) -> Image<'_> {
-        Image {
-            height: self.memory.height,
-            width: self.memory.width,
-            pixels: self.memory.image(index),
-            label: self.memory.labels[index],
+    /// The examples of training from a position on.
+    pub(super) fn training(&self, seed: u64, window: usize, position: u64) -> Source {
+        match &self.place {
+            Place::Shards(shards) => {
+                let order = WindowOrder::new(seed, &shards.lengths, window, Share::ALL);
+                Source::Records(RecordStream::training(shards.clone(), order, position))
+            }
+            _ => Source::Shuffled(Order::new(seed, self.description.examples), position),
+        }
+    }
+
+    /// All examples, once, in the order of the set.
+    pub(super) fn straight(&self) -> Source {
+        match &self.place {
+            Place::Shards(shards) => Source::Records(RecordStream::straight(shards.clone())),
+            _ => Source::Straight(0..self.description.examples),
+        }
+    }
+
+    /// Decodes an example.
+    pub(super) fn decode(&self, raw: &Raw) -> Result<Picture<'_>, Error> {
+        let decoded = |bytes: &[u8], label, bad: &dyn Fn(String) -> Error| {
+            let found = decode::decode(bytes).map_err(bad)?;
+            Ok(Picture {
+                height: found.height,
+                width: found.width,
+                pixels: found.rgb.into(),
+                label,
+            })
+        };
+        match (&self.place, raw) {
+            (Place::Memory(set), Raw::Index(index)) => Ok(Picture {
+                height: set.height,
+                width: set.width,
+                pixels: set.image(*index).into(),
+                label: set.labels[*index],
+            }),
+            (Place::Folder(folder), Raw::Index(index)) => {
+                let bytes = folder.read(*index)?;
+                decoded(&bytes, folder.labels[*index], &|reason| {
+                    Error::PictureFile {
+                        file: folder.files[*index].clone(),
+                        reason,
+                    }
+                })
+            }
+            (Place::Shards(shards), Raw::Record(record)) => {
+                let (bytes, label) = shards.parse(record)?;
+                decoded(bytes, label, &|reason| Error::Picture {
+                    file: shards.files[record.shard].clone(),
+                    record: record.index,
+                    reason,
+                })
+            }
+            // Sources give what their place holds.
+            (Place::Shards(_), Raw::Index(_)) | (_, Raw::Record(_)) => Err(Error::Empty {
+                file: self.description.name.clone().into(),
+            }),
         }
     }
 }

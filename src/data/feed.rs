@@ -1,45 +1,109 @@
-//! A stream of training crops: threads of our own take examples in order, cut their views, and keep a bounded number ready.
+//! A stream of crops: threads of our own take examples in order, decode them once, cut their views, and keep a bounded number ready.
 //!
 //! What comes out is a pure function of the seed and the position: not of the number of threads, nor of where a run was resumed.
+//! Memory: crops of two steps, a decoded picture per thread, and for sets in shards the window of the order.
 
 use std::collections::VecDeque;
+use std::ops::Add;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use super::{Error, Examples, Order};
+use super::examples::{Raw, Source};
+use super::{Error, Examples};
 use crate::augment::ResizeKernel;
-use crate::augment::host::{HostDraws, HostResize};
+use crate::augment::host::{HostDraws, HostResize, centre};
 
 /// What a stream is to give.
 #[derive(Debug, Clone, Copy)]
 pub struct FeedSpec {
-    /// The run's seed: of the order and of the boxes.
-    pub seed: u64,
+    /// What the crops are for.
+    pub task: Task,
     /// Examples of a step.
     pub batch: usize,
-    /// Views of an example.
-    pub views: usize,
     /// Side of a crop.
     pub image_size: usize,
     /// How crops are resized.
     pub kernel: ResizeKernel,
-    /// The first step.
-    pub start: u64,
     /// Threads; 0: one per core.
     pub threads: usize,
+    /// Whether an example that cannot be had is replaced by another one of its batch.
+    pub skip_bad: bool,
 }
 
-/// The crops of an example, u8 `[views, S, S, 3]`, and its class.
-#[derive(Debug)]
-struct Crops {
-    pixels: Vec<u8>,
-    label: u32,
+/// What crops are for.
+#[derive(Debug, Clone, Copy)]
+pub enum Task {
+    /// Random boxes in random order, without an end.
+    Train {
+        /// Views of an example.
+        views: usize,
+        /// The run's seed: of the order and of the boxes.
+        seed: u64,
+        /// Examples of the window that shuffles a set in shards.
+        window: usize,
+        /// The first step.
+        start: u64,
+    },
+    /// The centre of every example (reference §2.4), once, in the order of the set.
+    Evaluate,
+}
+
+/// The crops of an example.
+#[derive(Debug, Clone)]
+pub struct Crops {
+    /// u8 `[views, S, S, 3]`.
+    pub pixels: Vec<u8>,
+    /// Its class.
+    pub label: u32,
+}
+
+/// What the threads spent their time on, summed over them.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Stages {
+    /// Waiting for the bytes of an example.
+    pub read: Duration,
+    /// Decoding.
+    pub decode: Duration,
+    /// Cutting and resizing.
+    pub crop: Duration,
+}
+
+impl Stages {
+    /// What was added since an earlier moment.
+    pub fn since(&self, earlier: &Stages) -> Stages {
+        Stages {
+            read: self.read.saturating_sub(earlier.read),
+            decode: self.decode.saturating_sub(earlier.decode),
+            crop: self.crop.saturating_sub(earlier.crop),
+        }
+    }
+
+    /// The stage that takes the most, in words, and its share.
+    pub fn longest(&self) -> (&'static str, f64) {
+        let all = [
+            ("reading", self.read),
+            ("decoding", self.decode),
+            ("cropping", self.crop),
+        ];
+        let sum = all
+            .iter()
+            .fold(Duration::ZERO, |sum, (_, time)| sum.add(*time));
+        let (name, most) = all
+            .into_iter()
+            .max_by_key(|(_, time)| *time)
+            .unwrap_or_default();
+        (name, most.as_secs_f64() / sum.as_secs_f64().max(1e-9))
+    }
 }
 
 /// The stream. Dropped, it ends its threads.
 pub struct Feed {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// Examples replaced so far.
+    skipped: usize,
 }
 
 /// What the threads share.
@@ -48,18 +112,14 @@ struct Shared {
     examples: Arc<Examples>,
     resize: HostResize,
     /// Locked for as long as a thread takes the next example, so that examples are taken in order.
-    reader: Mutex<Reader>,
+    source: Mutex<(u64, Source)>,
     ring: Mutex<Ring>,
-    /// Something was taken out of the ring.
+    /// Something was taken out of the ring, or it was closed.
     room: Condvar,
-    /// Something was put into it.
+    /// Something was put into it, or it ended.
     filled: Condvar,
-}
-
-/// What example comes next.
-struct Reader {
-    position: u64,
-    order: Order,
+    /// Nanoseconds of reading, decoding, cropping.
+    spent: [AtomicU64; 3],
 }
 
 /// Finished and expected crops, by position.
@@ -70,10 +130,13 @@ struct Ring {
     places: VecDeque<Option<Result<Crops, Error>>>,
     /// Places at most.
     capacity: usize,
+    /// Nobody wants more.
     closed: bool,
+    /// There is no more.
+    ended: bool,
 }
 
-/// A thread that panicked holding the lock has left nothing half done that matters: its place stays empty.
+/// A thread that panicked holding the lock has left nothing half done that matters.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -81,26 +144,36 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Feed {
     /// Starts the threads.
     pub fn start(examples: Arc<Examples>, spec: FeedSpec) -> Self {
-        let position = spec.start * spec.batch as u64;
+        let (position, source) = match spec.task {
+            Task::Train {
+                seed,
+                window,
+                start,
+                ..
+            } => {
+                let position = start * spec.batch as u64;
+                (position, examples.training(seed, window, position))
+            }
+            Task::Evaluate => (0, examples.straight()),
+        };
         let threads = match spec.threads {
             0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
             threads => threads,
         };
         let shared = Arc::new(Shared {
             resize: HostResize::new(spec.kernel, spec.image_size),
-            reader: Mutex::new(Reader {
-                position,
-                order: Order::new(spec.seed, examples.description().examples),
-            }),
+            source: Mutex::new((position, source)),
             ring: Mutex::new(Ring {
                 first: position,
                 places: VecDeque::new(),
                 // Two steps ahead, and work for every thread.
                 capacity: (2 * spec.batch).max(2 * threads),
                 closed: false,
+                ended: false,
             }),
             room: Condvar::new(),
             filled: Condvar::new(),
+            spent: Default::default(),
             examples,
             spec,
         });
@@ -110,26 +183,84 @@ impl Feed {
                 std::thread::spawn(move || shared.work())
             })
             .collect();
-        Feed { shared, threads }
+        Feed {
+            shared,
+            threads,
+            skipped: 0,
+        }
     }
 
     /// Bytes of an example's crops.
     pub fn crop_bytes(&self) -> usize {
         let spec = &self.shared.spec;
-        spec.views * spec.image_size * spec.image_size * 3
+        spec.views() * spec.image_size * spec.image_size * 3
     }
 
-    /// Writes the next examples: crops u8 `[labels, views, S, S, 3]`.
+    /// The crops of the next step; fewer, and at last none, when every example was given.
     ///
     /// # Errors
-    /// What was wrong with one of them.
-    pub fn take(&mut self, crops: &mut [u8], labels: &mut [i32]) -> Result<(), Error> {
-        for (crops, label) in crops.chunks_exact_mut(self.crop_bytes()).zip(labels) {
-            let found = self.shared.next()?;
-            crops.copy_from_slice(&found.pixels);
-            *label = found.label as i32;
+    /// What was wrong with one of them, or with too many.
+    pub fn step(&mut self) -> Result<Vec<Crops>, Error> {
+        let batch = self.shared.spec.batch;
+        let mut found: Vec<Option<Crops>> = Vec::with_capacity(batch);
+        let mut bad = Vec::new();
+        while found.len() < batch {
+            match self.shared.next() {
+                None => break,
+                Some(Ok(crops)) => found.push(Some(crops)),
+                Some(Err(error)) if self.shared.spec.skip_bad && error.spoils_one_example() => {
+                    tracing::warn!("skipped: {error}");
+                    bad.push(error);
+                    found.push(None);
+                }
+                Some(Err(error)) => return Err(error),
+            }
         }
-        Ok(())
+        if let Some(last) = bad.pop() {
+            self.skipped += bad.len() + 1;
+            let most = (self.shared.examples.description().examples / 100).max(10);
+            if self.skipped > most || found.iter().all(Option::is_none) {
+                return Err(Error::TooManyBad {
+                    skipped: self.skipped,
+                    most,
+                    last: Box::new(last),
+                });
+            }
+        }
+        // A bad example's place goes to the good one before it, at the beginning of a step to the one after: a function of the step
+        // alone, so that resuming changes nothing.
+        for place in 1..found.len() {
+            if found[place].is_none() {
+                found[place] = found[place - 1].clone();
+            }
+        }
+        for place in (1..found.len()).rev() {
+            if found[place - 1].is_none() {
+                found[place - 1] = found[place].clone();
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Examples that were replaced so far.
+    pub fn skipped(&self) -> usize {
+        self.skipped
+    }
+
+    /// What the threads have spent their time on.
+    pub fn stages(&self) -> Stages {
+        let [read, decode, crop] = [0, 1, 2]
+            .map(|i: usize| Duration::from_nanos(self.shared.spent[i].load(Ordering::Relaxed)));
+        Stages { read, decode, crop }
+    }
+}
+
+impl FeedSpec {
+    fn views(&self) -> usize {
+        match self.task {
+            Task::Train { views, .. } => views,
+            Task::Evaluate => 1,
+        }
     }
 }
 
@@ -144,28 +275,35 @@ impl Drop for Feed {
 }
 
 impl Shared {
-    /// Waits for the example of the first place.
-    fn next(&self) -> Result<Crops, Error> {
+    /// Waits for the example of the first place; none after the last.
+    fn next(&self) -> Option<Result<Crops, Error>> {
         let mut ring = lock(&self.ring);
         loop {
-            if let Some(Some(_)) = ring.places.front() {
-                let found = ring.places.pop_front().flatten();
-                ring.first += 1;
-                self.room.notify_one();
-                if let Some(found) = found {
+            match ring.places.front() {
+                Some(Some(_)) => {
+                    let found = ring.places.pop_front().flatten();
+                    ring.first += 1;
+                    self.room.notify_one();
                     return found;
                 }
+                None if ring.ended => return None,
+                _ => {
+                    ring = self
+                        .filled
+                        .wait(ring)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
             }
-            ring = self
-                .filled
-                .wait(ring)
-                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
     fn work(&self) {
-        while let Some((position, index)) = self.claim() {
-            let crops = self.crops(position, index);
+        while let Some((position, raw)) = self.claim() {
+            // A decoder that panics has met a picture that it cannot read, and ends neither the thread nor the run.
+            let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                raw.and_then(|raw| self.crops(position, &raw))
+            }));
+            let crops = made.unwrap_or(Err(Error::DecoderPanicked { position }));
             let mut ring = lock(&self.ring);
             let place = (position - ring.first) as usize;
             ring.places[place] = Some(crops);
@@ -173,38 +311,63 @@ impl Shared {
         }
     }
 
-    /// The next example, with a place in the ring; none when the stream is closed.
-    fn claim(&self) -> Option<(u64, usize)> {
-        let mut reader = lock(&self.reader);
+    /// The next example, with a place in the ring; none when the stream has ended or is closed.
+    fn claim(&self) -> Option<(u64, Result<Raw, Error>)> {
+        let mut source = lock(&self.source);
         let mut ring = lock(&self.ring);
         while !ring.closed && ring.places.len() == ring.capacity {
             ring = self.room.wait(ring).unwrap_or_else(PoisonError::into_inner);
         }
-        if ring.closed {
+        if ring.closed || ring.ended {
             return None;
         }
-        ring.places.push_back(None);
         drop(ring);
-        let position = reader.position;
-        reader.position += 1;
-        let index = reader.order.indices(position, 1)[0];
-        Some((position, index as usize))
+        let begin = Instant::now();
+        let raw = source.1.next();
+        self.spend(0, begin);
+        let mut ring = lock(&self.ring);
+        match raw {
+            Some(raw) => {
+                ring.places.push_back(None);
+                let position = source.0;
+                source.0 += 1;
+                Some((position, raw))
+            }
+            None => {
+                ring.ended = true;
+                self.filled.notify_one();
+                None
+            }
+        }
     }
 
-    fn crops(&self, position: u64, index: usize) -> Result<Crops, Error> {
+    fn spend(&self, stage: usize, begin: Instant) {
+        let time = begin.elapsed().as_nanos() as u64;
+        self.spent[stage].fetch_add(time, Ordering::Relaxed);
+    }
+
+    fn crops(&self, position: u64, raw: &Raw) -> Result<Crops, Error> {
         let spec = &self.spec;
+        let begin = Instant::now();
+        let image = self.examples.decode(raw)?;
+        self.spend(1, begin);
+        let begin = Instant::now();
         let (step, place) = (
             (position / spec.batch as u64) as u32,
             (position % spec.batch as u64) as u32,
         );
-        let image = self.examples.image(index);
-        let draws = HostDraws::new(spec.seed, step);
         let bytes = spec.image_size * spec.image_size * 3;
-        let mut pixels = vec![0; spec.views * bytes];
+        let mut pixels = vec![0; spec.views() * bytes];
         for (view, out) in pixels.chunks_exact_mut(bytes).enumerate() {
-            let area = draws.crop(place, view as u32, image.height, image.width);
-            self.resize.crop(image.pixels, image.width, area, out);
+            let area = match spec.task {
+                Task::Train { seed, .. } => {
+                    HostDraws::new(seed, step).crop(place, view as u32, image.height, image.width)
+                }
+                Task::Evaluate => centre(image.height, image.width),
+            };
+            self.resize.crop(&image.pixels, image.width, area, out);
         }
+        self.spend(2, begin);
         Ok(Crops {
             pixels,
             label: image.label,

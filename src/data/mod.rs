@@ -1,27 +1,31 @@
 //! Data sets on the host: records, decoding, and the order of examples.
 //!
 //! ```text
-//! TFRecord file → record → example → PNG ┐
-//! binary archive files ──────────────────┼→ ImageSet (all of a split, u8) → the device, once
-//! shapes32 (drawn by the program) ───────┘          │
-//! order (seed, position) → indices ─────────────────┼─────────────────────→ the device, every launch
-//!                              └→ feed (threads: crop) ─→ crops, u8 ───────→ the device, every launch
+//! small: TFRecords, binary archive, shapes32 ─→ ImageSet (all of a split) ──→ the device, once
+//!        order (seed, position) → indices ──────────────────────────────────→ the device, every launch
+//! large: shards → record → window ┐
+//!        folder → file ───────────┴→ feed (threads: example, decode, crop) ─→ the device, every launch
 //! ```
 //!
 //! Invariant: nothing here knows of a device or a graph. Invariant: every byte read from a TFRecord
 //! has passed its CRC.
 
 mod cifar;
+pub mod decode;
 mod error;
 pub mod example;
 mod examples;
 mod feed;
 mod files;
+mod folder;
 pub mod order;
 pub mod record;
 mod rng;
 mod shapes32;
+mod shards;
+mod store;
 mod tfds;
+pub mod window;
 
 use std::path::Path;
 
@@ -30,13 +34,16 @@ use sha2::{Digest, Sha256};
 use cifar::{CIFAR10, CIFAR100};
 pub use error::Error;
 pub use examples::{Description, Examples};
-pub use feed::{Feed, FeedSpec};
+pub use feed::{Crops, Feed, FeedSpec, Stages, Task};
 pub use order::Order;
 
-/// The data sets there are.
-pub const DATASETS: [&str; 3] = ["cifar10", "cifar100", "shapes32"];
+/// The data sets that are known by name; any other name is a set that TFDS has written.
+pub const DATASETS: [&str; 5] = ["cifar10", "cifar100", "shapes32", "imagenet2012", "folder"];
 
-/// The splits each of them has.
+/// Those that are held in memory.
+const SMALL: [&str; 3] = ["cifar10", "cifar100", "shapes32"];
+
+/// The splits that the sets in memory have.
 pub const SPLITS: [&str; 2] = ["train", "test"];
 
 /// A split of a data set in memory: small images of one size with their classes.
@@ -179,10 +186,10 @@ pub fn load(dataset: &str, split: &str, data_dir: Option<&Path>) -> Result<Image
 }
 
 fn check_names(dataset: &str, split: &str) -> Result<(), Error> {
-    if !DATASETS.contains(&dataset) {
+    if !SMALL.contains(&dataset) {
         return Err(Error::UnknownDataset {
             name: dataset.into(),
-            known: DATASETS.join(", "),
+            known: SMALL.join(", "),
         });
     }
     if !SPLITS.contains(&split) {

@@ -3,9 +3,10 @@
 //!
 //! Both CRCs are checked, always: a flipped bit in a training set is otherwise never found.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Error;
+use super::store::{self, Input};
 
 /// Bytes before the data: the length and its CRC.
 const HEADER: usize = 12;
@@ -68,22 +69,7 @@ impl<'a> Records<'a> {
     }
 
     fn check(&self, part: &'static str, bytes: &[u8], stored: &[u8]) -> Result<(), Error> {
-        let computed = masked_crc(bytes);
-        if stored == computed.to_le_bytes() {
-            return Ok(());
-        }
-        let stored = stored
-            .iter()
-            .rev()
-            .fold(0, |word, &byte| word << 8 | u32::from(byte));
-        Err(Error::CorruptRecord {
-            file: self.file.into(),
-            record: self.index,
-            offset: self.offset,
-            part,
-            stored,
-            computed,
-        })
+        check(self.file, [self.index, self.offset], part, bytes, stored)
     }
 
     fn truncated(&self, part: &'static str, found: usize, expected: u64) -> Error {
@@ -114,6 +100,145 @@ impl<'a> Iterator for Records<'a> {
             Err(_) => self.offset = self.bytes.len(),
         }
         Some(record)
+    }
+}
+
+/// Compares the CRC of a part of the record `[index, offset]` with the one stored after it.
+fn check(
+    file: &Path,
+    [record, offset]: [usize; 2],
+    part: &'static str,
+    bytes: &[u8],
+    stored: &[u8],
+) -> Result<(), Error> {
+    let computed = masked_crc(bytes);
+    if stored == computed.to_le_bytes() {
+        return Ok(());
+    }
+    let stored = stored
+        .iter()
+        .rev()
+        .fold(0, |word, &byte| word << 8 | u32::from(byte));
+    Err(Error::CorruptRecord {
+        file: file.into(),
+        record,
+        offset,
+        part,
+        stored,
+        computed,
+    })
+}
+
+/// The records of one file as they come in, one at a time in memory.
+pub(super) struct RecordReader {
+    file: PathBuf,
+    input: Box<dyn Input>,
+    /// Bytes of the file.
+    size: u64,
+    index: usize,
+    offset: u64,
+}
+
+impl RecordReader {
+    /// Opens a file at its first record.
+    pub(super) fn open(file: &Path) -> Result<Self, Error> {
+        let (input, size) = store::open(file)?;
+        Ok(RecordReader {
+            file: file.into(),
+            input,
+            size,
+            index: 0,
+            offset: 0,
+        })
+    }
+
+    /// The number of the next record.
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The next record's data; none at the end of the file.
+    pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        let Some(length) = self.header()? else {
+            return Ok(None);
+        };
+        let mut data = vec![0; length + FOOTER];
+        self.fill(&mut data)?;
+        let (bytes, stored) = data.split_at(length);
+        let place = [self.index, self.offset as usize];
+        // Its length was right: whatever the data are, the next record can be read.
+        let right = check(&self.file, place, "data", bytes, stored);
+        self.passed(length);
+        right?;
+        data.truncate(length);
+        Ok(Some(data))
+    }
+
+    /// Steps over a record without reading its data; false at the end of the file.
+    pub(super) fn skip(&mut self) -> Result<bool, Error> {
+        let Some(length) = self.header()? else {
+            return Ok(false);
+        };
+        self.input
+            .skip((length + FOOTER) as u64)
+            .map_err(|cause| self.unreadable(cause))?;
+        self.passed(length);
+        Ok(true)
+    }
+
+    /// The length of the next record's data, which lies within the file.
+    fn header(&mut self) -> Result<Option<usize>, Error> {
+        let rest = self.size - self.offset;
+        if rest == 0 {
+            return Ok(None);
+        }
+        if rest < HEADER as u64 {
+            return Err(self.truncated("header", rest, HEADER as u64));
+        }
+        let mut header = [0; HEADER];
+        self.fill(&mut header)?;
+        let (length, stored) = header.split_at(8);
+        let place = [self.index, self.offset as usize];
+        check(&self.file, place, "length", length, stored)?;
+        let length = length
+            .iter()
+            .rev()
+            .fold(0, |word, &byte| word << 8 | u64::from(byte));
+        let rest = rest - HEADER as u64;
+        let needed = length.saturating_add(FOOTER as u64);
+        if rest < needed {
+            return Err(self.truncated("data", rest, needed));
+        }
+        Ok(Some(length as usize))
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
+        self.input
+            .read_exact(bytes)
+            .map_err(|cause| self.unreadable(cause))
+    }
+
+    fn passed(&mut self, length: usize) {
+        self.offset += (HEADER + length + FOOTER) as u64;
+        self.index += 1;
+    }
+
+    fn unreadable(&self, cause: std::io::Error) -> Error {
+        Error::Read {
+            file: self.file.clone(),
+            cause,
+        }
+    }
+
+    fn truncated(&self, part: &'static str, found: u64, expected: u64) -> Error {
+        Error::TruncatedRecord {
+            file: self.file.clone(),
+            record: self.index,
+            offset: self.offset as usize,
+            part,
+            found,
+            expected,
+        }
     }
 }
 

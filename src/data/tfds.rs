@@ -26,6 +26,8 @@ pub(super) struct Split {
 /// data set's, or the one above. `None` if there are none. Of several versions the newest that has
 /// the split.
 pub(super) fn find(dataset: &str, split: &str, dir: &Path) -> Result<Option<Split>, Error> {
+    // `imagenet2012_subset/1pct` is the configuration `1pct` of the set, whose files are named after the set alone.
+    let name = dataset.split('/').next().unwrap_or(dataset);
     let mut folders = vec![dir.to_path_buf()];
     for parent in [dir.to_path_buf(), dir.join(dataset)] {
         let mut versions: Vec<_> = entries(&parent)?
@@ -36,19 +38,22 @@ pub(super) fn find(dataset: &str, split: &str, dir: &Path) -> Result<Option<Spli
         folders.extend(versions.into_iter().map(|(_, folder)| folder));
     }
     for folder in folders {
-        if let Some(found) = in_folder(dataset, split, &folder)? {
+        if let Some(found) = in_folder(&format!("{name}-{split}.tfrecord-"), split, &folder)? {
             return Ok(Some(found));
         }
+    }
+    // ImageNet as it was prepared before TFDS: `train-00000-of-01024`.
+    if name == "imagenet2012" {
+        return in_folder(&format!("{split}-"), split, dir);
     }
     Ok(None)
 }
 
-fn in_folder(dataset: &str, split: &str, folder: &Path) -> Result<Option<Split>, Error> {
-    let prefix = format!("{dataset}-{split}.tfrecord-");
+fn in_folder(prefix: &str, split: &str, folder: &Path) -> Result<Option<Split>, Error> {
     let mut shards = BTreeMap::new();
     let mut total = None;
     for name in entries(folder)? {
-        let Some((index, of)) = name.strip_prefix(&prefix).and_then(shard_numbers) else {
+        let Some((index, of)) = name.strip_prefix(prefix).and_then(shard_numbers) else {
             continue;
         };
         if let Some(first) = total.filter(|&total| total != of) {

@@ -28,6 +28,8 @@ pub mod tags {
     pub const STEP_TIME: &str = "perf/step_time";
     /// Original images (not views) per second.
     pub const IMAGES_PER_SECOND: &str = "perf/images_per_second";
+    /// Seconds per step that the device waited for its examples.
+    pub const INPUT_WAIT: &str = "perf/input_wait";
     /// Share of a step that the device waited for the host, 0 to 1.
     pub const HOST_WAIT: &str = "perf/host_wait";
 }

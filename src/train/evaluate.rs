@@ -2,11 +2,13 @@
 
 use super::Error;
 use super::step::{StepSpec, encoder_module};
-use crate::data::{Examples, ImageSet};
+use crate::config::Config;
+use crate::data::{Examples, Feed, FeedSpec, ImageSet};
 use crate::engine::Engine;
 use crate::eval::{Features, Knn, Probe, knn, linear_probe};
-use crate::hlo::{DType, Literal, Shape};
+use crate::hlo::Literal;
 use crate::pjrt::Argument;
+use std::sync::Arc;
 
 /// Names of the figures, in the order of [`Worth::values`].
 pub const FIGURES: [(&str, &str); 3] = [
@@ -25,22 +27,21 @@ pub struct Worth {
 /// Features `[examples, D]` of a split for given variables.
 ///
 /// # Errors
-/// If the encoder cannot be compiled or run.
+/// If the encoder cannot be compiled or run, or an example cannot be had.
 pub fn features(
     engine: &Engine,
     spec: &StepSpec,
     variables: &[Literal],
-    examples: &Examples,
-    batch: usize,
+    examples: &Arc<Examples>,
+    config: &Config,
 ) -> Result<Features, Error> {
-    let data = in_memory(examples)?;
-    let batch = batch.min(data.len());
+    let batch = config.eval_batch_size.min(examples.description().examples);
     let module = encoder_module(
         &spec.network,
         &spec.augmentation,
         &spec.settings,
         batch,
-        [data.height, data.width],
+        examples.memory().map(|set| [set.height, set.width]),
     )?;
     let program = engine.compile(&module)?;
     let device = &program.devices()[0];
@@ -49,28 +50,54 @@ pub fn features(
         weights.push(engine.put(variable, device)?);
     }
     let width = spec.network.features() as usize;
-    let mut values = Vec::with_capacity(data.len() * width);
-    let mut start = 0;
-    while start < data.len() {
-        // The last batch reaches back, so that one program serves all; what was there already is dropped.
-        let from = start.min(data.len() - batch);
-        let bytes =
-            data.images[from * data.image_bytes()..(from + batch) * data.image_bytes()].to_vec();
-        let dims = [batch as i64, data.height as i64, data.width as i64, 3];
-        let images = Literal::from_bytes(Shape::new(DType::U8, dims), bytes)
-            .unwrap_or_else(|| Literal::zeros(Shape::new(DType::U8, dims)));
+    let (_, shape) = &program.parameters()[variables.len()];
+    let encode = |bytes: Vec<u8>| -> Result<Vec<f32>, Error> {
+        let images = Literal::from_bytes(shape.clone(), bytes)
+            .unwrap_or_else(|| Literal::zeros(shape.clone()));
         let images = engine.put(&images, device)?;
         let mut arguments: Vec<Argument> = weights.iter().map(Argument::Keep).collect();
         arguments.push(Argument::Keep(&images));
         let results = program.launch(vec![arguments])?;
-        let found = program.read(0, &results[0])?[0].to_vec::<f32>();
-        values.extend_from_slice(&found[(start - from) * width..]);
-        start = from + batch;
+        Ok(program.read(0, &results[0])?[0].to_vec::<f32>())
+    };
+    let mut values = Vec::with_capacity(examples.description().examples * width);
+    let mut labels = Vec::new();
+    if let Some(data) = examples.memory() {
+        let mut start = 0;
+        while start < data.len() {
+            // The last batch reaches back, so that one program serves all; what was there already is dropped.
+            let from = start.min(data.len() - batch);
+            let bytes = data.image_bytes();
+            let found = encode(data.images[from * bytes..(from + batch) * bytes].to_vec())?;
+            values.extend_from_slice(&found[(start - from) * width..]);
+            start = from + batch;
+        }
+        labels.clone_from(&data.labels);
+    } else {
+        let spec = FeedSpec {
+            batch,
+            ..spec.evaluation_feed(config)
+        };
+        let mut feed = Feed::start(examples.clone(), spec);
+        loop {
+            let step = feed.step()?;
+            if step.is_empty() {
+                break;
+            }
+            let mut bytes = Vec::with_capacity(batch * feed.crop_bytes());
+            for crops in &step {
+                bytes.extend_from_slice(&crops.pixels);
+                labels.push(crops.label);
+            }
+            // The last batch is filled up with black.
+            bytes.resize(batch * feed.crop_bytes(), 0);
+            values.extend_from_slice(&encode(bytes)?[..step.len() * width]);
+        }
     }
     Ok(Features {
         width,
         values,
-        labels: data.labels.clone(),
+        labels,
     })
 }
 

@@ -10,13 +10,14 @@ use crate::hlo::Literal;
 use crate::report::summary::{Figure, Next, Unit, Written};
 use crate::report::{Recorder, Scalars, Summary, metrics, wall_time};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Figures before and after.
 pub(super) struct Evaluation<'a> {
     pub(super) run: &'a Run<'a>,
     pub(super) spec: &'a StepSpec,
-    pub(super) train: &'a Examples,
-    pub(super) test: Option<Examples>,
+    pub(super) train: &'a Arc<Examples>,
+    pub(super) test: Option<Arc<Examples>>,
     pub(super) before: Option<Worth>,
     pub(super) after: Option<Worth>,
     pub(super) pixels: Option<Worth>,
@@ -26,14 +27,15 @@ impl<'a> Evaluation<'a> {
     pub(super) fn new(
         run: &'a Run<'a>,
         spec: &'a StepSpec,
-        train: &'a Examples,
+        train: &'a Arc<Examples>,
         run_dir: &RunDir,
         step: u64,
     ) -> Result<Self, Error> {
         let config = &run.loaded.config;
         let test = if config.runtime.eval {
             let dir = config.data_dir.as_deref();
-            Some(Examples::open(&config.dataset, &config.eval_split, dir)?)
+            let found = Examples::open(&config.dataset, &config.eval_split, dir)?;
+            Some(Arc::new(found))
         } else {
             None
         };
@@ -98,9 +100,9 @@ impl<'a> Evaluation<'a> {
         Ok(recorder.scalars(&scalars, wall_time())?)
     }
 
-    fn measure(&self, variables: &[Literal], test: &Examples) -> Result<Worth, Error> {
-        let batch = self.run.loaded.config.eval_batch_size;
-        let of = |set: &Examples| features(self.run.engine, self.spec, variables, set, batch);
+    fn measure(&self, variables: &[Literal], test: &Arc<Examples>) -> Result<Worth, Error> {
+        let config = &self.run.loaded.config;
+        let of = |set| features(self.run.engine, self.spec, variables, set, config);
         worth(self.run.engine, &of(self.train)?, &of(test)?)
     }
 

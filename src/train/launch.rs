@@ -4,7 +4,7 @@
 use super::step::{Input, StepSpec};
 use super::{Error, state};
 use crate::config::Config;
-use crate::data::{Examples, Feed, FeedSpec, Order};
+use crate::data::{Examples, Feed, FeedSpec, Order, Stages, Task};
 use crate::engine::{Engine, Program};
 use crate::hlo::{DType, Literal, Shape};
 use crate::pjrt::{Argument, Buffer, Device};
@@ -104,6 +104,14 @@ impl<'a> Launcher<'a> {
         })
     }
 
+    /// What the host's threads have spent their time on, and how many examples they could not have; none of a resident set.
+    pub(super) fn stream(&self) -> Option<(Stages, usize)> {
+        match &self.supply.source {
+            Source::Order(_) => None,
+            Source::Feed(feed) => Some((feed.stages(), feed.skipped())),
+        }
+    }
+
     /// Runs steps from `step` on and waits for them; meanwhile the arguments of the next launch are made. `steps` says how many a
     /// launch from a given step on should take; the number is fixed when the arguments are made.
     ///
@@ -173,16 +181,29 @@ impl StepSpec {
     /// The stream that feeds these steps from `step` on.
     pub(super) fn feed(&self, config: &Config, step: u64) -> FeedSpec {
         FeedSpec {
-            seed: config.runtime.seed,
-            batch: self.batch,
-            views: match self.input {
-                Input::Streamed { views } => views,
-                Input::Resident { .. } => 2,
+            task: Task::Train {
+                views: match self.input {
+                    Input::Streamed { views } => views,
+                    Input::Resident { .. } => 2,
+                },
+                seed: config.runtime.seed,
+                window: config.shuffle_window,
+                start: step,
             },
+            batch: self.batch,
+            ..self.evaluation_feed(config)
+        }
+    }
+
+    /// The stream of a whole split for evaluation, in steps of `eval_batch_size`.
+    pub(super) fn evaluation_feed(&self, config: &Config) -> FeedSpec {
+        FeedSpec {
+            task: Task::Evaluate,
+            batch: config.eval_batch_size,
             image_size: self.augmentation.image_size,
             kernel: self.augmentation.resize,
-            start: step,
             threads: config.runtime.data_threads,
+            skip_bad: config.skip_bad,
         }
     }
 }
@@ -209,15 +230,14 @@ impl Supply<'_> {
             }
             Source::Feed(feed) => {
                 let most = self.spec.steps_per_launch;
-                let row = n * feed.crop_bytes();
-                let mut crops = vec![vec![0u8; most * row]; replicas];
+                let bytes = feed.crop_bytes();
+                let mut crops = vec![vec![0u8; most * n * bytes]; replicas];
                 let mut labels = vec![vec![0i32; most * n]; replicas];
                 for k in 0..count {
-                    for (crops, labels) in crops.iter_mut().zip(&mut labels) {
-                        feed.take(
-                            &mut crops[k * row..(k + 1) * row],
-                            &mut labels[k * n..(k + 1) * n],
-                        )?;
+                    for (example, found) in feed.step()?.iter().enumerate() {
+                        let (replica, place) = (example / n, k * n + example % n);
+                        crops[replica][place * bytes..][..bytes].copy_from_slice(&found.pixels);
+                        labels[replica][place] = found.label as i32;
                     }
                 }
                 for (crops, labels) in crops.into_iter().zip(labels) {

@@ -57,7 +57,7 @@ pub enum Error {
     #[error(transparent)]
     Report(#[from] report::Error),
     #[error(
-        "data set `{name}` is not held in memory, expected one that is, to measure features before and after; set runtime.eval=false"
+        "images of data set `{name}` have many sizes, expected images of one size, to measure raw pixels; set runtime.eval_pixels=false"
     )]
     NotInMemory { name: String },
     #[error(

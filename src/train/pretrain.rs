@@ -9,7 +9,7 @@ use super::step::{Input, StepModule, StepSpec};
 use super::{Error, setup, state};
 use crate::augment::Key;
 use crate::config::{Loaded, Plan};
-use crate::data::{Examples, Feed, Order};
+use crate::data::{Examples, Feed, Order, Stages};
 use crate::engine::Engine;
 use crate::hlo::{DType, Graph, Literal, Module, Shape};
 use crate::pjrt::Buffer;
@@ -150,6 +150,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     let mut progress = Progress::start(run.screen, step, plan.total_steps);
     let mut window = Window::new(spec.objective.metrics());
     let mut speed = Speed::default();
+    let mut input = InputWatch::default();
     let first_step = step;
     let trained = Instant::now();
     let mut stopped = None;
@@ -185,6 +186,11 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
             }
         }
         speed.add(launch.metrics.len(), launch.total);
+        if let Some((stages, _)) = launcher.stream()
+            && let Some(line) = input.add(&launch, stages)
+        {
+            say(run.screen, &line);
+        }
         if let Some(row) = launch.metrics.last() {
             let seconds = speed.seconds_per_step();
             progress.update(
@@ -233,7 +239,12 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         ),
         Some(_) => format!("stopped and saved at step {step} of {}", plan.total_steps),
     };
-    let summary = evaluation.summary(headline, &run_dir, &recorder, stopped.is_some());
+    let mut summary = evaluation.summary(headline, &run_dir, &recorder, stopped.is_some());
+    if let Some((_, skipped @ 1..)) = launcher.stream() {
+        summary.notes.push(format!(
+            "{skipped} examples could not be had and were replaced; the log names them"
+        ));
+    }
     Ok(Outcome { stopped, summary })
 }
 
@@ -315,6 +326,46 @@ impl Speed {
     }
 }
 
+/// Notices when the devices wait for examples.
+#[derive(Default)]
+struct InputWatch {
+    waited: Duration,
+    total: Duration,
+    stages: Stages,
+    told: bool,
+}
+
+impl InputWatch {
+    /// Looked at together: long enough for one slow launch not to count.
+    const SPAN: Duration = Duration::from_secs(20);
+    /// A share of waiting below this is no matter.
+    const SHARE: f64 = 0.05;
+
+    /// A line when waiting becomes a matter, once in a run.
+    fn add(&mut self, launch: &Launch, stages: Stages) -> Option<String> {
+        self.waited += launch.waited;
+        self.total += launch.total;
+        if self.total < Self::SPAN {
+            return None;
+        }
+        let share = self.waited.as_secs_f64() / self.total.as_secs_f64();
+        let (stage, part) = stages.since(&self.stages).longest();
+        let tell = share > Self::SHARE && !self.told;
+        *self = InputWatch {
+            stages,
+            told: self.told || tell,
+            ..InputWatch::default()
+        };
+        tell.then(|| {
+            format!(
+                "input-bound: the devices waited for examples {:.0} % of the time; most of the host's work is {stage} ({:.0} %)",
+                100.0 * share,
+                100.0 * part
+            )
+        })
+    }
+}
+
 /// Sums since the last line of metrics.
 struct Window {
     tags: &'static [&'static str],
@@ -356,6 +407,8 @@ impl Window {
             tags::HOST_WAIT,
             launch.waited.as_secs_f64() / launch.total.as_secs_f64(),
         );
+        let steps = launch.metrics.len().max(1) as f64;
+        scalars.set(tags::INPUT_WAIT, launch.waited.as_secs_f64() / steps);
         *self = Window::new(self.tags);
         scalars
     }
@@ -392,8 +445,11 @@ fn pairs(
         _ => {
             let mut feed = Feed::start(examples.clone(), spec.feed(&run.loaded.config, step));
             let dims = [n as i64, 2, side as i64, side as i64, 3];
-            let mut bytes = vec![0u8; n * feed.crop_bytes()];
-            feed.take(&mut bytes, &mut vec![0; n])?;
+            let found = feed.step()?;
+            let bytes: Vec<u8> = found[..n]
+                .iter()
+                .flat_map(|crops| crops.pixels.iter().copied())
+                .collect();
             let crops = graph.parameter("crops", Shape::new(DType::U8, dims));
             let views = spec.augmentation.two_views_of_crops(crops, key, place);
             (views, Literal::new(&dims, &bytes))

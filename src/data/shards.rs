@@ -1,0 +1,395 @@
+//! A split in TFRecord shards that is too large for memory: what is known of it, and its records as a stream.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use sha2::{Digest, Sha256};
+
+use super::example::Example;
+use super::files::{read, summary};
+use super::record::RecordReader;
+use super::window::{Epoch, WindowOrder};
+use super::{Error, store, tfds};
+
+/// Which features of an example hold its picture and class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Layout {
+    pub(super) image: String,
+    /// None in a set without classes: every label is 0 then.
+    pub(super) label: Option<String>,
+    /// The label of the first class: 1 in the classic layout of ImageNet.
+    pub(super) first_label: i64,
+    pub(super) classes: usize,
+}
+
+/// The shards of a split.
+#[derive(Debug)]
+pub(super) struct Shards {
+    pub(super) files: Vec<PathBuf>,
+    /// Records of each file.
+    pub(super) lengths: Vec<u64>,
+    pub(super) layout: Layout,
+    /// Tells this preparation of this set from any other: names, sizes and lengths of its files.
+    pub(super) fingerprint: String,
+}
+
+impl Shards {
+    /// Finds a split of a set that TFDS has written, or ImageNet in its classic layout. No record but the first is read; where
+    /// `dataset_info.json` does not count them, they are counted by their headers.
+    pub(super) fn open(dataset: &str, split: &str, dir: &Path) -> Result<Self, Error> {
+        if !dir.is_dir() {
+            return Err(Error::DataDirMissing {
+                dataset: dataset.into(),
+                dir: dir.into(),
+            });
+        }
+        let Some(found) = tfds::find(dataset, split, dir)? else {
+            let name = dataset.split('/').next().unwrap_or(dataset);
+            return Err(Error::NotFound {
+                dataset: dataset.into(),
+                split: split.into(),
+                dir: dir.into(),
+                found: summary(dir)?,
+                expected: format!("{dataset}/VERSION/{name}-{split}.tfrecord-*"),
+            });
+        };
+        let lengths = match found.lengths {
+            Some(lengths) => lengths,
+            None => found
+                .shards
+                .iter()
+                .map(|file| count(file))
+                .collect::<Result<_, _>>()?,
+        };
+        let first = found.shards[0].clone();
+        if lengths.iter().sum::<u64>() == 0 {
+            return Err(Error::Empty { file: first });
+        }
+        let mut hash = Sha256::new();
+        for (file, length) in found.shards.iter().zip(&lengths) {
+            let name = file.file_name().unwrap_or_default();
+            let line = format!("{} {} {length}\n", name.display(), store::size(file)?);
+            hash.update(line);
+        }
+        Ok(Shards {
+            layout: layout(&found.shards, found.label_names.as_deref())?,
+            fingerprint: hash
+                .finalize()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+            files: found.shards,
+            lengths,
+        })
+    }
+
+    /// Picture and class of a record.
+    pub(super) fn parse<'a>(&self, record: &'a RawRecord) -> Result<(&'a [u8], u32), Error> {
+        let bad = |cause| Error::Example {
+            file: self.files[record.shard].clone(),
+            record: record.index,
+            cause,
+        };
+        let example = Example::parse(&record.data).map_err(bad)?;
+        let image = example.bytes(&self.layout.image).map_err(bad)?;
+        let label = match &self.layout.label {
+            Some(key) => example.int(key).map_err(bad)?,
+            None => self.layout.first_label,
+        };
+        let (first, classes) = (self.layout.first_label, self.layout.classes as i64);
+        if !(first..first + classes).contains(&label) {
+            return Err(Error::ClassLabel {
+                file: self.files[record.shard].clone(),
+                record: record.index,
+                found: label,
+                first,
+                last: first + classes - 1,
+            });
+        }
+        Ok((image, (label - first) as u32))
+    }
+}
+
+/// Records of a file, by their headers alone.
+fn count(file: &Path) -> Result<u64, Error> {
+    let mut reader = RecordReader::open(file)?;
+    while reader.skip()? {}
+    Ok(reader.index() as u64)
+}
+
+/// The layout: of the first record if it has the classic keys, otherwise of `features.json`, otherwise `image` and `label`.
+fn layout(files: &[PathBuf], label_names: Option<&Path>) -> Result<Layout, Error> {
+    const CLASSIC: [&str; 2] = ["image/encoded", "image/class/label"];
+    let classic = |file: &PathBuf| {
+        let Some(data) = RecordReader::open(file)?.next()? else {
+            return Ok(None);
+        };
+        let example = Example::parse(&data).map_err(|cause| Error::Example {
+            file: file.clone(),
+            record: 0,
+            cause,
+        })?;
+        Ok(Some(CLASSIC.iter().all(|key| example.get(key).is_some())))
+    };
+    // Of the first file whose first record is whole; what is wrong with others is found when they are read.
+    let mut seen = None;
+    for found in files.iter().map(classic).filter_map(Result::transpose) {
+        let whole = found.is_ok();
+        seen = Some(found);
+        if whole {
+            break;
+        }
+    }
+    match seen {
+        Some(Ok(true)) => {
+            return Ok(Layout {
+                image: CLASSIC[0].into(),
+                label: Some(CLASSIC[1].into()),
+                first_label: 1,
+                classes: 1000,
+            });
+        }
+        Some(Ok(false)) | None => {}
+        Some(Err(error)) => return Err(error),
+    }
+    let mut layout = Layout {
+        image: "image".into(),
+        label: Some("label".into()),
+        first_label: 0,
+        classes: 0,
+    };
+    let features = files[0].with_file_name("features.json");
+    if store::exists(&features) {
+        features_of(&features, &mut layout)?;
+    }
+    if layout.classes == 0 {
+        let Some(names) = label_names else {
+            return Err(Error::NoClasses {
+                file: files[0].clone(),
+            });
+        };
+        layout.classes = String::from_utf8_lossy(&read(names)?).lines().count();
+    }
+    Ok(layout)
+}
+
+/// What TFDS's `features.json` says of the first image and the first class label.
+fn features_of(file: &Path, layout: &mut Layout) -> Result<(), Error> {
+    let bad = |reason: String| Error::Info {
+        file: file.into(),
+        reason,
+    };
+    let json: serde_json::Value =
+        serde_json::from_slice(&read(file)?).map_err(|e| bad(e.to_string()))?;
+    let features = json
+        .pointer("/featuresDict/features")
+        .and_then(|features| features.as_object())
+        .ok_or_else(|| bad("it has no featuresDict".into()))?;
+    let named = |kind: &str| features.iter().find(|(_, what)| what.get(kind).is_some());
+    let (image, _) = named("image").ok_or_else(|| bad("no feature of it is an image".into()))?;
+    layout.image = image.clone();
+    match named("classLabel") {
+        Some((label, what)) => {
+            let classes = &what["classLabel"]["numClasses"];
+            let classes = classes
+                .as_u64()
+                .or_else(|| classes.as_str().and_then(|text| text.parse().ok()));
+            layout.classes = classes.unwrap_or(0) as usize;
+            layout.label = Some(label.clone());
+        }
+        None => {
+            layout.classes = 1;
+            layout.label = None;
+        }
+    }
+    Ok(())
+}
+
+/// A record whose CRCs were right.
+#[derive(Debug)]
+pub(super) struct RawRecord {
+    /// Number of its file.
+    pub(super) shard: usize,
+    /// Its number in the file.
+    pub(super) index: usize,
+    pub(super) data: Vec<u8>,
+}
+
+/// Records in the order of use, read ahead by a thread of its own.
+pub(super) struct RecordStream {
+    records: Receiver<Result<RawRecord, Error>>,
+}
+
+/// Records that wait to be taken.
+const AHEAD: usize = 64;
+
+impl RecordStream {
+    /// The records of training from a position on. Memory: the order's window and [`AHEAD`] records.
+    pub(super) fn training(shards: Arc<Shards>, order: WindowOrder, position: u64) -> Self {
+        let mut reader = Reader::new(shards, order, position);
+        RecordStream::of(move || Some(reader.next()))
+    }
+
+    /// All records in the order of the files, once.
+    pub(super) fn straight(shards: Arc<Shards>) -> Self {
+        let mut file = 0;
+        let mut open: Option<RecordReader> = None;
+        RecordStream::of(move || {
+            loop {
+                let path = shards.files.get(file)?;
+                let mut next = || {
+                    let reader = match &mut open {
+                        Some(reader) => reader,
+                        None => open.insert(RecordReader::open(path)?),
+                    };
+                    let index = reader.index();
+                    let data = reader.next()?;
+                    if data.is_none() && index as u64 != shards.lengths[file] {
+                        return Err(wrong_count(path, index as u64, shards.lengths[file]));
+                    }
+                    Ok(data.map(|data| RawRecord {
+                        shard: file,
+                        index,
+                        data,
+                    }))
+                };
+                match next().transpose() {
+                    Some(record) => return Some(record),
+                    None => {
+                        open = None;
+                        file += 1;
+                    }
+                }
+            }
+        })
+    }
+
+    fn of(mut next: impl FnMut() -> Option<Result<RawRecord, Error>> + Send + 'static) -> Self {
+        let (sender, records) = sync_channel(AHEAD);
+        // It ends with its last record, with an error that is not of one record alone, or when nobody takes records any more.
+        std::thread::spawn(move || {
+            while let Some(record) = next() {
+                let failed = matches!(&record, Err(error) if !error.spoils_one_example());
+                if sender.send(record).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        RecordStream { records }
+    }
+
+    /// The next record; none after the last one or after an error.
+    pub(super) fn next(&mut self) -> Option<Result<RawRecord, Error>> {
+        self.records.recv().ok()
+    }
+}
+
+fn wrong_count(file: &Path, found: u64, expected: u64) -> Error {
+    Error::Count {
+        file: file.into(),
+        what: "examples",
+        found,
+        expected,
+    }
+}
+
+/// Reads shards side by side and keeps the window.
+struct Reader {
+    shards: Arc<Shards>,
+    order: WindowOrder,
+    number: u64,
+    epoch: Epoch,
+    /// Of the epoch: examples used, and arrivals looked at.
+    used: usize,
+    arrived: usize,
+    /// Examples that were used before this start, by number; empty once an epoch begins at its beginning.
+    passed: Vec<bool>,
+    open: HashMap<usize, RecordReader>,
+    /// A record, or what was wrong with it alone.
+    window: HashMap<u32, Result<RawRecord, Error>>,
+}
+
+impl Reader {
+    fn new(shards: Arc<Shards>, order: WindowOrder, position: u64) -> Self {
+        let number = position / order.len();
+        let used = (position % order.len()) as usize;
+        let epoch = order.epoch(number);
+        let mut passed = Vec::new();
+        if used > 0 {
+            passed = vec![false; shards.lengths.iter().sum::<u64>() as usize];
+            for &example in &epoch.order[..used] {
+                passed[example as usize] = true;
+            }
+        }
+        Reader {
+            shards,
+            order,
+            number,
+            epoch,
+            used,
+            arrived: 0,
+            passed,
+            open: HashMap::new(),
+            window: HashMap::new(),
+        }
+    }
+
+    fn next(&mut self) -> Result<RawRecord, Error> {
+        if self.used == self.epoch.order.len() {
+            self.number += 1;
+            self.epoch = self.order.epoch(self.number);
+            (self.used, self.arrived) = (0, 0);
+            self.passed.clear();
+            self.open.clear();
+        }
+        let wanted = self.epoch.order[self.used];
+        self.used += 1;
+        loop {
+            if let Some(record) = self.window.remove(&wanted) {
+                return record;
+            }
+            // Every example of the order arrives, and each once: the loop ends before the arrivals do.
+            let example = self.epoch.arrivals[self.arrived];
+            self.arrived += 1;
+            if self.passed.get(example as usize) != Some(&true) {
+                match self.read(example) {
+                    Err(error) if !error.spoils_one_example() => return Err(error),
+                    record => self.window.insert(example, record),
+                };
+            }
+        }
+    }
+
+    fn read(&mut self, example: u32) -> Result<RawRecord, Error> {
+        let (shard, index) = self.order.locate(example);
+        let (path, length) = (&self.shards.files[shard], self.shards.lengths[shard]);
+        let mut reader = match self.open.remove(&shard) {
+            Some(reader) => reader,
+            None => RecordReader::open(path)?,
+        };
+        let fewer = |reader: &RecordReader| wrong_count(path, reader.index() as u64, length);
+        while reader.index() < index {
+            if !reader.skip()? {
+                return Err(fewer(&reader));
+            }
+        }
+        let data = reader.next();
+        if matches!(data, Ok(None)) {
+            return Err(fewer(&reader));
+        }
+        if reader.index() as u64 == length {
+            if reader.skip()? {
+                return Err(wrong_count(path, length + 1, length));
+            }
+        } else {
+            self.open.insert(shard, reader);
+        }
+        Ok(RawRecord {
+            shard,
+            index,
+            data: data?.unwrap_or_default(),
+        })
+    }
+}
