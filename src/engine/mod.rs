@@ -7,12 +7,14 @@ mod collectives;
 mod open;
 mod saved;
 mod sealed;
+#[cfg(feature = "xla-rs")]
+pub mod xla_rs;
 
 pub use ahead::{Ahead, OutOfMemory, Target, compile_ahead, out_of_memory};
 pub use cache::Cache;
 pub use collectives::{Collective, collectives, optimized_module};
 pub use open::{Choice, open};
-pub use saved::{Circumstances, Unusable, save};
+pub use saved::{Circumstances, Unusable, describe, save};
 
 use crate::error::Class;
 use crate::hlo::{self, DType, Literal, Module, Shape, passes};
@@ -52,6 +54,13 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The linked XLA refused.
+    #[cfg(feature = "xla-rs")]
+    #[error("xla-rs: {message}")]
+    XlaRs {
+        /// What it said.
+        message: String,
+    },
     /// Arguments that do not match the program's parameters.
     #[error("program `{program}`, replica {replica}: {message}")]
     Arguments {
@@ -64,6 +73,23 @@ pub enum Error {
     },
 }
 
+/// What every engine can do.
+pub trait RunModule {
+    /// Compiles a module of one replica, runs it on host arrays and waits.
+    ///
+    /// # Errors
+    /// If the module is refused or the arguments do not fit.
+    fn run_module(&self, module: &Module, arguments: &[Literal]) -> Result<Vec<Literal>, Error>;
+}
+
+impl RunModule for Engine {
+    fn run_module(&self, module: &Module, arguments: &[Literal]) -> Result<Vec<Literal>, Error> {
+        let program = self.compile(module)?;
+        let mut results = program.run(self, &[arguments.to_vec()])?;
+        Ok(results.pop().unwrap_or_default())
+    }
+}
+
 impl Error {
     /// What the caller can do about it.
     pub fn class(&self) -> Class {
@@ -73,6 +99,8 @@ impl Error {
             Error::TooFewDevices { .. } => Class::Usage,
             Error::Save { .. } => Class::Environment,
             Error::Arguments { .. } => Class::Failed,
+            #[cfg(feature = "xla-rs")]
+            Error::XlaRs { .. } => Class::Failed,
         }
     }
 }

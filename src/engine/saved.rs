@@ -116,6 +116,13 @@ pub fn save(path: &Path, circumstances: &Circumstances, program: &[u8]) -> io::R
     sealed::write(path, MAGIC, &content)
 }
 
+/// What the program in the bytes of a file depends on; none if the file is damaged, nothing at all if it is of another kind.
+pub fn describe(file: &[u8]) -> Option<Option<Circumstances>> {
+    let content = sealed::verified(file.strip_prefix(MAGIC)?);
+    let head = content.and_then(|content| content.split(|&byte| byte == b'\n').next());
+    Some(head.and_then(|head| serde_json::from_slice(head).ok()))
+}
+
 /// Why a saved program is not used. The program is compiled anew then.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
@@ -167,6 +174,11 @@ mod tests {
         let program = b"one\ntwo\0three";
         save(&path, &circumstances(), program).unwrap();
         assert_eq!(load(&path, &circumstances()).unwrap(), program);
+        let mut file = std::fs::read(&path).unwrap();
+        assert_eq!(describe(&file), Some(Some(circumstances())));
+        *file.last_mut().unwrap() ^= 1;
+        assert_eq!(describe(&file), Some(None));
+        assert_eq!(describe(b"something else"), None);
         type Change = fn(&mut Circumstances);
         let changes: [(&str, Change); 6] = [
             ("step", |c| c.module = "cc".into()),

@@ -4,7 +4,7 @@ use super::Error;
 use super::tensor_bundle::{Bundle, DataType};
 use crate::data::example::Example;
 use crate::data::record::Records;
-use crate::engine::Cache;
+use crate::engine::{self, Cache};
 use crate::train::checkpoint;
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
@@ -71,6 +71,18 @@ pub fn inspect(path: &Path) -> Result<Contents, Error> {
     let bytes = fs::read(path).map_err(Error::io("read", path))?;
     if let Some(whole) = Cache::check(&bytes) {
         return compiled_program(path, whole, &bytes);
+    }
+    if let Some(circumstances) = engine::describe(&bytes) {
+        let needs = circumstances.ok_or_else(|| broken(path))?;
+        let mut contents = Contents::new("compiled program of `simclr compile --save`");
+        contents.fact("platform", &needs.platform);
+        contents.fact("device kind", &needs.device_kind);
+        contents.fact("devices", needs.devices);
+        contents.fact("module SHA-256", &needs.module);
+        contents.fact("plugin SHA-256", &needs.plugin);
+        contents.fact("options", &needs.options);
+        contents.fact("bytes", bytes.len());
+        return Ok(contents);
     }
     if let Ok(tensors) = SafeTensors::deserialize(&bytes) {
         let mut contents = Contents::new("safetensors file");
@@ -299,12 +311,13 @@ fn of_bundle(bundle: &Bundle) -> Result<Contents, Error> {
     Ok(contents)
 }
 
+fn broken(path: &Path) -> Error {
+    Error::damaged(path, "its content does not have the SHA-256 in its head")
+}
+
 fn compiled_program(path: &Path, whole: bool, bytes: &[u8]) -> Result<Contents, Error> {
     if !whole {
-        return Err(Error::damaged(
-            path,
-            "its content does not have the SHA-256 in its head",
-        ));
+        return Err(broken(path));
     }
     let mut contents = Contents::new("compiled program of simclr's cache");
     contents.fact("bytes", bytes.len());
