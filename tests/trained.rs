@@ -4,9 +4,11 @@ mod binary;
 
 use binary::{run, stderr, tiny};
 use simclr::config;
-use simclr::hlo::Literal;
+use simclr::hlo::{DType, Literal, Shape};
+use simclr::nn::Variable;
 use simclr::train::checkpoint;
 use simclr::train::setup::network;
+use simclr::train::step::StateArray;
 use simclr::train::trained::{Error, open};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -22,6 +24,15 @@ fn folder() -> &'static Path {
         (home, path)
     });
     path
+}
+
+/// Variables as arrays of a state.
+fn arrays(variables: &[Variable]) -> Vec<StateArray> {
+    let array = |v: &Variable| StateArray {
+        name: v.name.clone(),
+        shape: Shape::new(DType::F32, v.dims.clone()),
+    };
+    variables.iter().map(array).collect()
 }
 
 #[test]
@@ -55,7 +66,7 @@ fn values_for_another_network_are_taken_or_refused_by_name() {
     let trained = open(folder()).expect("a run");
     let same = trained
         .values_for(
-            &trained.variables,
+            &arrays(&trained.variables),
             |name| !name.starts_with("head"),
             &trained.loaded,
         )
@@ -81,7 +92,7 @@ fn values_for_another_network_are_taken_or_refused_by_name() {
             .variables()
             .expect("a network");
         let error = trained
-            .values_for(&variables, |_| true, &loaded)
+            .values_for(&arrays(&variables), |_| true, &loaded)
             .expect_err("another network");
         assert!(matches!(error, Error::Misfit { .. }));
         error.to_string()

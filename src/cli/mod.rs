@@ -23,6 +23,7 @@ const AFTER_HELP: &str = "\
 Examples:
   simclr pretrain --config configs/quickstart.yaml
   simclr pretrain --config configs/cifar10_resnet18.yaml data_dir=/path/to/tfds
+  simclr finetune --config configs/quickstart_linear.yaml checkpoint=runs/quickstart
   simclr config configs/quickstart.yaml temperature=0.2
   simclr bench --config configs/quickstart.yaml --json
   simclr compile --config configs/cifar10_resnet18.yaml --topology v5e:2x2
@@ -71,6 +72,8 @@ enum Color {
 enum Command {
     /// Pretrain a network; started again with the same model_dir, go on where it stopped
     Pretrain(pretrain::Arguments),
+    /// Fine-tune a trained network, or a linear head on it; started again with the same model_dir, go on where it stopped
+    Finetune(pretrain::Arguments),
     /// Print the resolved configuration with where each value comes from
     Config(configuration::Arguments),
     /// Compile the training step for devices that need not be there; say whether it fits and how fast it could be
@@ -112,7 +115,13 @@ struct Configuration {
 
 impl Configuration {
     fn load(&self) -> Result<crate::config::Loaded, crate::config::Error> {
-        let mut overrides = self.overrides.clone();
+        self.load_with(&[])
+    }
+
+    /// With overrides that go before the file's values, but behind the user's.
+    fn load_with(&self, more: &[&str]) -> Result<crate::config::Loaded, crate::config::Error> {
+        let mut overrides: Vec<String> = more.iter().map(|text| text.to_string()).collect();
+        overrides.extend(self.overrides.iter().cloned());
         if let Some(plugin) = &self.plugin {
             overrides.push(format!("runtime.plugin={}", serde_json::json!(plugin)));
         }
@@ -144,6 +153,7 @@ pub fn main() -> ExitCode {
     let ui = Ui::new(cli.global.verbose, cli.global.quiet, colored, begin);
     let result = match &cli.command {
         Command::Pretrain(arguments) => pretrain::run(arguments, &ui),
+        Command::Finetune(arguments) => pretrain::finetune(arguments, &ui),
         Command::Config(arguments) => configuration::run(arguments, &ui),
         Command::Plugins(arguments) => plugins::run(arguments, &ui),
         Command::Devices(arguments) => devices::run(arguments, &ui),

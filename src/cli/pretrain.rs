@@ -1,12 +1,13 @@
-//! `simclr pretrain`.
+//! `simclr pretrain` and `simclr finetune`.
 
 use super::Configuration;
 use super::ui::Ui;
-use crate::config::Loaded;
+use crate::config::{self, Loaded};
 use crate::engine::{self, Choice, Engine};
 use crate::train::pretrain::{Run, pretrain};
 use crate::train::setup;
 use crate::train::signals::Stop;
+use crate::train::trained;
 use clap::Args;
 use std::path::{Path, PathBuf};
 
@@ -22,13 +23,46 @@ pub(super) struct Arguments {
     json: bool,
 }
 
+/// `simclr pretrain`.
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     let loaded = arguments.configuration.load()?;
-    let model_dir = model_dir(&loaded, arguments.configuration.config.as_deref());
-    let (engine, devices) = open(&loaded, ui)?;
+    if loaded.config.finetune {
+        return Err(loaded
+            .bad("train_mode", "pretrain, or the command `simclr finetune`")
+            .into());
+    }
+    train(arguments, &loaded, ui)
+}
+
+/// `simclr finetune`.
+pub(super) fn finetune(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
+    let loaded = arguments
+        .configuration
+        .load_with(&["train_mode=finetune"])?;
+    let loaded = as_trained(loaded, arguments)?;
+    train(arguments, &loaded, ui)
+}
+
+/// What nobody has set of network and data is as it was for the checkpoint, or, if that is gone, for this run so far.
+fn as_trained(loaded: Loaded, arguments: &Arguments) -> anyhow::Result<Loaded> {
+    let Some(checkpoint) = &loaded.config.checkpoint else {
+        return Ok(loaded);
+    };
+    let before = model_dir(&loaded, arguments.configuration.config.as_deref()).join("config.yaml");
+    let from = match trained::open(checkpoint) {
+        Ok(found) => found.loaded,
+        Err(_) if before.is_file() => config::load(Some(&before), &[])?,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(loaded.inherit(&from, &trained::SHARED_KEYS)?)
+}
+
+fn train(arguments: &Arguments, loaded: &Loaded, ui: &Ui) -> anyhow::Result<u8> {
+    let model_dir = model_dir(loaded, arguments.configuration.config.as_deref());
+    let (engine, devices) = open(loaded, ui)?;
     let stop = Stop::listen()?;
     let outcome = pretrain(&Run {
-        loaded: &loaded,
+        loaded,
         model_dir: &model_dir,
         engine: &engine,
         devices,
@@ -50,7 +84,11 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
 fn model_dir(loaded: &Loaded, config: Option<&Path>) -> PathBuf {
     loaded.config.model_dir.clone().unwrap_or_else(|| {
         let stem = config.and_then(Path::file_stem);
-        PathBuf::from("runs").join(stem.unwrap_or("pretrain".as_ref()))
+        PathBuf::from("runs").join(stem.unwrap_or(if loaded.config.finetune {
+            "finetune".as_ref()
+        } else {
+            "pretrain".as_ref()
+        }))
     })
 }
 

@@ -106,6 +106,7 @@ pub enum Behaviour {
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)]
 pub struct Config {
+    pub finetune: bool,
     pub model_dir: Option<PathBuf>,
     pub dataset: String,
     pub data_dir: Option<PathBuf>,
@@ -142,6 +143,12 @@ pub struct Config {
     pub behaviour: Behaviour,
     pub resize_kernel: String,
     pub brightness: String,
+    pub checkpoint: Option<PathBuf>,
+    pub variable_schema: Option<String>,
+    pub zero_init_logits_layer: bool,
+    pub fine_tune_after_block: i64,
+    pub frozen_bn: String,
+    pub eval_steps: usize,
     pub checkpoint_epochs: u64,
     pub checkpoint_steps: u64,
     pub keep_checkpoint_max: usize,
@@ -220,16 +227,24 @@ fn resolve(
             value => set(&mut values, &name, value, origin)?,
         }
     }
+    apply(&mut values, overrides)?;
+    let config = Config::from_values(&values)?;
+    Ok(Loaded { config, values })
+}
+
+fn apply(
+    values: &mut BTreeMap<&'static str, (Value, Origin)>,
+    overrides: &[String],
+) -> Result<(), Error> {
     for argument in overrides {
         let not = || Error::NotAnOverride {
             argument: argument.clone(),
         };
         let (name, text) = argument.split_once('=').ok_or_else(not)?;
         let value = value::parse(text).unwrap_or_else(|_| Value::Text(text.into()));
-        set(&mut values, name.trim(), value, Origin::Argument)?;
+        set(values, name.trim(), value, Origin::Argument)?;
     }
-    let config = Config::from_values(&values)?;
-    Ok(Loaded { config, values })
+    Ok(())
 }
 
 fn set(
@@ -348,6 +363,7 @@ impl Config {
             platform = "tpu".into();
         }
         let config = Config {
+            finetune: word("train_mode") == "finetune",
             model_dir: path("model_dir"),
             dataset: word("dataset"),
             data_dir: path("data_dir"),
@@ -392,6 +408,12 @@ impl Config {
             },
             resize_kernel: word("resize_kernel"),
             brightness: word("brightness"),
+            checkpoint: path("checkpoint"),
+            variable_schema: text("variable_schema"),
+            zero_init_logits_layer: flag("zero_init_logits_layer"),
+            fine_tune_after_block: int("fine_tune_after_block"),
+            frozen_bn: word("frozen_bn"),
+            eval_steps: size("eval_steps"),
             checkpoint_epochs: int("checkpoint_epochs") as u64,
             checkpoint_steps: int("checkpoint_steps") as u64,
             keep_checkpoint_max: size("keep_checkpoint_max"),
@@ -438,6 +460,20 @@ impl Config {
                 "10, 18, 34, 50, 101, 152 or 200".into(),
             );
         }
+        if self.fine_tune_after_block > -1 && !self.finetune {
+            return bad(
+                "fine_tune_after_block",
+                self.fine_tune_after_block.to_string(),
+                "-1 in pretraining, or train_mode: finetune".into(),
+            );
+        }
+        if self.zero_init_logits_layer && self.checkpoint.is_none() {
+            return bad(
+                "zero_init_logits_layer",
+                "true".into(),
+                "false without checkpoint, whose head it sets to zero".into(),
+            );
+        }
         if self.stem_stride == 2 && self.image_size > 32 {
             return bad(
                 "stem_stride",
@@ -455,25 +491,7 @@ impl Config {
 /// Refuses values whose feature is not there yet.
 fn not_yet(values: &BTreeMap<&'static str, (Value, Origin)>) -> Result<(), Error> {
     let only: &[(&'static str, &str, &'static str)] = &[
-        (
-            "mode",
-            "train",
-            "leave it at train; a run measures k-NN and a linear probe by itself",
-        ),
-        ("train_mode", "pretrain", "leave it at pretrain"),
-        ("fine_tune_after_block", "-1", "leave it at -1"),
-        (
-            "checkpoint",
-            "null",
-            "leave it out; a run goes on from its own model_dir",
-        ),
-        ("variable_schema", "null", "leave it out"),
-        ("zero_init_logits_layer", "false", "leave it at false"),
-        (
-            "eval_steps",
-            "0",
-            "leave it at 0: the whole split is evaluated",
-        ),
+        ("mode", "train", "leave it at train"),
         (
             "master",
             "null",
@@ -516,6 +534,32 @@ impl Loaded {
         self.values
             .get(key)
             .map_or(Origin::Default, |(_, origin)| origin.clone())
+    }
+
+    /// The same configuration with `key=value` overrides, of which the last wins.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn with(&self, overrides: &[String]) -> Result<Loaded, Error> {
+        let mut values = self.values.clone();
+        apply(&mut values, overrides)?;
+        let config = Config::from_values(&values)?;
+        Ok(Loaded { config, values })
+    }
+
+    /// The same configuration, where those of `keys` that nobody has set have the values of another one.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn inherit(&self, from: &Loaded, keys: &[&str]) -> Result<Loaded, Error> {
+        let mut values = self.values.clone();
+        for (key, entry) in &mut values {
+            if keys.contains(key) && entry.1 == Origin::Default {
+                entry.clone_from(&from.values[key]);
+            }
+        }
+        let config = Config::from_values(&values)?;
+        Ok(Loaded { config, values })
     }
 
     /// A value, as YAML; `null` for a key that there is not.

@@ -3,9 +3,11 @@
 //! Both run on the engine: the similarities and the probe's objective are HLO like everything else; the host only picks
 //! neighbours and steers the optimiser.
 
+mod classified;
 mod knn;
 mod probe;
 
+pub use classified::{Classified, first_largest};
 pub use knn::{Knn, knn};
 pub use probe::{Probe, linear_probe};
 

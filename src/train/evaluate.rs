@@ -1,13 +1,13 @@
 //! Features of a split by a frozen encoder, and what they are worth.
 
 use super::Error;
-use super::step::{StepSpec, encoder_module};
+use super::inference::Inference;
+use super::step::StepSpec;
 use crate::config::Config;
-use crate::data::{Examples, Feed, FeedSpec, ImageSet};
+use crate::data::{Examples, ImageSet};
 use crate::engine::Engine;
 use crate::eval::{Features, Knn, Probe, knn, linear_probe};
 use crate::hlo::Literal;
-use crate::pjrt::Argument;
 use std::sync::Arc;
 
 /// Names of the figures, in the order of [`Worth::values`].
@@ -18,10 +18,11 @@ pub const FIGURES: [(&str, &str); 3] = [
 ];
 
 /// What features are worth: accuracies on the evaluation split, as fractions.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Worth {
-    /// Weighted k-NN with 20 and with 200 neighbours (cosine, temperature 0.1), then the linear probe.
-    pub values: [f64; 3],
+    /// Of features: weighted k-NN with 20 and with 200 neighbours (cosine, temperature 0.1), then the linear probe. Of a supervised
+    /// head: top-1 and top-5.
+    pub values: Vec<f64>,
 }
 
 /// Features `[examples, D]` of a split for given variables.
@@ -35,68 +36,13 @@ pub fn features(
     examples: &Arc<Examples>,
     config: &Config,
 ) -> Result<Features, Error> {
+    let (network, replicas) = (&spec.network, spec.settings.replicas);
     let batch = config.eval_batch_size.min(examples.description().examples);
-    let module = encoder_module(
-        &spec.network,
-        &spec.augmentation,
-        &spec.settings,
-        batch,
-        examples.memory().map(|set| [set.height, set.width]),
-    )?;
-    let program = engine.compile(&module)?;
-    let device = &program.devices()[0];
-    let mut weights = Vec::new();
-    for variable in variables {
-        weights.push(engine.put(variable, device)?);
-    }
-    let width = spec.network.features() as usize;
-    let (_, shape) = &program.parameters()[variables.len()];
-    let encode = |bytes: Vec<u8>| -> Result<Vec<f32>, Error> {
-        let images = Literal::from_bytes(shape.clone(), bytes)
-            .unwrap_or_else(|| Literal::zeros(shape.clone()));
-        let images = engine.put(&images, device)?;
-        let mut arguments: Vec<Argument> = weights.iter().map(Argument::Keep).collect();
-        arguments.push(Argument::Keep(&images));
-        let results = program.launch(vec![arguments])?;
-        Ok(program.read(0, &results[0])?[0].to_vec::<f32>())
-    };
-    let mut values = Vec::with_capacity(examples.description().examples * width);
-    let mut labels = Vec::new();
-    if let Some(data) = examples.memory() {
-        let mut start = 0;
-        while start < data.len() {
-            // The last batch reaches back, so that one program serves all; what was there already is dropped.
-            let from = start.min(data.len() - batch);
-            let bytes = data.image_bytes();
-            let found = encode(data.images[from * bytes..(from + batch) * bytes].to_vec())?;
-            values.extend_from_slice(&found[(start - from) * width..]);
-            start = from + batch;
-        }
-        labels.clone_from(&data.labels);
-    } else {
-        let spec = FeedSpec {
-            batch,
-            ..spec.evaluation_feed(config)
-        };
-        let mut feed = Feed::start(examples.clone(), spec);
-        loop {
-            let step = feed.step()?;
-            if step.is_empty() {
-                break;
-            }
-            let mut bytes = Vec::with_capacity(batch * feed.crop_bytes());
-            for crops in &step {
-                bytes.extend_from_slice(&crops.pixels);
-                labels.push(crops.label);
-            }
-            // The last batch is filled up with black.
-            bytes.resize(batch * feed.crop_bytes(), 0);
-            values.extend_from_slice(&encode(bytes)?[..step.len() * width]);
-        }
-    }
+    let inference = Inference::new(engine, config, network, variables, replicas, batch)?;
+    let (seen, labels) = inference.see(examples, config)?;
     Ok(Features {
-        width,
-        values,
+        width: inference.width,
+        values: seen.features,
         labels,
     })
 }
@@ -119,7 +65,7 @@ pub fn worth(engine: &Engine, train: &Features, test: &Features) -> Result<Worth
     let neighbours = knn(engine, train, test, &settings)?;
     let probe = linear_probe(engine, train, test, Probe::default())?;
     Ok(Worth {
-        values: [neighbours[0], neighbours[1], probe],
+        values: vec![neighbours[0], neighbours[1], probe],
     })
 }
 

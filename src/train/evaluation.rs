@@ -1,10 +1,11 @@
 //! What a run's features are worth before and after, and the summary that says so.
 
 use super::Error;
+use super::classify::{CLASSIFIED, classify};
 use super::evaluate::{FIGURES, Worth, features, worth, worth_of_pixels};
 use super::pretrain::{Run, say};
 use super::run_dir::RunDir;
-use super::step::StepSpec;
+use super::step::{Objective, StepSpec};
 use crate::data::Examples;
 use crate::hlo::Literal;
 use crate::report::summary::{Figure, Next, Unit, Written};
@@ -16,6 +17,8 @@ use std::sync::Arc;
 pub(super) struct Evaluation<'a> {
     pub(super) run: &'a Run<'a>,
     pub(super) spec: &'a StepSpec,
+    /// Tags and names of what is measured.
+    pub(super) figures: &'static [(&'static str, &'static str)],
     pub(super) train: &'a Arc<Examples>,
     pub(super) test: Option<Arc<Examples>>,
     pub(super) before: Option<Worth>,
@@ -42,6 +45,10 @@ impl<'a> Evaluation<'a> {
         let mut evaluation = Evaluation {
             run,
             spec,
+            figures: match spec.objective {
+                Objective::Pretrain { .. } => &FIGURES,
+                Objective::Finetune { .. } => &CLASSIFIED,
+            },
             train,
             test,
             before: None,
@@ -54,8 +61,8 @@ impl<'a> Evaluation<'a> {
                 .into_iter()
                 .find(|line| line.step == 0)
             {
-                evaluation.before = read(&line, "");
-                evaluation.pixels = read(&line, "_pixels");
+                evaluation.before = evaluation.read(&line, "");
+                evaluation.pixels = evaluation.read(&line, "_pixels");
             }
         }
         Ok(evaluation)
@@ -69,15 +76,19 @@ impl<'a> Evaluation<'a> {
         let Some(test) = &self.test else {
             return Ok(());
         };
+        if let Objective::Finetune { .. } = self.spec.objective {
+            // A head that has not learned anything says nothing.
+            return Ok(());
+        }
         say(self.run.screen, "measuring the untrained network");
         let mut scalars = Scalars::new(0, 0.0);
         if self.run.loaded.config.runtime.eval_pixels {
             let worth = worth_of_pixels(self.run.engine, self.train, test)?;
-            write(&mut scalars, &worth, "_pixels");
+            self.write(&mut scalars, &worth, "_pixels");
             self.pixels = Some(worth);
         }
         let worth = self.measure(variables, test)?;
-        write(&mut scalars, &worth, "");
+        self.write(&mut scalars, &worth, "");
         self.before = Some(worth);
         Ok(recorder.scalars(&scalars, wall_time())?)
     }
@@ -95,15 +106,38 @@ impl<'a> Evaluation<'a> {
         say(self.run.screen, "measuring the trained network");
         let worth = self.measure(variables, test)?;
         let mut scalars = Scalars::new(step, epoch);
-        write(&mut scalars, &worth, "");
+        self.write(&mut scalars, &worth, "");
         self.after = Some(worth);
         Ok(recorder.scalars(&scalars, wall_time())?)
     }
 
     fn measure(&self, variables: &[Literal], test: &Arc<Examples>) -> Result<Worth, Error> {
         let config = &self.run.loaded.config;
+        if let Objective::Finetune { .. } = self.spec.objective {
+            let (engine, devices) = (self.run.engine, self.run.devices);
+            let network = &self.spec.network;
+            let found = classify(engine, config, network, variables, devices, test)?;
+            return Ok(Worth {
+                values: vec![found.top1, found.top5],
+            });
+        }
         let of = |set| features(self.run.engine, self.spec, variables, set, config);
         worth(self.run.engine, &of(self.train)?, &of(test)?)
+    }
+
+    fn write(&self, scalars: &mut Scalars, worth: &Worth, suffix: &str) {
+        for ((tag, _), &value) in self.figures.iter().zip(&worth.values) {
+            scalars.set(&format!("{tag}{suffix}"), value);
+        }
+    }
+
+    fn read(&self, scalars: &Scalars, suffix: &str) -> Option<Worth> {
+        let values: Option<Vec<f64>> = self
+            .figures
+            .iter()
+            .map(|(tag, _)| scalars.get(&format!("{tag}{suffix}")))
+            .collect();
+        Some(Worth { values: values? })
     }
 
     pub(super) fn summary(
@@ -114,8 +148,8 @@ impl<'a> Evaluation<'a> {
         stopped: bool,
     ) -> Summary {
         let mut figures = Vec::new();
-        let at = |worth: &Option<Worth>, i: usize| worth.map(|worth| worth.values[i]);
-        for (i, (_, name)) in FIGURES.iter().enumerate() {
+        let at = |worth: &Option<Worth>, i: usize| worth.as_ref().map(|worth| worth.values[i]);
+        for (i, (_, name)) in self.figures.iter().enumerate() {
             figures.push(Figure {
                 name: name.to_string(),
                 unit: Unit::Share,
@@ -125,10 +159,11 @@ impl<'a> Evaluation<'a> {
         }
         figures.retain(|figure| figure.before.is_some() || figure.after.is_some());
         let mut notes = Vec::new();
-        if let Some(pixels) = self.pixels {
-            let texts: Vec<String> = FIGURES
+        if let Some(pixels) = &self.pixels {
+            let texts: Vec<String> = self
+                .figures
                 .iter()
-                .zip(pixels.values)
+                .zip(&pixels.values)
                 .map(|((_, name), value)| format!("{name} {:.1} %", 100.0 * value))
                 .collect();
             notes.push(format!("the same on raw pixels: {}", texts.join(", ")));
@@ -162,18 +197,4 @@ impl<'a> Evaluation<'a> {
             next,
         }
     }
-}
-
-fn write(scalars: &mut Scalars, worth: &Worth, suffix: &str) {
-    for ((tag, _), value) in FIGURES.iter().zip(worth.values) {
-        scalars.set(&format!("{tag}{suffix}"), value);
-    }
-}
-
-fn read(scalars: &Scalars, suffix: &str) -> Option<Worth> {
-    let mut values = [0.0; FIGURES.len()];
-    for (value, (tag, _)) in values.iter_mut().zip(FIGURES) {
-        *value = scalars.get(&format!("{tag}{suffix}"))?;
-    }
-    Some(Worth { values })
 }

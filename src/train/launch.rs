@@ -182,10 +182,7 @@ impl StepSpec {
     pub(super) fn feed(&self, config: &Config, step: u64) -> FeedSpec {
         FeedSpec {
             task: Task::Train {
-                views: match self.input {
-                    Input::Streamed { views } => views,
-                    Input::Resident { .. } => 2,
-                },
+                views: self.objective.views(),
                 seed: config.runtime.seed,
                 window: config.shuffle_window,
                 start: step,

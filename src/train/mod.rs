@@ -7,7 +7,10 @@
 //! | `launch` | the program with its state and data on the devices |
 //! | [`pretrain`] | the loop |
 //! | [`evaluate`] | features of a split, and what they are worth |
+//! | [`classify`] | what a supervised head is worth on a split |
 //! | `evaluation` | that before and after a run, and the summary |
+//! | `start` | what a new run begins with: initial values, another run's weights |
+//! | [`inference`] | a network in evaluation mode: features and logits |
 //! | `measure` | times of the first steps, for `simclr bench` |
 //! | [`ahead`], [`forecast`] | the step compiled for devices that are not there, and what the compiler says of it |
 //! | [`state`] | the arrays of a run on devices, in checkpoints, and at the start |
@@ -18,15 +21,18 @@
 
 pub mod ahead;
 pub mod checkpoint;
+pub mod classify;
 pub mod evaluate;
 mod evaluation;
 pub mod forecast;
+pub mod inference;
 mod launch;
 mod measure;
 pub mod pretrain;
 pub mod run_dir;
 pub mod setup;
 pub mod signals;
+mod start;
 pub mod state;
 pub mod step;
 pub mod trained;
@@ -61,6 +67,14 @@ pub enum Error {
     )]
     NotInMemory { name: String },
     #[error(
+        "`{name}` has {found} classes, the network's supervised head {expected}; evaluate it on the data set it was trained on"
+    )]
+    Classes {
+        name: String,
+        found: usize,
+        expected: usize,
+    },
+    #[error(
         "the loss is not a number at step {step} (seed {seed}), expected a finite number; lower learning_rate or raise temperature, and start again from {from}"
     )]
     NotANumber { step: u64, seed: u64, from: String },
@@ -79,6 +93,7 @@ impl Error {
             Error::RunDir(error) => error.class(),
             Error::Report(error) => error.class(),
             Error::NotInMemory { .. } => Class::Usage,
+            Error::Classes { .. } => Class::Usage,
             Error::NotANumber { .. } => Class::Failed,
         }
     }

@@ -1,12 +1,12 @@
-//! The pretraining loop: restore, launch, check, log, save, stop.
+//! The loop of pretraining and fine-tuning: restore, launch, check, log, save, stop.
 
 use super::checkpoint::{self, Manifest};
 use super::evaluation::Evaluation;
 use super::launch::{Launch, Launcher};
 use super::run_dir::RunDir;
 use super::signals::{Stop, StopKind};
-use super::step::{Input, StepModule, StepSpec};
-use super::{Error, setup, state};
+use super::step::{Input, Objective, StepModule, StepSpec};
+use super::{Error, setup, start, state};
 use crate::augment::Key;
 use crate::config::{Loaded, Plan};
 use crate::data::{Examples, Feed, Order, Stages};
@@ -53,7 +53,7 @@ pub struct Outcome {
 /// A launch is aimed at this long when the program chooses its number of steps.
 const LAUNCH: Duration = Duration::from_secs(1);
 
-/// Pretrains until the end of the plan or a request to stop.
+/// Pretrains or fine-tunes, as the configuration says, until the end of the plan or a request to stop.
 ///
 /// # Errors
 /// Bad configuration or data, a plugin that refuses, a disk that refuses, a loss that is not a number.
@@ -94,14 +94,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
             );
             (manifest.step, state::literals(&step_module.state, arrays))
         }
-        None => (
-            0,
-            state::initial(
-                &step_module.state,
-                &step_module.variables,
-                config.runtime.seed,
-            ),
-        ),
+        None => (0, start::values(run.loaded, &step_module)?),
     };
     let resumed = chosen.is_some().then_some(step);
     let mut recorder = Recorder::open(run_dir.path(), resumed, wall_time())?;
@@ -110,8 +103,10 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     if step == 0 {
         evaluation.before(&values[..step_module.variables.len()], &mut recorder)?;
     }
-    let views = pairs(run, &spec, &train, step)?;
-    recorder.image(tags::IMAGE, step, &views, wall_time())?;
+    if let Objective::Pretrain { .. } = spec.objective {
+        let views = pairs(run, &spec, &train, step)?;
+        recorder.image(tags::IMAGE, step, &views, wall_time())?;
+    }
 
     say(run.screen, &format!("{}; compiling", plan.explain()));
     let program = match &config.runtime.executable {
@@ -232,7 +227,11 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     }
     let headline = match stopped {
         None => format!(
-            "pretrained {steps} steps ({:.1} epochs) in {}, {} images/s",
+            "{} {steps} steps ({:.1} epochs) in {}, {} images/s",
+            match spec.objective {
+                Objective::Pretrain { .. } => "pretrained",
+                Objective::Finetune { .. } => "fine-tuned",
+            },
             plan.epoch(steps),
             crate::report::progress::duration(seconds),
             rate(images_per_second)

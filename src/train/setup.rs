@@ -6,7 +6,7 @@ use crate::augment::{Augmentation, Brightness, ResizeKernel};
 use crate::config::{Behaviour, Config, Loaded, Plan};
 use crate::data::Description;
 use crate::hlo::DType;
-use crate::model::{HeadMode, Network};
+use crate::model::{Freeze, HeadMode, Network};
 use crate::nn::Settings;
 use crate::optim::{Lars, Optimizer, Schedule};
 use crate::pjrt::OptionValue;
@@ -68,6 +68,41 @@ fn optimizer(config: &Config) -> Optimizer {
     }
 }
 
+/// What layers need to know in training.
+pub(super) fn settings(config: &Config, replicas: usize) -> Settings {
+    Settings {
+        training: true,
+        replicas,
+        global_bn: config.global_bn,
+        batch_norm_decay: config.batch_norm_decay,
+        unbiased_moving_variance: false,
+        dtype: DType::F32,
+        activations: if config.runtime.bf16 {
+            DType::Bf16
+        } else {
+            DType::F32
+        },
+    }
+}
+
+/// What a configuration wants the network to learn.
+fn objective(config: &Config) -> Objective {
+    if !config.finetune {
+        return Objective::Pretrain {
+            temperature: config.temperature,
+            hidden_norm: config.hidden_norm,
+        };
+    }
+    let after_block = config.fine_tune_after_block;
+    Objective::Finetune {
+        freeze: Freeze {
+            after_block,
+            moving_statistics: after_block == 4 && config.frozen_bn == "moving",
+        },
+        projection_head: config.behaviour != Behaviour::V1,
+    }
+}
+
 /// Most steps of a launch when the program chooses: enough to make the launch itself cost nothing, few enough to stop soon.
 const MOST_STEPS: usize = 20;
 
@@ -86,7 +121,8 @@ fn most_steps(config: &Config, plan: &Plan, input: Input) -> usize {
 
 /// Where examples come from: a set of small images of one size lies on the devices unless the user wants otherwise.
 fn input(loaded: &Loaded, data: &Description) -> Result<Input, Error> {
-    let streamed = Input::Streamed { views: 2 };
+    let views = objective(&loaded.config).views();
+    let streamed = Input::Streamed { views };
     match (data.image, loaded.config.runtime.streamed) {
         (Some(image), None | Some(false)) => Ok(Input::Resident {
             examples: data.examples,
@@ -136,13 +172,10 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
             )));
         }
     }
-    let classes = config.lineareval_while_pretraining.then_some(data.classes);
+    let classes = (config.finetune || config.lineareval_while_pretraining).then_some(data.classes);
     Ok(StepSpec {
         network: network(config, classes),
-        objective: Objective::Pretrain {
-            temperature: config.temperature,
-            hidden_norm: config.hidden_norm,
-        },
+        objective: objective(config),
         augmentation: augmentation(config),
         optimizer: optimizer(config),
         schedule: Schedule {
@@ -151,19 +184,7 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
             total_steps: plan.total_steps,
         },
         weight_decay: config.weight_decay,
-        settings: Settings {
-            training: true,
-            replicas: plan.replicas,
-            global_bn: config.global_bn,
-            batch_norm_decay: config.batch_norm_decay,
-            unbiased_moving_variance: false,
-            dtype: DType::F32,
-            activations: if config.runtime.bf16 {
-                DType::Bf16
-            } else {
-                DType::F32
-            },
-        },
+        settings: settings(config, plan.replicas),
         batch: config.train_batch_size,
         steps_per_launch: match config.runtime.steps_per_launch {
             0 => most_steps(config, plan, input).min(plan.total_steps as usize),

@@ -1,7 +1,7 @@
 //! The training step as one module: augmentation, network, losses, gradients, collectives, optimizer, for several steps of a
 //! while loop in one launch.
 
-use crate::augment::{Augmentation, Key, to_float};
+use crate::augment::{Augmentation, Key};
 use crate::grad::gradients;
 use crate::hlo::{self, DType, Graph, Module, Shape, Value};
 use crate::loss::{nt_xent, supervised};
@@ -547,43 +547,4 @@ fn average(graph: &Graph, gradients: &mut [Option<Value>], replicas: usize) {
     for gradient in gradients.iter_mut().flatten() {
         *gradient = gradient.all_reduce_sum() * (1.0 / replicas as f64);
     }
-}
-
-/// The features of images, with moving statistics: variables, then u8 `[batch, H, W, 3]`, to f32 `[batch, D]`. `image` is H and W; none
-/// where the host has cut the images to the network's size already.
-///
-/// # Errors
-/// If the choices do not make a network.
-pub fn encoder_module(
-    network: &Network,
-    augmentation: &Augmentation,
-    settings: &Settings,
-    batch: usize,
-    image: Option<[usize; 2]>,
-) -> Result<Module, Error> {
-    let variables = network.variables()?;
-    let settings = Settings {
-        training: false,
-        replicas: 1,
-        ..settings.clone()
-    };
-    let graph = Graph::new();
-    let values: Vec<Value> = variables
-        .iter()
-        .map(|v| graph.parameter(&v.name, Shape::new(settings.dtype, v.dims.clone())))
-        .collect();
-    let [height, width] = image
-        .unwrap_or([augmentation.image_size; 2])
-        .map(|side| side as i64);
-    let images = graph.parameter(
-        "images",
-        Shape::new(DType::U8, [batch as i64, height, width, 3]),
-    );
-    let images = match image {
-        Some(_) => augmentation.evaluation(images),
-        None => to_float(images),
-    };
-    let mut builder = Builder::with_values(&graph, settings, values);
-    let h = network.forward(&mut builder, images).h;
-    Ok(graph.finish("simclr_encoder", &[h])?)
 }

@@ -1,6 +1,7 @@
 //! Opening a trained run: from its folder, or that of one of its checkpoints, to configuration, network and variables.
 
 use super::checkpoint::{self, Array, Manifest};
+use super::step::StateArray;
 use super::{setup, state};
 use crate::config::{self, Loaded};
 use crate::error::Class;
@@ -28,6 +29,8 @@ pub struct Trained {
     pub variables: Vec<Variable>,
     /// Their values, f32, in the same order.
     pub values: Vec<Literal>,
+    /// What else it holds: optimizer slots and the step, by name.
+    rest: BTreeMap<String, Array>,
 }
 
 /// Why a trained run could not be opened, or its variables not be taken over.
@@ -158,6 +161,7 @@ pub fn open(path: &Path) -> Result<Trained, Error> {
         network,
         variables,
         values,
+        rest: arrays,
     })
 }
 
@@ -219,6 +223,25 @@ fn take(arrays: &mut BTreeMap<String, Array>, variable: &Variable) -> Result<Lit
     Literal::from_bytes(wanted.clone(), array.bytes).ok_or_else(|| misfit(Some(found)))
 }
 
+/// Keys that what comes after pretraining shares with it: those of the network, of the data, and of how images reach the network.
+pub const SHARED_KEYS: [&str; 15] = [
+    "resnet_depth",
+    "width_multiplier",
+    "image_size",
+    "stem_stride",
+    "sk_ratio",
+    "se_ratio",
+    "proj_head_mode",
+    "proj_out_dim",
+    "num_proj_layers",
+    "dataset",
+    "data_dir",
+    "train_split",
+    "eval_split",
+    "behaviour",
+    "resize_kernel",
+];
+
 /// Keys that decide which variables a network has, and their shapes.
 const NETWORK_KEYS: [&str; 10] = [
     "resnet_depth",
@@ -234,39 +257,52 @@ const NETWORK_KEYS: [&str; 10] = [
 ];
 
 impl Trained {
-    /// The values for those variables of another network that are `wanted` by name, `None` for the others.
+    /// The values for those arrays of another state that are `wanted` by name, `None` for the others.
     ///
     /// # Errors
-    /// [`Error::Misfit`] with every wanted variable that this one lacks or has in another shape, and the keys to change.
+    /// [`Error::Misfit`] with every wanted array that this one lacks or has in another shape, and the keys of `by`, the other's
+    /// configuration, to change.
     pub fn values_for(
         &self,
-        variables: &[Variable],
+        state: &[StateArray],
         wanted: impl Fn(&str) -> bool,
         by: &Loaded,
     ) -> Result<Vec<Option<Literal>>, Error> {
-        let own: BTreeMap<&str, (&Variable, &Literal)> = self
+        let own: BTreeMap<&str, &Literal> = self
             .variables
             .iter()
             .zip(&self.values)
-            .map(|(variable, value)| (variable.name.as_str(), (variable, value)))
+            .map(|(variable, value)| (variable.name.as_str(), value))
             .collect();
         let mut misfits = Vec::new();
-        let mut values = Vec::with_capacity(variables.len());
-        for variable in variables {
-            let found = own.get(variable.name.as_str());
-            values.push(match found {
-                _ if !wanted(&variable.name) => None,
-                Some((saved, value)) if saved.dims == variable.dims => Some((*value).clone()),
-                found => {
-                    let shape = |v: &Variable| Shape::new(DType::F32, v.dims.clone()).to_string();
-                    misfits.push(Misfit {
-                        variable: variable.name.clone(),
-                        found: found.map(|(saved, _)| shape(saved)),
-                        expected: Some(shape(variable)),
-                    });
-                    None
+        let mut values = Vec::with_capacity(state.len());
+        for array in state {
+            if !wanted(&array.name) {
+                values.push(None);
+                continue;
+            }
+            let (found, value) = match (own.get(array.name.as_str()), self.rest.get(&array.name)) {
+                (Some(value), _) => (Some(value.shape().to_string()), Some((*value).clone())),
+                (None, Some(kept)) => {
+                    let fits = kept.dtype == state::dtype(array.shape.dtype)
+                        && kept
+                            .dims
+                            .iter()
+                            .map(|&dim| dim as i64)
+                            .eq(array.shape.dims.clone());
+                    let value = || Literal::from_bytes(array.shape.clone(), kept.bytes.clone());
+                    (Some(shape(kept)), fits.then(value).flatten())
                 }
-            });
+                (None, None) => (None, None),
+            };
+            match value {
+                Some(value) if *value.shape() == array.shape => values.push(Some(value)),
+                _ => misfits.push(Misfit {
+                    variable: array.name.clone(),
+                    found,
+                    expected: Some(array.shape.to_string()),
+                }),
+            }
         }
         if misfits.is_empty() {
             return Ok(values);
