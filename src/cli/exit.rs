@@ -31,6 +31,8 @@ fn class(error: &(dyn std::error::Error + 'static)) -> Option<Class> {
         train::trained::Error,
         config::Error,
         data::Error,
+        data::pictures::Error,
+        report::arrays::Error,
         engine::Error,
         interop::Error,
         model::Error,

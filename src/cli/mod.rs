@@ -4,6 +4,8 @@ mod bench;
 mod compile;
 mod configuration;
 mod devices;
+mod embed;
+mod evaluate;
 mod exit;
 mod export;
 mod import;
@@ -74,6 +76,12 @@ enum Command {
     Pretrain(pretrain::Arguments),
     /// Fine-tune a trained network, or a linear head on it; started again with the same model_dir, go on where it stopped
     Finetune(pretrain::Arguments),
+    /// Measure a trained network on its evaluation split: top-1, top-5, confusion, k-NN, linear probe
+    Evaluate(evaluate::Arguments),
+    /// Write the features of pictures
+    Embed(embed::Arguments),
+    /// Classify pictures with a fine-tuned network
+    Predict(embed::PredictArguments),
     /// Print the resolved configuration with where each value comes from
     Config(configuration::Arguments),
     /// Compile the training step for devices that need not be there; say whether it fits and how fast it could be
@@ -154,6 +162,9 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Pretrain(arguments) => pretrain::run(arguments, &ui),
         Command::Finetune(arguments) => pretrain::finetune(arguments, &ui),
+        Command::Evaluate(arguments) => evaluate::run(arguments, &ui),
+        Command::Embed(arguments) => embed::run(arguments, &ui),
+        Command::Predict(arguments) => embed::predict(arguments, &ui),
         Command::Config(arguments) => configuration::run(arguments, &ui),
         Command::Plugins(arguments) => plugins::run(arguments, &ui),
         Command::Devices(arguments) => devices::run(arguments, &ui),

@@ -19,6 +19,7 @@ mod feed;
 mod files;
 mod folder;
 pub mod order;
+pub mod pictures;
 pub mod record;
 mod rng;
 mod shapes32;
@@ -159,6 +160,17 @@ pub fn facts(dataset: &str, split: &str) -> Result<SplitFacts, Error> {
         classes,
         image_size: 32,
     })
+}
+
+/// The names of a set's classes, where they are known without reading it.
+pub fn class_names(dataset: &str) -> Option<Vec<String>> {
+    let names: &[&str] = match dataset {
+        "cifar10" => CIFAR10.class_names,
+        "cifar100" => CIFAR100.class_names,
+        "shapes32" => &shapes32::CLASS_NAMES,
+        _ => return None,
+    };
+    Some(names.iter().map(|name| name.to_string()).collect())
 }
 
 /// Loads a split into memory.

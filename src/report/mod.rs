@@ -11,6 +11,7 @@
 //! | [`recorder`] | one call that writes both |
 //! | [`progress`] | the live line on a terminal, plain lines elsewhere |
 //! | [`picture`] | contact sheets of view pairs as PNG |
+//! | [`arrays`] | tables of features as NumPy, safetensors, CSV |
 //! | [`summary`] | the closing words of a run, as text and as JSON |
 //! | [`log_file`] | `log.txt`, fed by `tracing` |
 //! | [`disk`] | files that are there whole or not at all |
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Class;
 
+pub mod arrays;
 pub mod disk;
 pub mod events;
 pub mod log_file;

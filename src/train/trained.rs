@@ -56,6 +56,11 @@ pub enum Error {
         path.display()
     )]
     NoCheckpoint { path: PathBuf },
+    #[error(
+        "checkpoint `{}` has no supervised head, expected one that says classes; give a run of `simclr finetune`",
+        path.display()
+    )]
+    NoHead { path: PathBuf },
     #[error("checkpoint `{}` does not fit: {}; {remedy}", path.display(), list(.misfits))]
     Misfit {
         path: PathBuf,
@@ -83,7 +88,9 @@ impl Error {
             Error::Checkpoint(error) => error.class(),
             Error::Config { .. } => Class::Check,
             Error::Model(error) => error.class(),
-            Error::NotARun { .. } | Error::NoCheckpoint { .. } => Class::Usage,
+            Error::NotARun { .. } | Error::NoCheckpoint { .. } | Error::NoHead { .. } => {
+                Class::Usage
+            }
             Error::Misfit { .. } => Class::Check,
         }
     }

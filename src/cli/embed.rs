@@ -1,0 +1,143 @@
+//! `simclr embed` and `simclr predict`: a trained network on pictures that the user points at.
+
+use super::ui::Ui;
+use crate::config::Loaded;
+use crate::data::pictures::{self, Picture};
+use crate::report::arrays::Format;
+use crate::train::inference::{Inference, Seen};
+use crate::train::setup;
+use crate::train::trained::{self, Trained};
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// A run folder (its newest checkpoint) or a checkpoint
+    run: PathBuf,
+    /// Pictures, folders of pictures, lists of files (.txt), record files (.tfrecord)
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
+    /// File to write: .npy (the names beside it), .safetensors or .csv
+    #[arg(short, long, value_name = "FILE")]
+    out: PathBuf,
+    /// Device and such, as key=value; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+#[derive(Args)]
+pub(super) struct PredictArguments {
+    /// A fine-tuned run (its newest checkpoint) or a checkpoint
+    run: PathBuf,
+    /// Pictures, folders of pictures, lists of files (.txt), record files (.tfrecord)
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
+    /// Classes to list of each picture
+    #[arg(long, default_value_t = 3)]
+    top: usize,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Device and such, as key=value; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+/// `simclr embed`.
+pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
+    let format = Format::of(&arguments.out)?;
+    let trained = trained::open(&arguments.run)?;
+    let loaded = trained.loaded.with(&arguments.overrides)?;
+    let pictures = pictures::find(&arguments.images)?;
+    let (seen, width) = see(&trained, &loaded, &pictures, ui)?;
+    let names: Vec<String> = pictures.iter().map(Picture::name).collect();
+    format.write(&arguments.out, &names, width, &seen.features)?;
+    ui.result(&format!(
+        "{} pictures, {width} features each, in {}",
+        names.len(),
+        arguments.out.display()
+    ))?;
+    Ok(0)
+}
+
+/// `simclr predict`.
+pub(super) fn predict(arguments: &PredictArguments, ui: &Ui) -> anyhow::Result<u8> {
+    let trained = trained::open(&arguments.run)?;
+    let loaded = trained.loaded.with(&arguments.overrides)?;
+    let Some(classes) = trained.network.num_classes else {
+        return Err(trained::Error::NoHead {
+            path: trained.checkpoint,
+        }
+        .into());
+    };
+    let pictures = pictures::find(&arguments.images)?;
+    let (seen, _) = see(&trained, &loaded, &pictures, ui)?;
+    let names = crate::data::class_names(&loaded.config.dataset).unwrap_or_default();
+    let name = |class: usize| names.get(class).cloned().unwrap_or(class.to_string());
+    let mut rows = Vec::new();
+    for (picture, logits) in pictures.iter().zip(seen.logits.chunks_exact(classes)) {
+        let best: Vec<(usize, f64)> = probabilities(logits)
+            .into_iter()
+            .take(arguments.top.max(1))
+            .collect();
+        rows.push((picture.name(), best));
+    }
+    let text = if arguments.json {
+        let list: Vec<_> = rows
+            .iter()
+            .map(|(picture, best)| {
+                let best: Vec<_> = best
+                    .iter()
+                    .map(|&(class, p)| {
+                        serde_json::json!({"class": class, "name": name(class), "probability": p})
+                    })
+                    .collect();
+                serde_json::json!({"picture": picture, "classes": best})
+            })
+            .collect();
+        serde_json::to_string_pretty(&list)?
+    } else {
+        let line = |(picture, best): &(String, Vec<(usize, f64)>)| {
+            let best: Vec<String> = best
+                .iter()
+                .map(|&(class, p)| format!("{} {:.1} %", name(class), 100.0 * p))
+                .collect();
+            format!("{picture}  {}\n", best.join(", "))
+        };
+        rows.iter().map(line).collect()
+    };
+    ui.result(&text)?;
+    Ok(0)
+}
+
+/// Classes with their probabilities, the most probable first; of equals the first.
+fn probabilities(logits: &[f32]) -> Vec<(usize, f64)> {
+    let top = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+    let weights: Vec<f64> = logits.iter().map(|&x| f64::from(x - top).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    let mut all: Vec<(usize, f64)> = weights.iter().map(|w| w / sum).enumerate().collect();
+    all.sort_by(|a, b| b.1.total_cmp(&a.1));
+    all
+}
+
+/// Runs the network on pictures, a bounded number of them decoded at a time.
+fn see(
+    trained: &Trained,
+    loaded: &Loaded,
+    pictures: &[Picture],
+    ui: &Ui,
+) -> anyhow::Result<(Seen, usize)> {
+    let config = &loaded.config;
+    let (engine, devices) = super::pretrain::open(loaded, ui)?;
+    let batch = config.eval_batch_size.min(pictures.len());
+    let (network, values) = (&trained.network, &trained.values);
+    let inference = Inference::new(&engine, config, network, values, devices, batch)?;
+    let kernel = setup::augmentation(config).resize;
+    let mut seen = Seen::default();
+    for part in pictures.chunks(batch) {
+        let found = inference.run(&pictures::cut(part, network.image_size, kernel)?)?;
+        seen.features.extend(found.features);
+        seen.logits.extend(found.logits);
+    }
+    Ok((seen, inference.width))
+}

@@ -1,0 +1,196 @@
+//! Pictures that a user points at: files, folders, lists of files, record files; decoded and cut to what a network takes.
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::decode::decode;
+use super::example::Example;
+use super::files::{entries, read};
+use super::record::RecordReader;
+use crate::augment::ResizeKernel;
+use crate::augment::host::{Area, HostResize, centre};
+use crate::error::Class;
+
+/// Why pictures cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum Error {
+    #[error(transparent)]
+    Data(#[from] super::Error),
+    #[error("`{}` is not there; give a picture, a folder, a list of files (.txt) or record files (.tfrecord)", path.display())]
+    NotThere { path: PathBuf },
+    #[error("line {line} of `{}` names `{named}`, which is not there; paths count from the list's own folder", list.display())]
+    NotListed {
+        list: PathBuf,
+        line: usize,
+        named: String,
+    },
+    #[error("`{}` holds no picture, expected files that end in {}", path.display(), ENDINGS.join(", "))]
+    NonePictured { path: PathBuf },
+    #[error("record {record} of `{}` holds no picture: {reason}", path.display())]
+    Record {
+        path: PathBuf,
+        record: usize,
+        reason: String,
+    },
+    #[error("`{name}` cannot be decoded: {reason}; repair it or leave it out")]
+    Undecodable { name: String, reason: String },
+}
+
+impl Error {
+    /// What the caller can do about it.
+    pub fn class(&self) -> Class {
+        match self {
+            Error::Data(error) => error.class(),
+            Error::NotThere { .. } | Error::NonePictured { .. } => Class::Usage,
+            Error::NotListed { .. } | Error::Record { .. } | Error::Undecodable { .. } => {
+                Class::Check
+            }
+        }
+    }
+}
+
+/// What names of pictures in a folder end with.
+const ENDINGS: [&str; 4] = [".jpg", ".jpeg", ".jpe", ".png"];
+
+/// A picture that is not read yet, or one out of a record file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Picture {
+    /// A file.
+    File(PathBuf),
+    /// A record's picture, with the file and the record's number.
+    Record(PathBuf, usize, Vec<u8>),
+}
+
+impl Picture {
+    /// Its path, with the number of its record.
+    pub fn name(&self) -> String {
+        match self {
+            Picture::File(path) => path.display().to_string(),
+            Picture::Record(path, record, _) => format!("{}#{record}", path.display()),
+        }
+    }
+}
+
+/// The pictures that paths mean, in order: of a folder all below it by name, of a list (`.txt`) those it names, of a record file
+/// (`….tfrecord…`) the feature `image` or `image/encoded` of each record.
+///
+/// # Errors
+/// A path that leads nowhere, or to nothing.
+pub fn find(paths: &[PathBuf]) -> Result<Vec<Picture>, Error> {
+    let mut found = Vec::new();
+    for path in paths {
+        let before = found.len();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_dir() {
+            walk(path, &mut found)?;
+        } else if !path.exists() {
+            return Err(Error::NotThere { path: path.clone() });
+        } else if name.contains(".tfrecord") {
+            records(path, &mut found)?;
+        } else if name.ends_with(".txt") {
+            listed(path, &mut found)?;
+        } else {
+            found.push(Picture::File(path.clone()));
+        }
+        if found.len() == before {
+            return Err(Error::NonePictured { path: path.clone() });
+        }
+    }
+    Ok(found)
+}
+
+fn walk(folder: &Path, found: &mut Vec<Picture>) -> Result<(), Error> {
+    for name in entries(folder)? {
+        let path = folder.join(&name);
+        let lower = name.to_ascii_lowercase();
+        if path.is_dir() {
+            walk(&path, found)?;
+        } else if ENDINGS.iter().any(|ending| lower.ends_with(ending)) {
+            found.push(Picture::File(path));
+        }
+    }
+    Ok(())
+}
+
+fn listed(list: &Path, found: &mut Vec<Picture>) -> Result<(), Error> {
+    let text = String::from_utf8_lossy(&read(list)?).into_owned();
+    let folder = list.parent().unwrap_or(Path::new(""));
+    for (number, named) in text.lines().enumerate() {
+        let named = named.trim();
+        if named.is_empty() {
+            continue;
+        }
+        let path = folder.join(named);
+        if !path.is_file() {
+            return Err(Error::NotListed {
+                list: list.into(),
+                line: number + 1,
+                named: named.into(),
+            });
+        }
+        found.push(Picture::File(path));
+    }
+    Ok(())
+}
+
+fn records(path: &Path, found: &mut Vec<Picture>) -> Result<(), Error> {
+    let mut reader = RecordReader::open(path)?;
+    loop {
+        let record = reader.index();
+        let Some(bytes) = reader.next()? else {
+            return Ok(());
+        };
+        let failed = |reason: String| Error::Record {
+            path: path.into(),
+            record,
+            reason,
+        };
+        let example = Example::parse(&bytes).map_err(|error| failed(error.to_string()))?;
+        let key = match example.get("image") {
+            Some(_) => "image",
+            None => "image/encoded",
+        };
+        let picture = example
+            .bytes(key)
+            .map_err(|error| failed(error.to_string()))?;
+        found.push(Picture::Record(path.into(), record, picture.to_vec()));
+    }
+}
+
+/// Decodes pictures and cuts them as evaluation sees them, u8 `[pictures, S, S, 3]`: one of side S stays as it is, of any other the
+/// centre is cut and resized (reference §2.4), also for small networks, where the original would refuse it.
+///
+/// # Errors
+/// The first picture that cannot be read or decoded.
+pub fn cut(pictures: &[Picture], size: usize, kernel: ResizeKernel) -> Result<Vec<u8>, Error> {
+    let resize = HostResize::new(kernel, size);
+    let cut: Vec<Vec<u8>> = pictures
+        .par_iter()
+        .map(|picture| {
+            let bytes = match picture {
+                Picture::File(path) => read(path)?,
+                Picture::Record(_, _, bytes) => bytes.clone(),
+            };
+            let image = decode(&bytes).map_err(|reason| Error::Undecodable {
+                name: picture.name(),
+                reason,
+            })?;
+            let area = if (image.height, image.width) == (size, size) {
+                Area {
+                    top: 0,
+                    left: 0,
+                    height: size,
+                    width: size,
+                }
+            } else {
+                centre(image.height, image.width)
+            };
+            let mut out = vec![0; size * size * 3];
+            resize.crop(&image.rgb, image.width, area, &mut out);
+            Ok(out)
+        })
+        .collect::<Result<_, Error>>()?;
+    Ok(cut.concat())
+}

@@ -1,0 +1,296 @@
+//! Evaluating, embedding and predicting through the program, on pictures that the test draws.
+
+mod binary;
+
+use binary::{run, simclr, stderr, tiny};
+use simclr::data::Examples;
+use simclr::report::picture::Picture;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::OnceLock;
+
+/// A folder with a run of a few steps with a classifier (`run`), and pictures: examples of the test split as PNG files in `pictures`,
+/// a list of them, a larger one, and one that is none.
+fn home() -> &'static Path {
+    static HOME: OnceLock<tempfile::TempDir> = OnceLock::new();
+    HOME.get_or_init(|| {
+        let home = tempfile::tempdir().expect("a folder");
+        let path = home.path();
+        let more = ["train_steps=3", "weight_decay=0"];
+        let output = run(&tiny(&path.join("run"), &more));
+        assert!(output.status.success(), "{}", stderr(&output));
+        let set = Examples::open("shapes32", "test", None).expect("shapes32");
+        let set = set.memory().expect("in memory");
+        let pictures = path.join("pictures/inner");
+        std::fs::create_dir_all(&pictures).expect("a folder");
+        let mut list = String::new();
+        for number in 0..7 {
+            let picture = Picture {
+                width: 32,
+                height: 32,
+                rgb: set.image(number).to_vec(),
+            };
+            std::fs::write(pictures.join(format!("{number}.png")), picture.png()).expect("a file");
+            list.push_str(&format!("pictures/inner/{number}.png\n"));
+        }
+        std::fs::write(path.join("list.txt"), list).expect("a file");
+        std::fs::write(path.join("missing.txt"), "pictures/inner/0.png\ngone.png\n")
+            .expect("a file");
+        std::fs::write(path.join("none.png"), "no picture").expect("a file");
+        std::fs::create_dir(path.join("empty")).expect("a folder");
+        let large = Picture {
+            width: 50,
+            height: 40,
+            rgb: vec![128; 50 * 40 * 3],
+        };
+        std::fs::write(path.join("large.png"), large.png()).expect("a file");
+        home
+    })
+    .path()
+}
+
+fn call(arguments: &[&str]) -> Output {
+    simclr()
+        .current_dir(home())
+        .args(arguments)
+        .output()
+        .expect("the program starts")
+}
+
+fn ok(arguments: &[&str]) -> String {
+    let output = call(arguments);
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        stderr(&output)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The elements of a NumPy file of f32 with two dimensions, read by its documented layout.
+fn npy(path: &Path) -> ([usize; 2], Vec<f32>) {
+    let bytes = std::fs::read(path).expect("a file");
+    assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
+    let header = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    assert_eq!(header % 64, 0, "the elements begin at a multiple of 64");
+    let text = std::str::from_utf8(&bytes[10..header]).expect("ASCII");
+    assert!(
+        text.contains("'descr': '<f4', 'fortran_order': False"),
+        "{text}"
+    );
+    let shape = text.split(['(', ')']).nth(1).expect("a shape");
+    let dims: Vec<usize> = shape
+        .split(", ")
+        .map(|d| d.parse().expect("a number"))
+        .collect();
+    let values = bytes[header..]
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    ([dims[0], dims[1]], values.collect())
+}
+
+#[test]
+fn features_of_folders_lists_and_files_are_the_same_in_every_format() {
+    let text = ok(&["embed", "run", "pictures", "-o", "a.npy"]);
+    assert!(text.contains("7 pictures, 64 features each"), "{text}");
+    let (dims, folder) = npy(&home().join("a.npy"));
+    assert_eq!(dims, [7, 64]);
+    assert!(folder.iter().all(|x| x.is_finite()) && folder.iter().any(|&x| x != folder[0]));
+    let names = std::fs::read_to_string(home().join("a.npy.names.txt")).expect("names");
+    assert_eq!(names.lines().nth(2), Some("pictures/inner/2.png"));
+
+    // In launches of two, from a list; as safetensors and CSV.
+    ok(&[
+        "embed",
+        "run",
+        "list.txt",
+        "-o",
+        "b.safetensors",
+        "--set",
+        "eval_batch_size=2",
+        "--set",
+        "runtime.devices=2",
+    ]);
+    let bytes = std::fs::read(home().join("b.safetensors")).expect("a file");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("safetensors");
+    let view = tensors.tensor("features").expect("features");
+    assert_eq!(view.shape(), [7, 64]);
+    let listed = view
+        .data()
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    for (a, b) in folder.iter().zip(listed) {
+        assert!((a - b).abs() <= 1e-5 * (1.0 + a.abs()), "{a} {b}");
+    }
+    ok(&[
+        "embed",
+        "run",
+        "pictures/inner/3.png",
+        "large.png",
+        "-o",
+        "c.csv",
+    ]);
+    let csv = std::fs::read_to_string(home().join("c.csv")).expect("a file");
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert!(
+        lines[0].starts_with("name,f0,f1,") && lines[1].starts_with("\"pictures/inner/3.png\",")
+    );
+    let row = lines[1]
+        .split(',')
+        .skip(1)
+        .map(|x| x.parse::<f32>().expect("a number"));
+    for (a, b) in folder[3 * 64..4 * 64].iter().zip(row) {
+        assert!((a - b).abs() <= 1e-5 * (1.0 + a.abs()), "{a} {b}");
+    }
+}
+
+#[test]
+fn predictions_are_probabilities_of_named_classes() {
+    let text = ok(&["predict", "run", "pictures", "--top", "10", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let list = list.as_array().expect("a list");
+    assert_eq!(list.len(), 7);
+    for entry in list {
+        let classes = entry["classes"].as_array().expect("classes");
+        let p: Vec<f64> = classes
+            .iter()
+            .map(|c| c["probability"].as_f64().expect("a number"))
+            .collect();
+        assert_eq!(p.len(), 10);
+        assert!(
+            (p.iter().sum::<f64>() - 1.0).abs() < 1e-9 && p.windows(2).all(|w| w[0] >= w[1]),
+            "{p:?}"
+        );
+        let name = classes[0]["name"].as_str().expect("a name");
+        assert!(name.parse::<usize>().is_err(), "a word, not {name}");
+    }
+    let text = ok(&["predict", "run", "pictures/inner/0.png"]);
+    assert!(
+        text.starts_with("pictures/inner/0.png  ") && text.contains('%'),
+        "{text}"
+    );
+}
+
+#[test]
+fn evaluation_says_what_predictions_say() {
+    let all = ["evaluate", "run", "--json"];
+    let text = ok(&all);
+    let found: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let figures = &found["figures"];
+    let confusion: Vec<Vec<u32>> =
+        serde_json::from_value(figures["confusion"].clone()).expect("a table");
+    let examples: u32 = confusion.iter().flatten().sum();
+    let right: u32 = (0..10).map(|c| confusion[c][c]).sum();
+    let top1 = figures["top_1"].as_f64().expect("a number");
+    assert_eq!(top1, f64::from(right) / f64::from(examples));
+    assert!(figures["top_5"].as_f64().expect("a number") >= top1);
+    for figure in ["knn_20", "knn_200", "linear_probe"] {
+        let value = figures[figure].as_f64().expect("a number");
+        assert!((0.0..=1.0).contains(&value), "{figure} {value}");
+    }
+    // A few of the same examples by `predict`: row by row what the table counts.
+    let text = ok(&[
+        "evaluate",
+        "run",
+        "eval_steps=1",
+        "eval_batch_size=7",
+        "--head-only",
+        "--json",
+    ]);
+    let few: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let few: Vec<Vec<u32>> =
+        serde_json::from_value(few["figures"]["confusion"].clone()).expect("a table");
+    let text = ok(&["predict", "run", "list.txt", "--top", "1", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let mut columns = vec![0u32; 10];
+    for entry in said.as_array().expect("a list") {
+        columns[entry["classes"][0]["class"].as_u64().expect("a number") as usize] += 1;
+    }
+    let counted: Vec<u32> = (0..10)
+        .map(|c| few.iter().map(|row| row[c]).sum())
+        .collect();
+    assert_eq!(counted, columns);
+    let text = ok(&["evaluate", "run", "--head-only"]);
+    assert!(
+        text.contains("top-1") && text.contains("rows: true class"),
+        "{text}"
+    );
+}
+
+#[test]
+fn bad_input_is_refused_in_a_sentence_and_nothing_is_written() {
+    let headless = home().join("headless");
+    let made = run(&tiny(
+        &headless,
+        &["train_steps=1", "lineareval_while_pretraining=false"],
+    ));
+    assert!(made.status.success(), "{}", stderr(&made));
+    let cases: [(&[&str], i32, &str); 10] = [
+        (
+            &["embed", "run", "empty", "-o", "x.npy"],
+            2,
+            "`empty` holds no picture",
+        ),
+        (
+            &["embed", "run", "nowhere", "-o", "x.npy"],
+            2,
+            "`nowhere` is not there",
+        ),
+        (
+            &["embed", "run", "none.png", "-o", "x.npy"],
+            4,
+            "`none.png` cannot be decoded",
+        ),
+        (
+            &["embed", "run", "missing.txt", "-o", "x.npy"],
+            4,
+            "line 2 of `missing.txt` names `gone.png`",
+        ),
+        (
+            &["embed", "run", "pictures", "-o", "x.parquet"],
+            2,
+            "must end in .npy",
+        ),
+        (
+            &["embed", "run", "pictures", "-o", "no/such/x.npy"],
+            3,
+            "cannot write `no/such/x.npy`",
+        ),
+        (
+            &["embed", "pictures", "pictures", "-o", "x.npy"],
+            2,
+            "`pictures` is no run and no checkpoint",
+        ),
+        (
+            &["predict", "headless", "pictures"],
+            2,
+            "has no supervised head",
+        ),
+        (
+            &["evaluate", "run", "dataset=cifar100", "data_dir=/nowhere"],
+            2,
+            "/nowhere",
+        ),
+        (
+            &["evaluate", "nowhere"],
+            2,
+            "`nowhere` is no run and no checkpoint",
+        ),
+    ];
+    std::fs::remove_file(home().join("x.npy")).ok();
+    for (arguments, code, words) in cases {
+        let output = call(arguments);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(words), "{arguments:?}: {text}");
+        let left: Vec<PathBuf> = ["x.npy", "x.npy.names.txt", "x.parquet"]
+            .iter()
+            .map(|name| home().join(name))
+            .collect();
+        assert!(
+            left.iter().all(|path| !path.exists()),
+            "{arguments:?} has written something"
+        );
+    }
+}
