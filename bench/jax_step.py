@@ -1,121 +1,85 @@
-"""The SimCLR step in plain JAX, for comparison: ResNet-18 with the CIFAR stem, 32 images as 64 views, momentum.
+"""The dumped step in plain JAX (jit, donated): `jax_step.py DUMP STEPS`."""
 
-Prints one JSON line. Views are random and already on the device (ours augments on the device in every step as well).
-"""
-
-import json
-import resource
 import sys
 import time
 
-START = time.time()
+from same_step import Step, network, race, started
+
+begin = started()
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
 
-BATCH = 32
-STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 6
-GROUPS = [64, 128, 256, 512]
-rng = np.random.default_rng(0)
+step = Step(sys.argv[1])
 
 
-def kernel(size, inputs, outputs):
-    return jnp.asarray(rng.normal(0, (1 / (size * size * inputs)) ** 0.5, (size, size, inputs, outputs)), jnp.float32)
+class Ops:
+    def __init__(self, moving):
+        self.moving, self.moved = moving, {}
+
+    def conv(self, x, w, stride):
+        low = (w.shape[0] - 1) // 2
+        padding = [(low, w.shape[0] - 1 - low)] * 2
+        return jax.lax.conv_general_dilated(x, w, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def norm(self, x, gamma, beta, name):
+        axes = tuple(range(x.ndim - 1))
+        mean, variance = x.mean(axes), x.var(axes)
+        for key, value in (("/moving_mean", mean), ("/moving_variance", variance)):
+            old = self.moving[name + key]
+            self.moved[name + key] = old - (old - jax.lax.stop_gradient(value)) * (1 - step.batch_norm_decay)
+        y = (x - mean) * (jax.lax.rsqrt(variance + 1e-5) * gamma)
+        return y if beta is None else y + beta
+
+    def relu(self, x):
+        return jax.nn.relu(x)
+
+    def add(self, x, y):
+        return x + y
+
+    def max_pool(self, x):
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+
+    def global_mean(self, x):
+        return x.mean((1, 2))
+
+    def matmul(self, x, w):
+        return x @ w
 
 
-def norm(channels, gamma=1.0):
-    return {"gamma": jnp.full((channels,), gamma), "beta": jnp.zeros((channels,))}
-
-
-def block(inputs, outputs, project):
-    p = {"a": kernel(3, inputs, outputs), "an": norm(outputs), "b": kernel(3, outputs, outputs), "bn": norm(outputs, 0.0)}
-    if project:
-        p |= {"s": kernel(1, inputs, outputs), "sn": norm(outputs)}
-    return p
-
-
-def parameters():
-    p = {"stem": kernel(3, 3, 64), "stem_n": norm(64), "blocks": []}
-    inputs = 64
-    for width in GROUPS:
-        for unit in range(2):
-            p["blocks"].append(block(inputs, width, unit == 0))
-            inputs = width
-    dense = lambda i, o: jnp.asarray(rng.normal(0, 0.01, (i, o)), jnp.float32)  # noqa: E731
-    p["head"] = [dense(512, 512), norm(512), dense(512, 128), norm(128)]
-    return p
-
-
-def conv(x, w, stride=1):
-    k = w.shape[0]
-    low = (k - 1) // 2
-    return jax.lax.conv_general_dilated(
-        x, w, (stride, stride), [(low, k - 1 - low)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def batch_norm(x, p):
-    axes = tuple(range(x.ndim - 1))
-    mean = x.mean(axes)
-    variance = ((x - mean) ** 2).mean(axes)
-    return (x - mean) * jax.lax.rsqrt(variance + 1e-5) * p["gamma"] + p["beta"]
-
-
-def forward(p, x):
-    x = jax.nn.relu(batch_norm(conv(x, p["stem"]), p["stem_n"]))
-    for i, b in enumerate(p["blocks"]):
-        stride = 2 if i in (2, 4, 6) else 1
-        shortcut = batch_norm(conv(x, b["s"], stride), b["sn"]) if "s" in b else x
-        y = jax.nn.relu(batch_norm(conv(x, b["a"], stride), b["an"]))
-        y = batch_norm(conv(y, b["b"]), b["bn"])
-        x = jax.nn.relu(y + shortcut)
-    h = x.mean((1, 2))
-    w0, n0, w1, n1 = p["head"]
-    return batch_norm(jax.nn.relu(batch_norm(h @ w0, n0)) @ w1, n1)
-
-
-def loss(p, views):
-    z = forward(p, views)
+def loss(parameters, moving, views):
+    ops = Ops(moving)
+    z = network(ops, step, parameters, views)
     z = z * jax.lax.rsqrt(jnp.maximum((z * z).sum(1, keepdims=True), 1e-12))
-    a, b = z[:BATCH], z[BATCH:]
-    own = jnp.eye(BATCH)
-    ab, ba = a @ b.T / 0.5, b @ a.T / 0.5
-    aa, bb = a @ a.T / 0.5 - own * 1e9, b @ b.T / 0.5 - own * 1e9
-    ce = lambda cross, same: (jax.nn.logsumexp(jnp.concatenate([cross, same], 1), 1) - (cross * own).sum(1)).mean()  # noqa: E731
-    return ce(ab, aa) + ce(ba, bb)
+    similarity = z @ z.T / step.temperature - jnp.eye(len(z)) * 1e9
+    positive = jnp.roll(jnp.eye(len(z)), step.batch, 1)
+    value = jax.nn.logsumexp(similarity, 1).sum() - (similarity * positive).sum()
+    return value / step.batch, ops.moved
 
 
-def plain_step(p, v, views):
-    value, g = jax.value_and_grad(loss)(p, views)
-    v = jax.tree.map(lambda v, g, w: 0.9 * v + g + 1e-4 * w, v, g, p)
-    p = jax.tree.map(lambda w, g, v: w - 0.01 * (g + 0.9 * v), p, g, v)
-    return p, v, value
+def update(parameters, moving, slots, views, rate):
+    (value, moving), gradients = jax.value_and_grad(loss, has_aux=True)(parameters, moving, views)
+    for name, gradient in gradients.items():
+        if step.decayed(name):
+            gradient = gradient + step.weight_decay * parameters[name]
+        slots[name] = step.momentum * slots[name] + gradient
+        parameters[name] = parameters[name] - rate * (gradient + step.momentum * slots[name])
+    return parameters, moving, slots, value
 
 
-step = jax.jit(plain_step, donate_argnums=(0, 1))
-p = parameters()
-v = jax.tree.map(jnp.zeros_like, p)
-views = jnp.asarray(rng.random((2 * BATCH, 32, 32, 3)), jnp.float32)
+parameters = {name: jnp.asarray(value) for name, value in step.parameters().items()}
+moving = {name: jnp.asarray(value) for name, value in step.arrays.items() if "/moving_" in name}
+views = jnp.asarray(step.arrays["views"])
+state = parameters, moving, jax.tree.map(jnp.zeros_like, parameters)
 before = time.time()
-compiled = step.lower(p, v, views).compile()
+compiled = jax.jit(update, donate_argnums=(0, 1, 2)).lower(*state, views, 0.0).compile()
 compile_seconds = time.time() - before
-seconds, losses = [], []
-first = None
-for _ in range(STEPS + 1):
-    before = time.time()
-    p, v, value = compiled(p, v, views)
-    losses.append(float(value))
-    if first is None:
-        first = time.time() - START
-        cpu = time.process_time()
-    else:
-        seconds.append(time.time() - before)
-cpu = time.process_time() - cpu
-seconds.sort()
-median = seconds[len(seconds) // 2]
-print(json.dumps({
-    "images_per_second": BATCH / median, "compile_seconds": compile_seconds, "first_step_seconds": first, "losses": losses,
-    "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    "cpu_seconds_per_image": cpu / (BATCH * STEPS),
-}))
+
+
+def run(rate):
+    global state
+    *state, value = compiled(*state, views, rate)
+    return float(value)
+
+
+race(begin, step, int(sys.argv[2]), run, compile_seconds)

@@ -2,8 +2,9 @@
 
 use super::Configuration;
 use super::ui::Ui;
-use crate::train::measure;
+use crate::train::{Profile, Row, dump, measure, profile};
 use clap::Args;
+use std::path::PathBuf;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -15,6 +16,15 @@ pub(super) struct Arguments {
     /// Take the program from the cache of compiled programs if it is there, as training does; otherwise it is compiled anew
     #[arg(long)]
     cached: bool,
+    /// Leave out data and augmentation: the step alone, on made-up views
+    #[arg(long)]
+    step_only: bool,
+    /// Instead of measuring, write the step of --step-only for other programs: initial variables, views and rates as safetensors
+    #[arg(long, value_name = "FILE")]
+    dump: Option<PathBuf>,
+    /// Also take the step apart and time its parts: by families of operations and by layers (about a minute)
+    #[arg(long)]
+    profile: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -28,9 +38,25 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     } else {
         engine.without_cache()
     };
-    let found = measure(&loaded, &engine, devices, arguments.steps.max(1), ui.begin)?;
+    if let Some(path) = &arguments.dump {
+        dump(&loaded, devices, path)?;
+        return Ok(0);
+    }
+    let found = measure(
+        &loaded,
+        &engine,
+        devices,
+        arguments.steps.max(1),
+        arguments.step_only,
+        ui.begin,
+    )?;
     let (low, median, high) = found.step_seconds();
     let images = found.batch as f64 / median;
+    let parts = if arguments.profile {
+        Some(profile(&engine, &found.module)?)
+    } else {
+        None
+    };
     if arguments.json {
         ui.result(&serde_json::to_string_pretty(&serde_json::json!({
             "platform": engine.client().platform_name(),
@@ -49,6 +75,9 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
             "peak_memory_bytes": found.peak_memory,
             "cpu_seconds_per_image": found.cpu_seconds_per_image,
             "flops_per_launch": found.flops,
+            "profile": parts.as_ref().map(|parts| serde_json::json!({
+                "families": rows(&parts.families), "layers": rows(&parts.layers),
+            })),
         }))?)?;
         return Ok(0);
     }
@@ -102,6 +131,46 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
             1e3 * seconds
         ));
     }
+    if let Some(parts) = &parts {
+        text.push_str(&tables(parts, median));
+    }
     ui.result(&text)?;
     Ok(0)
+}
+
+fn rows(rows: &[Row]) -> Vec<serde_json::Value> {
+    let row = |row: &Row| serde_json::json!({"name": row.name, "count": row.count, "seconds": row.seconds, "flops": row.flops});
+    rows.iter().map(row).collect()
+}
+
+/// Both tables of a profile; shares are of the measured step.
+fn tables(parts: &Profile, step: f64) -> String {
+    let mut text = String::new();
+    for (title, rows) in [("operations", &parts.families), ("layer", &parts.layers)] {
+        text.push_str(&format!(
+            "\n{title:<40}{:>6}{:>10}{:>8}{:>10}\n",
+            "count", "ms", "share", "GFLOP/s"
+        ));
+        for row in rows {
+            let speed = if row.flops > 0.0 {
+                format!("{:.0}", row.flops / row.seconds * 1e-9)
+            } else {
+                String::new()
+            };
+            text.push_str(&format!(
+                "{:<40}{:>6}{:>10.2}{:>6.1} %{speed:>10}\n",
+                row.name,
+                row.count,
+                1e3 * row.seconds,
+                100.0 * row.seconds / step
+            ));
+        }
+    }
+    let parts = parts.seconds();
+    text.push_str(&format!(
+        "\nparts together        {:.1} ms, {:.0} % of the step's median\n",
+        1e3 * parts,
+        100.0 * parts / step
+    ));
+    text
 }

@@ -192,6 +192,22 @@ impl Engine {
         self.clone().with_cache(None)
     }
 
+    /// The same engine, which compiles modules as they are, anew each time.
+    pub fn plain(&self) -> Self {
+        Engine {
+            passes: Vec::new(),
+            ..self.without_cache()
+        }
+    }
+
+    /// A module after this engine's passes: what the plugin sees.
+    ///
+    /// # Errors
+    /// If a pass fails.
+    pub fn rewritten(&self, module: &Module) -> Result<Module, Error> {
+        Ok(prepare(module, &self.passes, &[])?.0)
+    }
+
     /// The client.
     pub fn client(&self) -> &Client {
         &self.client

@@ -17,7 +17,7 @@ pub struct NodeId(pub(crate) u32);
 
 impl NodeId {
     /// The node at a place of the node list.
-    pub(crate) fn from_index(index: usize) -> Self {
+    pub fn from_index(index: usize) -> Self {
         NodeId(index as u32)
     }
 

@@ -19,6 +19,7 @@ mod literal;
 mod lower;
 mod module;
 mod op;
+mod part;
 pub mod passes;
 mod shape;
 mod stablehlo;
@@ -32,4 +33,5 @@ pub use op::{
     Binary, Comparison, Conv, ConvDims, DotDims, GatherDims, Monoid, Op, PadDim, Precision,
     Reducer, RngAlgorithm, ScatterDims, Unary, WindowDim,
 };
+pub use part::repeated;
 pub use shape::{DType, Shape, Type};

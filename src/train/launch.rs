@@ -38,6 +38,8 @@ enum Source {
     Order(Order),
     /// The host cuts them.
     Feed(Feed),
+    /// They are on the devices.
+    Nothing,
 }
 
 /// Arguments of a launch, on their devices.
@@ -70,7 +72,6 @@ impl<'a> Launcher<'a> {
     ) -> Result<Self, Error> {
         let devices = program.devices().to_vec();
         let seed = config.runtime.seed;
-        let words = Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]);
         let mut resident: Vec<Vec<Buffer>> = devices.iter().map(|_| Vec::new()).collect();
         let source = match (spec.input, examples.memory()) {
             (Input::Resident { .. }, Some(set)) => {
@@ -86,6 +87,52 @@ impl<'a> Launcher<'a> {
             }
             _ => Source::Feed(Feed::start(examples.clone(), spec.feed(config, step))),
         };
+        Launcher::with(engine, spec, program, values, seed, resident, source)
+    }
+
+    /// The same on given views, `[2 · batch, S, S, 3]`, all first views before all second ones.
+    pub(super) fn on_views(
+        engine: &'a Engine,
+        spec: &'a StepSpec,
+        program: Program,
+        values: &[Literal],
+        views: &[f32],
+        seed: u64,
+    ) -> Result<Self, Error> {
+        let shapes = spec.inputs();
+        let (first, second) = views.split_at(views.len() / 2);
+        let each = first.len() / program.devices().len();
+        let mut resident = Vec::new();
+        for (replica, device) in program.devices().iter().enumerate() {
+            let rows = replica * each..(replica + 1) * each;
+            let own = [&first[rows.clone()], &second[rows]].concat();
+            resident.push(vec![
+                engine.put(&Literal::new(&shapes[0].1.dims, &own), device)?,
+                engine.put(&Literal::zeros(shapes[1].1.clone()), device)?,
+            ]);
+        }
+        Launcher::with(
+            engine,
+            spec,
+            program,
+            values,
+            seed,
+            resident,
+            Source::Nothing,
+        )
+    }
+
+    fn with(
+        engine: &'a Engine,
+        spec: &'a StepSpec,
+        program: Program,
+        values: &[Literal],
+        seed: u64,
+        resident: Vec<Vec<Buffer>>,
+        source: Source,
+    ) -> Result<Self, Error> {
+        let devices = program.devices().to_vec();
+        let words = Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]);
         Ok(Launcher {
             buffers: state::put(engine, &program, values)?,
             seed: devices
@@ -107,7 +154,7 @@ impl<'a> Launcher<'a> {
     /// What the host's threads have spent their time on, and how many examples they could not have; none of a resident set.
     pub(super) fn stream(&self) -> Option<(Stages, usize)> {
         match &self.supply.source {
-            Source::Order(_) => None,
+            Source::Order(_) | Source::Nothing => None,
             Source::Feed(feed) => Some((feed.stages(), feed.skipped())),
         }
     }
@@ -213,6 +260,7 @@ impl Supply<'_> {
         // Per replica; steps that do not run read nothing.
         let mut examples: Vec<Vec<Literal>> = Vec::new();
         match &mut self.source {
+            Source::Nothing => examples.resize_with(replicas, Vec::new),
             Source::Order(order) => {
                 let batch = self.spec.batch;
                 let chosen = order.indices(step * batch as u64, count * batch);

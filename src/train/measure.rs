@@ -1,15 +1,18 @@
 //! Times the first steps of a configuration.
 
 use super::launch::Launcher;
-use super::{Error, setup, state};
+use super::{Error, given, setup, state};
 use crate::config::{Loaded, Plan};
 use crate::data::Examples;
 use crate::engine::Engine;
+use crate::hlo::Module;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What [`measure`] found.
 pub struct Measured {
+    /// The step, before the target's passes.
+    pub module: Module,
     /// Images per step.
     pub batch: usize,
     /// Time the plugin took to compile the step.
@@ -47,7 +50,7 @@ impl Measured {
 }
 
 /// Runs the first steps of a configuration without writing anything, and times them; the first one from `begin`, the start of the
-/// process.
+/// process. `step_only` leaves out data and augmentation: the views are made up.
 ///
 /// # Errors
 /// As [`pretrain`].
@@ -56,17 +59,19 @@ pub fn measure(
     engine: &Engine,
     devices: usize,
     steps: usize,
+    step_only: bool,
     begin: Instant,
 ) -> Result<Measured, Error> {
     let config = &loaded.config;
-    let data_dir = config.data_dir.as_deref();
-    let train = Arc::new(Examples::open(
-        &config.dataset,
-        &config.train_split,
-        data_dir,
-    )?);
-    let plan = Plan::new(loaded, train.description().examples, devices)?;
-    let spec = setup::spec(loaded, train.description(), &plan)?;
+    let (spec, train) = if step_only {
+        (given::spec(loaded, devices)?, None)
+    } else {
+        let data_dir = config.data_dir.as_deref();
+        let train = Examples::open(&config.dataset, &config.train_split, data_dir)?;
+        let plan = Plan::new(loaded, train.description().examples, devices)?;
+        let spec = setup::spec(loaded, train.description(), &plan)?;
+        (spec, Some(Arc::new(train)))
+    };
     let module = spec.module()?;
     let program = engine.compile(&module.module)?;
     let (compile, from_cache) = (program.compile_time(), program.from_cache());
@@ -83,7 +88,13 @@ pub fn measure(
                 .find(|(name, _)| name == "flops")
                 .map(|(_, value)| value)
         });
-    let mut launcher = Launcher::new(engine, &spec, program, &values, &train, config, 0)?;
+    let mut launcher = match &train {
+        Some(train) => Launcher::new(engine, &spec, program, &values, train, config, 0)?,
+        None => {
+            let views = given::views(&spec);
+            Launcher::on_views(engine, &spec, program, &values, &views, config.runtime.seed)?
+        }
+    };
     // One step per launch, so that each is timed; a fixed steps_per_launch is kept as the user set it.
     let at_once = match config.runtime.steps_per_launch {
         0 => 1,
@@ -91,6 +102,7 @@ pub fn measure(
     };
     let first = launcher.launch(0, &|step| if step == 0 { 1 } else { at_once })?;
     let mut found = Measured {
+        module: module.module,
         batch: spec.batch,
         compile,
         from_cache,

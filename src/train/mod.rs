@@ -13,6 +13,8 @@
 //! | [`inference`] | a network in evaluation mode: features and logits |
 //! | `measure` | times of the first steps, for `simclr bench` |
 //! | [`ahead`], [`forecast`] | the step compiled for devices that are not there, and what the compiler says of it |
+//! | `given` | the step without data and augmentation, for comparisons |
+//! | `profile` | where a step's time goes, for `simclr bench --profile` |
 //! | [`state`] | the arrays of a run on devices, in checkpoints, and at the start |
 //! | [`checkpoint`] | checkpoints on disk |
 //! | [`trained`] | opening a run or a checkpoint for what comes after it |
@@ -25,10 +27,12 @@ pub mod classify;
 pub mod evaluate;
 mod evaluation;
 pub mod forecast;
+mod given;
 pub mod inference;
 mod launch;
 mod measure;
 pub mod pretrain;
+mod profile;
 pub mod run_dir;
 pub mod setup;
 pub mod signals;
@@ -37,7 +41,9 @@ pub mod state;
 pub mod step;
 pub mod trained;
 
+pub use given::dump;
 pub use measure::{Measured, measure};
+pub use profile::{Profile, Row, profile};
 
 use crate::error::Class;
 use crate::{config, data, engine, report};

@@ -111,7 +111,7 @@ const MOST_CROPS: usize = 64 << 20;
 
 fn most_steps(config: &Config, plan: &Plan, input: Input) -> usize {
     match input {
-        Input::Resident { .. } => MOST_STEPS,
+        Input::Resident { .. } | Input::Given => MOST_STEPS,
         Input::Streamed { views } => {
             let bytes = plan.per_replica * views * config.image_size * config.image_size * 3;
             (MOST_CROPS / bytes).clamp(1, MOST_STEPS)

@@ -49,6 +49,8 @@ pub enum Input {
         /// Views of an example: 2 for pretraining.
         views: usize,
     },
+    /// The views themselves lie on the devices, the same for every step: for measurements of the step alone.
+    Given,
 }
 
 /// What the network learns.
@@ -153,7 +155,8 @@ pub struct StateArray {
 /// Arguments: the state arrays; then `seed` u32 [2], `count` s32 (steps to run, at most `steps_per_launch`); then, n being the
 /// examples of a step on this replica,
 /// - resident: `indices` u32 [steps_per_launch, n], `images` u8 [examples, H, W, 3], `labels` s32 [examples];
-/// - streamed: `crops` u8 [steps_per_launch, n, views, S, S, 3], `labels` s32 [steps_per_launch, n].
+/// - streamed: `crops` u8 [steps_per_launch, n, views, S, S, 3], `labels` s32 [steps_per_launch, n];
+/// - given: `views` f32 [2n, S, S, 3], `labels` s32 [n].
 ///
 /// Results: the state arrays, which take over the arguments, then `metrics` f32 [steps_per_launch, metrics of the objective].
 pub struct StepModule {
@@ -362,6 +365,13 @@ impl StepSpec {
                     ("labels", Shape::new(DType::S32, [k, n])),
                 ]
             }
+            Input::Given => {
+                let size = self.augmentation.image_size as i64;
+                vec![
+                    ("views", Shape::new(DType::F32, [2 * n, size, size, 3])),
+                    ("labels", Shape::new(DType::S32, [n])),
+                ]
+            }
         }
     }
 
@@ -407,6 +417,7 @@ impl StepSpec {
                 let views = self.objective.take(&self.augmentation, crops, key, place);
                 (views, row(inputs[1]))
             }
+            Input::Given => (inputs[0], inputs[1]),
         };
         let update = self.update(
             graph, variables, trained, values, slots, views, labels, rate, step,

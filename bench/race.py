@@ -1,0 +1,83 @@
+"""Runs the race that `race.sh` describes and prints its tables as Markdown."""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PROGRAM = os.path.join(HERE, "..", "target", "release", "simclr")
+# Steps to time after the first: about as long for each.
+STEPS = {"resnet18_b32": 10, "resnet18_b128": 4, "narrow": 20, "resnet50_224": 4}
+SIDES = ["simclr", "jax", "torch", "torch.compile"]
+ROWS = [
+    ("images per second", "images_per_second", 1, 1),
+    ("compile, s", "compile_seconds", 1, 1),
+    ("start of the process to the end of the first step, s", "first_step_seconds", 1, 1),
+    ("most memory of the process, MiB", "peak_memory_bytes", 2**-20, 0),
+    ("processor time per image, ms", "cpu_seconds_per_image", 1e3, 2),
+]
+
+
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
+
+
+def command(side, step, dump, steps):
+    if side.startswith("simclr"):
+        config = ["--config", os.path.join(HERE, "steps", f"{step}.yaml"), *side.split()[1:]]
+        return [PROGRAM, "bench", "--quiet", "--json", "--step-only", "--steps", str(steps), *config]
+    script, *more = {"jax": ["jax_step.py"], "torch": ["torch_step.py"], "torch.compile": ["torch_step.py", "compile"]}[side]
+    return [sys.executable, os.path.join(HERE, script), dump, str(steps), *more]
+
+
+def table(step, sides, results):
+    """`results[side][round]`; ratios are those of one round."""
+    print(f"\n{step}, median of {len(results[sides[0]])} round(s); in brackets the spread, then simclr's ratio to that side in each round\n")
+    print("| | " + " | ".join(sides) + " |")
+    print("|---|" + "---|" * len(sides))
+    for name, key, scale, digits in ROWS:
+        cells = []
+        for side in sides:
+            values = [result[key] * scale for result in results[side]]
+            cell = f"{statistics.median(values):,.{digits}f}"
+            if len(values) > 1:
+                cell += f" ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
+            if side != "simclr" and "simclr" in results:
+                ratios = [a[key] / b[key] for a, b in zip(results["simclr"], results[side])]
+                cell += "; " + ", ".join(f"{ratio:.2f}" for ratio in ratios)
+            cells.append(cell)
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    losses = [results[side][0]["losses"] for side in sides]
+    print(f"| loss before step 1 | " + " | ".join(f"{values[0]:.4f}" for values in losses) + " |")
+    last = len(losses[0]) - 1
+    print(f"| loss after {last} steps | " + " | ".join(f"{values[last]:.4f}" for values in losses) + " |", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("steps", nargs="*", default=list(STEPS), metavar="STEP")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sides", default=",".join(SIDES))
+    parser.add_argument("--count", type=int, help="steps to time instead of each step's own number")
+    arguments = parser.parse_args()
+    sides = arguments.sides.split(",")
+    with tempfile.TemporaryDirectory() as folder:
+        for step in arguments.steps:
+            dump = os.path.join(folder, "step.safetensors")
+            config = os.path.join(HERE, "steps", f"{step}.yaml")
+            subprocess.run([PROGRAM, "bench", "--quiet", "--config", config, "--dump", dump], check=True)
+            results = {side: [] for side in sides}
+            for _ in range(arguments.rounds):
+                for side in sides:
+                    results[side].append(run(command(side, step, dump, arguments.count or STEPS[step])))
+            table(step, sides, results)
+
+
+main()

@@ -1,0 +1,293 @@
+//! Where a step's time goes, by families of operations and by layers.
+//!
+//! Plugins for the CPU give no trace. So the step is taken apart as its compiler sees it, after the passes: every different
+//! convolution and matrix product, and what lies between them in each layer, becomes a small program of its own that is timed in a
+//! loop on all replicas at once. Their sum leaves out what ties them together in the step, such as cold caches and replicas that
+//! wait for each other; the table shows it as the difference to the measured step.
+
+use super::Error;
+use crate::engine::Engine;
+use crate::hlo::{Computation, Literal, Module, Node, NodeId, Op, Shape, Type, repeated};
+use crate::pjrt::{Argument, Buffer};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// A part is repeated at least as long as this.
+const MEASURED: Duration = Duration::from_millis(100);
+/// Or so many times.
+const MOST_REPETITIONS: usize = 1 << 12;
+
+/// Time and work of some operations of a step.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Row {
+    /// A family of operations, or the path of a layer.
+    pub name: String,
+    /// Operations.
+    pub count: usize,
+    /// Seconds per step, all replicas working at once.
+    pub seconds: f64,
+    /// Floating-point operations per step over all replicas, of convolutions and matrix products.
+    pub flops: f64,
+}
+
+/// The two tables.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Profile {
+    /// By kind of operation, the longest first.
+    pub families: Vec<Row>,
+    /// By place in the network, in the order of a step.
+    pub layers: Vec<Row>,
+}
+
+impl Profile {
+    /// Seconds of all parts.
+    pub fn seconds(&self) -> f64 {
+        self.families.iter().map(|row| row.seconds).sum()
+    }
+}
+
+/// Takes the step apart and times its parts.
+///
+/// # Errors
+/// If the plugin refuses a part.
+pub fn profile(engine: &Engine, step: &Module) -> Result<Profile, Error> {
+    let module = engine.rewritten(step)?;
+    let body = loop_body(&module.entry);
+    let forward = forward(body);
+    let mut bench = Bench {
+        engine: engine.plain(),
+        replicas: module.replicas,
+        known: HashMap::new(),
+    };
+    let mut families: BTreeMap<&str, Row> = BTreeMap::new();
+    let mut layers: Vec<Row> = Vec::new();
+    let mut between: Vec<Vec<NodeId>> = Vec::new();
+    for (index, node) in body.nodes.iter().enumerate() {
+        if matches!(node.op, Op::Parameter { .. }) {
+            continue;
+        }
+        let layer = layer(&node.scope);
+        let place = layers
+            .iter()
+            .position(|row| row.name == layer)
+            .unwrap_or_else(|| {
+                layers.push(Row {
+                    name: layer.clone(),
+                    ..Row::default()
+                });
+                between.push(Vec::new());
+                layers.len() - 1
+            });
+        let id = NodeId::from_index(index);
+        let Some(flops) = flops(body, node) else {
+            between[place].push(id);
+            continue;
+        };
+        let row = Row {
+            count: 1,
+            seconds: bench.time(body, &[id])?,
+            flops: flops * module.replicas as f64,
+            ..Row::default()
+        };
+        let name = family(body, node, forward.contains(&index));
+        add(families.entry(name).or_default(), name, &row);
+        add(&mut layers[place], &layer, &row);
+    }
+    for (row, nodes) in layers.iter_mut().zip(&between) {
+        let rest = Row {
+            count: nodes.len(),
+            seconds: bench.time(body, nodes)?,
+            ..Row::default()
+        };
+        let name = match row.name.split('/').next().unwrap_or_default() {
+            "augment" => "augmentation",
+            "nt_xent" | "supervised" | "weight_decay" => "losses",
+            "optimizer" | "learning_rate" => "optimizer",
+            "average_gradients" => "averages over replicas",
+            "encoder" | "projection_head" | "supervised_head" => "normalisation, activations, sums",
+            _ => "other",
+        };
+        add(families.entry(name).or_default(), name, &rest);
+        let layer = row.name.clone();
+        add(row, &layer, &rest);
+    }
+    let mut families: Vec<Row> = families.into_values().collect();
+    families.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    Ok(Profile { families, layers })
+}
+
+fn add(sum: &mut Row, name: &str, row: &Row) {
+    sum.name = name.into();
+    sum.count += row.count;
+    sum.seconds += row.seconds;
+    sum.flops += row.flops;
+}
+
+/// The body of the largest loop, which is the step's, or the entry of a module without one.
+fn loop_body(entry: &Computation) -> &Computation {
+    let bodies = entry.nodes.iter().filter_map(|node| match &node.op {
+        Op::While { body, .. } => Some(body.as_ref()),
+        _ => None,
+    });
+    bodies.max_by_key(|body| body.nodes.len()).unwrap_or(entry)
+}
+
+/// What the metrics need, the second element of the loop's state: everything but the backward pass and the update.
+fn forward(body: &Computation) -> HashSet<usize> {
+    let mut found = HashSet::new();
+    let mut open = vec![body.nodes[body.root.index()].operands[1]];
+    while let Some(id) = open.pop() {
+        if found.insert(id.index()) {
+            open.extend(&body.nodes[id.index()].operands);
+        }
+    }
+    found
+}
+
+/// The part of a path that names a layer: a unit of the encoder, or the first name.
+fn layer(scope: &str) -> String {
+    // A gradient belongs to the layer it came from.
+    let scope = scope.strip_prefix("gradient/").unwrap_or(scope);
+    let names: Vec<&str> = scope.split('/').collect();
+    let depth = match names[..] {
+        ["encoder", "stem", ..] => 2,
+        ["encoder", _, unit, ..] if unit.starts_with("unit") => 3,
+        _ => 1,
+    };
+    if names[0].is_empty() {
+        return "(bookkeeping)".into();
+    }
+    names[..depth].join("/")
+}
+
+fn dims(body: &Computation, id: NodeId) -> &[i64] {
+    match &body.nodes[id.index()].ty {
+        Type::Array(shape) => &shape.dims,
+        _ => &[],
+    }
+}
+
+/// Multiplications and additions of a convolution or matrix product, those with padding included; none for anything else.
+fn flops(body: &Computation, node: &Node) -> Option<f64> {
+    let Type::Array(result) = &node.ty else {
+        return None;
+    };
+    let elements = result.elements() as f64;
+    let products = match &node.op {
+        Op::Convolution(conv) => {
+            let kernel = dims(body, node.operands[1]);
+            let window: i64 = conv.window.iter().map(|w| w.size).product();
+            // Of a spread input only every so many cells are there.
+            let spread: i64 = conv.window.iter().map(|w| w.base_dilation).product();
+            (window * kernel[conv.dims.kernel_input as usize]) as f64 / spread as f64
+        }
+        Op::Dot(dot) => {
+            let lhs = dims(body, node.operands[0]);
+            let lengths = dot.lhs_contracting.iter().map(|&d| lhs[d as usize]);
+            lengths.product::<i64>() as f64
+        }
+        // Kernels of library calls are HWIO.
+        Op::CustomCall { .. } if node.operands.len() == 2 => {
+            let kernel = dims(body, node.operands[1]);
+            kernel[..kernel.len() - 1].iter().product::<i64>() as f64
+        }
+        _ => return None,
+    };
+    Some(2.0 * elements * products)
+}
+
+fn family(body: &Computation, node: &Node, forward: bool) -> &'static str {
+    if matches!(node.op, Op::Dot(_)) {
+        return "matrix products";
+    }
+    if forward {
+        return "convolutions, forward";
+    }
+    // The gradient of an input reads the layer's kernel from its end, that of a kernel has a cotangent in the kernel's place.
+    let mut source = &body.nodes[node.operands[1].index()];
+    while matches!(source.op, Op::Transpose { .. } | Op::Convert(_)) {
+        source = &body.nodes[source.operands[0].index()];
+    }
+    match source.op {
+        Op::Reverse { .. } => "convolutions, gradient of the input",
+        _ => "convolutions, gradient of the kernel",
+    }
+}
+
+struct Bench {
+    engine: Engine,
+    replicas: usize,
+    /// Seconds of the parts timed so far, by their text.
+    known: HashMap<String, f64>,
+}
+
+impl Bench {
+    /// Seconds of one computation of the nodes.
+    fn time(&mut self, body: &Computation, nodes: &[NodeId]) -> Result<f64, Error> {
+        let part = repeated(body, nodes, self.replicas).map_err(crate::engine::Error::Hlo)?;
+        if part.results().is_empty() {
+            return Ok(0.0);
+        }
+        let text = part.to_string();
+        if let Some(&seconds) = self.known.get(&text) {
+            return Ok(seconds);
+        }
+        let seconds = self.measure(&part)?;
+        self.known.insert(text, seconds);
+        Ok(seconds)
+    }
+
+    fn measure(&self, part: &Module) -> Result<f64, Error> {
+        let program = self.engine.compile(part)?;
+        let mut inputs: Vec<Vec<Buffer>> = Vec::new();
+        for device in program.devices() {
+            let mut list = Vec::new();
+            for (_, shape) in &program.parameters()[1..] {
+                list.push(self.engine.put(&values(shape), device)?);
+            }
+            inputs.push(list);
+        }
+        let run = |count: usize| -> Result<f64, Error> {
+            let mut arguments = Vec::new();
+            for (device, list) in program.devices().iter().zip(&inputs) {
+                let count = self.engine.put(&Literal::scalar(count as i32), device)?;
+                let mut own = vec![Argument::Donate(count)];
+                own.extend(list.iter().map(Argument::Keep));
+                arguments.push(own);
+            }
+            let begin = Instant::now();
+            let results = program.launch(arguments)?;
+            for result in results.iter().flatten() {
+                result.wait().map_err(crate::engine::Error::Pjrt)?;
+            }
+            Ok(begin.elapsed().as_secs_f64())
+        };
+        run(1)?;
+        // What a launch costs by itself is in both times.
+        let mut count = 1;
+        loop {
+            let one = run(1)?;
+            let seconds = run(1 + count)? - one;
+            if seconds >= MEASURED.as_secs_f64() || count >= MOST_REPETITIONS {
+                return Ok(seconds.max(0.0) / count as f64);
+            }
+            count *= 4;
+        }
+    }
+}
+
+/// Numbers between −1 and 1, zeros for other types than floats.
+fn values(shape: &Shape) -> Literal {
+    if !shape.dtype.is_float() {
+        return Literal::zeros(shape.clone());
+    }
+    let mut state = 1u32;
+    let values: Vec<f64> = (0..shape.elements())
+        .map(|_| {
+            // Numerical Recipes' generator: any numbers do, but equal or denormal ones might run at another speed.
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f64::from(state >> 8) / f64::from(1u32 << 23) - 1.0
+        })
+        .collect();
+    Literal::from_f64s(shape.dtype, &shape.dims, &values)
+}

@@ -1,0 +1,197 @@
+//! `simclr bench`: the step alone and what it writes for other programs; the profile and the parts it times.
+
+mod binary;
+mod common;
+
+use binary::{refused, run, stderr};
+use safetensors::SafeTensors;
+use serde_json::Value as Json;
+use simclr::hlo::{DType, Graph, Literal, NodeId, Op, Shape, repeated};
+use std::process::Output;
+
+/// A step of a few channels.
+fn bench(more: &[&str]) -> Output {
+    let mut arguments: Vec<String> = [
+        "bench",
+        "--quiet",
+        "--step-only",
+        "resnet_depth=10",
+        "width_multiplier=0.125",
+        "image_size=16",
+        "train_batch_size=4",
+        "train_steps=20",
+        "warmup_epochs=0",
+        "optimizer=momentum",
+        "learning_rate=0.2",
+        "num_proj_layers=2",
+        "proj_out_dim=8",
+        "lineareval_while_pretraining=false",
+        "runtime.platform=cpu",
+    ]
+    .map(String::from)
+    .to_vec();
+    arguments.extend(more.iter().map(|text| text.to_string()));
+    run(&arguments)
+}
+
+fn json(output: &Output) -> Json {
+    assert!(output.status.success(), "{}", stderr(output));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn the_step_alone_gives_the_same_losses_on_one_and_two_devices() {
+    common::plugin();
+    let losses = |devices: &str| -> Vec<f64> {
+        let found = json(&bench(&["--json", "--steps=3", devices]));
+        let list = found["losses"].as_array().expect("losses");
+        list.iter().filter_map(Json::as_f64).collect()
+    };
+    let (one, two) = (losses("runtime.devices=1"), losses("runtime.devices=2"));
+    assert_eq!(one.len(), 4);
+    assert!(one[3] < one[0], "{one:?}");
+    for (a, b) in one.iter().zip(&two) {
+        assert!((a - b).abs() < 1e-3 * a, "{one:?} {two:?}");
+    }
+}
+
+#[test]
+fn a_dump_holds_the_variables_views_and_numbers_of_the_step() {
+    common::plugin();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("step.safetensors");
+    let output = bench(&["--dump", path.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let bytes = std::fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let (_, head) = SafeTensors::read_metadata(&bytes).unwrap();
+    let step: Json = serde_json::from_str(&head.metadata().as_ref().unwrap()["step"]).unwrap();
+    assert_eq!(step["batch"], 4);
+    assert_eq!(step["rates"][0], 0.2 * 4.0 / 256.0);
+    let names = step["variables"].as_array().unwrap();
+    assert_eq!(names[0], "base_model/conv2d/kernel");
+    assert_eq!(names.len() + 1, tensors.len());
+    for name in names {
+        tensors.tensor(name.as_str().unwrap()).expect("a variable");
+    }
+    let views = tensors.tensor("views").unwrap();
+    assert_eq!(views.shape(), [8, 16, 16, 3]);
+    let values: Vec<f32> = views
+        .data()
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
+    assert!(values.iter().all(|x| (0.0..1.0).contains(x)));
+    // Both views of an image are near one another, those of different images are not.
+    let apart = |a: usize, b: usize| -> f32 {
+        let image = |i: usize| &values[i * 768..(i + 1) * 768];
+        image(a)
+            .iter()
+            .zip(image(b))
+            .map(|(x, y)| (x - y).abs())
+            .sum::<f32>()
+            / 768.0
+    };
+    assert!(apart(0, 4) > 0.0 && apart(0, 4) < 0.125 && apart(0, 1) > 0.175);
+}
+
+#[test]
+fn a_dump_that_cannot_be_written_is_an_error() {
+    common::plugin();
+    let output = bench(&["--dump", "/nonexistent/step.safetensors"]);
+    refused(&output, 3, &["/nonexistent/step.safetensors"]);
+}
+
+#[test]
+fn a_profile_counts_every_convolution_of_the_step() {
+    common::plugin();
+    let output = bench(&["--json", "--steps=1", "--profile", "runtime.devices=2"]);
+    let found = json(&output);
+    let rows = |table: &str| found["profile"][table].as_array().unwrap().clone();
+    let family = |name: &str| -> Json {
+        let rows = rows("families");
+        let row = rows.iter().find(|row| row["name"] == name);
+        row.unwrap_or_else(|| panic!("no {name} in {rows:?}"))
+            .clone()
+    };
+    // The stem and two convolutions in each of four units. On the last unit's 2×2 maps the passes make matrix products of one forward
+    // convolution and of both gradients of inputs; the stem has no gradient of its input.
+    let forward = family("convolutions, forward");
+    let kernel = family("convolutions, gradient of the kernel");
+    let input = family("convolutions, gradient of the input");
+    assert_eq!(forward["count"], 8);
+    assert_eq!(kernel["count"], 9);
+    assert_eq!(input["count"], 6);
+    // 2 · views · pixels · 9 · inputs · outputs of each.
+    let work = |map: f64, i: f64, o: f64| 2.0 * 8.0 * map * map * 9.0 * i * o;
+    let expected = work(16.0, 3.0, 8.0)
+        + 2.0 * work(16.0, 8.0, 8.0)
+        + work(8.0, 8.0, 16.0)
+        + work(8.0, 16.0, 16.0)
+        + work(4.0, 16.0, 32.0)
+        + work(4.0, 32.0, 32.0)
+        + work(2.0, 32.0, 64.0);
+    assert_eq!(forward["flops"], expected);
+    assert_eq!(kernel["flops"], expected + work(2.0, 64.0, 64.0));
+    for name in [
+        "matrix products",
+        "normalisation, activations, sums",
+        "optimizer",
+    ] {
+        assert!(family(name)["seconds"].as_f64().unwrap() > 0.0, "{name}");
+    }
+    let layers: Vec<String> = rows("layers")
+        .iter()
+        .map(|row| row["name"].as_str().unwrap().to_string())
+        .collect();
+    for name in [
+        "encoder/stem",
+        "encoder/block_group4/unit_1",
+        "projection_head",
+        "nt_xent",
+    ] {
+        assert!(layers.iter().any(|layer| layer == name), "{layers:?}");
+    }
+    let total = |table: &str| -> f64 {
+        rows(table)
+            .iter()
+            .filter_map(|row| row["seconds"].as_f64())
+            .sum()
+    };
+    assert!((total("families") - total("layers")).abs() < 1e-9);
+}
+
+/// A part computes what its nodes compute, and each repetition from other inputs.
+#[test]
+fn a_repeated_part_computes_its_nodes() {
+    let graph = Graph::new();
+    let x = graph.parameter("x", Shape::new(DType::F32, [4, 4]));
+    let w = graph.parameter("w", Shape::new(DType::F32, [4, 4]));
+    let module = graph
+        .finish("whole", &[(x.matmul(w).tanh() * 2.0).exp()])
+        .unwrap();
+    let chosen: Vec<NodeId> = (0..module.entry.nodes.len())
+        .map(NodeId::from_index)
+        .filter(|id| {
+            matches!(
+                module.entry.nodes[id.index()].op,
+                Op::Unary(_) | Op::Binary(_)
+            )
+        })
+        .collect();
+    assert_eq!(chosen.len(), 3);
+    let part = repeated(&module.entry, &chosen, 1).unwrap();
+    let product: Vec<f32> = (0..16).map(|i| i as f32 / 16.0 - 0.5).collect();
+    let run = |count: i32| -> Vec<f32> {
+        let arguments = [Literal::scalar(count), Literal::new(&[4, 4], &product)];
+        common::run(&part, &arguments)[0].to_vec()
+    };
+    for (y, p) in run(1).iter().zip(&product) {
+        assert!((y - (2.0 * p.tanh()).exp()).abs() < 1e-5 * y);
+    }
+    let (one, two) = (run(1), run(2));
+    assert_ne!(one[0], two[0]);
+    assert_eq!(one[1..], two[1..]);
+    // Nothing is computed without a repetition.
+    assert!(run(0).iter().all(|&y| y == 0.0));
+}
