@@ -292,7 +292,7 @@ fn scalars_and_images_are_read_back_by_another_parser() {
     let mut file = EventFile::create(folder.path(), None, 100.0).unwrap();
     file.scalars(&row(10), 101.5).unwrap();
     let views = vec![0.5; 2 * 4 * 4 * 3];
-    let sheet = contact_sheet(&views, &views, [2, 4, 4, 3], Layout::for_side(4)).unwrap();
+    let sheet = contact_sheet(&[&views, &views], [2, 4, 4, 3], Layout::for_side(4)).unwrap();
     file.image(tags::IMAGE, 11, &sheet, 102.0).unwrap();
     let found = events(file.path());
     assert_eq!(found.len(), 4);
@@ -390,7 +390,12 @@ fn a_contact_sheet_has_every_pixel_where_it_belongs() {
         gap: 1,
         margin: 3,
     };
-    let sheet = contact_sheet(&batch(0), &batch(1), [n, height, width, channels], layout).unwrap();
+    let sheet = contact_sheet(
+        &[&batch(0), &batch(1)],
+        [n, height, width, channels],
+        layout,
+    )
+    .unwrap();
     // margin + 2 · (two views of 4 + gap + margin); margin + 2 · (2 + margin)
     assert_eq!(
         (sheet.width, sheet.height),
@@ -419,7 +424,7 @@ fn grey_views_are_grey_and_values_are_clamped() {
         gap: 0,
         margin: 0,
     };
-    let sheet = contact_sheet(&[-1.0, 0.5], &[2.0, f32::NAN], [1, 2, 1, 1], layout).unwrap();
+    let sheet = contact_sheet(&[&[-1.0, 0.5], &[2.0, f32::NAN]], [1, 2, 1, 1], layout).unwrap();
     assert_eq!((sheet.width, sheet.height), (2, 2));
     assert_eq!(sheet.rgb, [[0; 3], [255; 3], [128; 3], [0; 3]].concat());
 }
@@ -429,7 +434,7 @@ fn pixels_that_do_not_fit_are_refused() {
     let pixels = vec![0.0; 2 * 4 * 4 * 3];
     let layout = Layout::for_side(4);
     let refused = |first: &[f32], second: &[f32], dims, parts: &[&str]| {
-        let error = contact_sheet(first, second, dims, layout).unwrap_err();
+        let error = contact_sheet(&[first, second], dims, layout).unwrap_err();
         assert_eq!(error.class(), Class::Failed);
         check_message(error.to_string(), parts);
     };
@@ -443,13 +448,13 @@ fn pixels_that_do_not_fit_are_refused() {
         &pixels[1..],
         &pixels,
         [2, 4, 4, 3],
-        &["first views", "found 95", "expected 96"],
+        &["values of a batch", "found 95", "expected 96"],
     );
     refused(
         &pixels,
         &pixels[2..],
         [2, 4, 4, 3],
-        &["second views", "found 94", "expected 96"],
+        &["values of a batch", "found 94", "expected 96"],
     );
     refused(&[], &[], [0, 4, 4, 3], &["images", "at least 1"]);
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod compile;
 mod configuration;
+mod data;
 mod devices;
 mod embed;
 mod evaluate;
@@ -28,6 +29,7 @@ Examples:
   simclr finetune --config configs/quickstart_linear.yaml checkpoint=runs/quickstart
   simclr config configs/quickstart.yaml temperature=0.2
   simclr bench --config configs/quickstart.yaml --json
+  simclr data check /path/to/tfds
   simclr compile --config configs/cifar10_resnet18.yaml --topology v5e:2x2
 
 Exit codes:
@@ -84,6 +86,9 @@ enum Command {
     Predict(embed::PredictArguments),
     /// Print the resolved configuration with where each value comes from
     Config(configuration::Arguments),
+    /// Check, show, measure or pack a data set
+    #[command(subcommand)]
+    Data(data::Command),
     /// Compile the training step for devices that need not be there; say whether it fits and how fast it could be
     Compile(compile::Arguments),
     /// List the TPU slices that can be compiled for
@@ -166,6 +171,7 @@ pub fn main() -> ExitCode {
         Command::Embed(arguments) => embed::run(arguments, &ui),
         Command::Predict(arguments) => embed::predict(arguments, &ui),
         Command::Config(arguments) => configuration::run(arguments, &ui),
+        Command::Data(command) => data::run(command, &ui),
         Command::Plugins(arguments) => plugins::run(arguments, &ui),
         Command::Devices(arguments) => devices::run(arguments, &ui),
         Command::Bench(arguments) => bench::run(arguments, &ui),

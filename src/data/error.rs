@@ -66,6 +66,24 @@ pub enum Error {
         file: PathBuf,
         cause: std::io::Error,
     },
+    /// The operating system refused to write.
+    #[error("cannot write {file}: {cause}")]
+    Write {
+        file: PathBuf,
+        cause: std::io::Error,
+    },
+    /// A set of this name was packed before.
+    #[error("{dir} is there already, expected nothing: remove it, or pack under another --name")]
+    OutputExists { dir: PathBuf },
+    /// Splits of one set with different classes.
+    #[error(
+        "{dir} has {found} class folders, expected the {expected} of the other splits, by the same names"
+    )]
+    OtherClasses {
+        dir: PathBuf,
+        found: usize,
+        expected: usize,
+    },
     /// `dataset_info.json` is damaged.
     #[error(
         "{file} is not the description of a TFDS data set ({reason}): prepare the data set again, or remove the file to skip its checks"
@@ -225,8 +243,9 @@ impl Error {
             | Error::UnknownSplit { .. }
             | Error::NoDataDir { .. }
             | Error::DataDirMissing { .. }
-            | Error::NotFound { .. } => Class::Usage,
-            Error::Read { .. } => Class::Environment,
+            | Error::NotFound { .. }
+            | Error::OutputExists { .. } => Class::Usage,
+            Error::Read { .. } | Error::Write { .. } => Class::Environment,
             Error::MissingFile { .. }
             | Error::TwoShardings { .. }
             | Error::Info { .. }
@@ -241,6 +260,7 @@ impl Error {
             | Error::PictureFile { .. }
             | Error::ClassLabel { .. }
             | Error::NoClasses { .. }
+            | Error::OtherClasses { .. }
             | Error::TooManyBad { .. }
             | Error::DecoderPanicked { .. }
             | Error::FileSize { .. }

@@ -255,6 +255,33 @@ impl Feed {
     }
 }
 
+/// The first examples that a training stream takes, uncut but for the centre square that evaluation sees.
+///
+/// # Errors
+/// What is wrong with one of them.
+pub fn originals(examples: &Examples, spec: &FeedSpec, count: usize) -> Result<Vec<Crops>, Error> {
+    let mut source = match spec.task {
+        Task::Train { seed, window, .. } => examples.training(seed, window, 0),
+        Task::Evaluate => examples.straight(),
+    };
+    let resize = HostResize::new(spec.kernel, spec.image_size);
+    let mut found = Vec::new();
+    while found.len() < count
+        && let Some(raw) = source.next()
+    {
+        let raw = raw?;
+        let image = examples.decode(&raw)?;
+        let mut pixels = vec![0; spec.image_size * spec.image_size * 3];
+        let area = centre(image.height, image.width);
+        resize.crop(&image.pixels, image.width, area, &mut pixels);
+        found.push(Crops {
+            pixels,
+            label: image.label,
+        });
+    }
+    Ok(found)
+}
+
 impl FeedSpec {
     fn views(&self) -> usize {
         match self.task {

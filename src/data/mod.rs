@@ -10,6 +10,8 @@
 //! Invariant: nothing here knows of a device or a graph. Invariant: every byte read from a TFRecord
 //! has passed its CRC.
 
+pub mod bench;
+pub mod check;
 mod cifar;
 pub mod decode;
 mod error;
@@ -17,8 +19,10 @@ pub mod example;
 mod examples;
 mod feed;
 mod files;
+mod find;
 mod folder;
 pub mod order;
+pub mod pack;
 pub mod pictures;
 pub mod record;
 mod rng;
@@ -35,7 +39,8 @@ use sha2::{Digest, Sha256};
 use cifar::{CIFAR10, CIFAR100};
 pub use error::Error;
 pub use examples::{Description, Examples};
-pub use feed::{Crops, Feed, FeedSpec, Stages, Task};
+pub use feed::{Crops, Feed, FeedSpec, Stages, Task, originals};
+pub use find::{Found, find};
 pub use order::Order;
 
 /// The data sets that are known by name; any other name is a set that TFDS has written.

@@ -1,4 +1,4 @@
-//! Contact sheets: pairs of augmented views side by side, as one RGB picture.
+//! Contact sheets: augmented views side by side, as one RGB picture.
 
 use super::Error;
 
@@ -19,13 +19,13 @@ pub struct Picture {
 /// How a contact sheet is laid out; lengths are in pixels of the finished picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
-    /// Pairs beside each other.
+    /// Groups beside each other.
     pub columns: usize,
     /// Every pixel of a view becomes `scale × scale` pixels.
     pub scale: usize,
-    /// Between the two views of a pair.
+    /// Between the images of a group.
     pub gap: usize,
-    /// Around and between pairs.
+    /// Around and between groups.
     pub margin: usize,
 }
 
@@ -41,13 +41,12 @@ impl Layout {
     }
 }
 
-/// Draws pair `i` from image `i` of both batches: `f32`, NHWC, values in [0, 1], dimensions `[n, h, w, c]`,
+/// Draws group `i`, images side by side, from image `i` of every batch: `f32`, NHWC, values in [0, 1], dimensions `[n, h, w, c]`,
 /// one channel (grey) or three. Values outside the range are clamped, not-a-number is black.
 ///
 /// Errors: [`Error::Picture`] when a slice does not have `n · h · w · c` values or there is nothing to draw.
 pub fn contact_sheet(
-    first: &[f32],
-    second: &[f32],
+    batches: &[&[f32]],
     dims: [usize; 4],
     layout: Layout,
 ) -> Result<Picture, Error> {
@@ -61,22 +60,18 @@ pub fn contact_sheet(
     let pixels = height * width * channels;
     check(
         "number of images and pixels",
-        n * pixels > 0,
-        n * pixels,
+        n * pixels * batches.len() > 0,
+        n * pixels * batches.len(),
         "at least 1",
     )?;
-    check(
-        "values of the first views",
-        first.len() == n * pixels,
-        first.len(),
-        n * pixels,
-    )?;
-    check(
-        "values of the second views",
-        second.len() == n * pixels,
-        second.len(),
-        n * pixels,
-    )?;
+    for batch in batches {
+        check(
+            "values of a batch",
+            batch.len() == n * pixels,
+            batch.len(),
+            n * pixels,
+        )?;
+    }
 
     let Layout {
         columns,
@@ -85,7 +80,8 @@ pub fn contact_sheet(
         margin,
     } = layout;
     let (columns, scale) = (columns.clamp(1, n), scale.max(1));
-    let (cell_width, cell_height) = (2 * width * scale + gap, height * scale);
+    let step = width * scale + gap;
+    let (cell_width, cell_height) = (batches.len() * step - gap, height * scale);
     let mut sheet = Picture::blank(
         margin + columns * (cell_width + margin),
         margin + n.div_ceil(columns) * (cell_height + margin),
@@ -98,15 +94,12 @@ pub fn contact_sheet(
             // One channel serves as all three.
             [0, 1, 2].map(|c| byte(batch[at + c.min(channels - 1)]))
         };
-        for y in 0..height * scale {
-            for x in 0..width * scale {
-                let (from_x, from_y) = (x / scale, y / scale);
-                sheet.put(left + x, top + y, view(first, from_x, from_y));
-                sheet.put(
-                    left + width * scale + gap + x,
-                    top + y,
-                    view(second, from_x, from_y),
-                );
+        for (number, batch) in batches.iter().enumerate() {
+            for y in 0..height * scale {
+                for x in 0..width * scale {
+                    let pixel = view(batch, x / scale, y / scale);
+                    sheet.put(left + number * step + x, top + y, pixel);
+                }
             }
         }
     }

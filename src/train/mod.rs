@@ -19,6 +19,7 @@
 //! | [`checkpoint`] | checkpoints on disk |
 //! | [`trained`] | opening a run or a checkpoint for what comes after it |
 //! | [`run_dir`] | the run folder |
+//! | [`views`] | pictures of views |
 //! | [`signals`] | requests to stop |
 
 pub mod ahead;
@@ -40,6 +41,7 @@ mod start;
 pub mod state;
 pub mod step;
 pub mod trained;
+pub mod views;
 
 pub use given::dump;
 pub use measure::{Measured, measure};

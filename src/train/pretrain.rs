@@ -5,15 +5,13 @@ use super::evaluation::Evaluation;
 use super::launch::{Launch, Launcher};
 use super::run_dir::RunDir;
 use super::signals::{Stop, StopKind};
-use super::step::{Input, Objective, StepModule, StepSpec};
-use super::{Error, setup, start, state};
-use crate::augment::Key;
+use super::step::{Objective, StepModule, StepSpec};
+use super::{Error, setup, start, state, views};
 use crate::config::{Loaded, Plan};
-use crate::data::{Examples, Feed, Order, Stages};
+use crate::data::{Examples, Stages};
 use crate::engine::Engine;
-use crate::hlo::{DType, Graph, Literal, Module, Shape};
+use crate::hlo::{Literal, Module};
 use crate::pjrt::Buffer;
-use crate::report::picture::{Layout, contact_sheet};
 use crate::report::progress::{Standing, rate, seconds_left};
 use crate::report::scalars::tags;
 use crate::report::{LogFile, Progress, Recorder, Scalars, Screen, Summary, wall_time};
@@ -104,7 +102,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         evaluation.before(&values[..step_module.variables.len()], &mut recorder)?;
     }
     if let Objective::Pretrain { .. } = spec.objective {
-        let views = pairs(run, &spec, &train, step)?;
+        let views = views::sheet(run.engine, config, &spec, &train, step, None)?;
         recorder.image(tags::IMAGE, step, &views, wall_time())?;
     }
 
@@ -411,59 +409,4 @@ impl Window {
         *self = Window::new(self.tags);
         scalars
     }
-}
-
-/// A picture of the first pairs of views that this start trains on.
-fn pairs(
-    run: &Run,
-    spec: &StepSpec,
-    examples: &Arc<Examples>,
-    step: u64,
-) -> Result<crate::report::Picture, Error> {
-    let n = spec.batch.min(16);
-    let seed = run.loaded.config.runtime.seed;
-    let graph = Graph::new();
-    let key = Key {
-        seed: [graph.scalar(seed as u32), graph.scalar((seed >> 32) as u32)],
-        step: graph.scalar(step as u32),
-    };
-    let place = graph.iota(DType::U32, &[n as i64], 0);
-    let side = spec.augmentation.image_size;
-    let (views, bytes) = match (spec.input, examples.memory()) {
-        (Input::Resident { .. }, Some(set)) => {
-            let chosen = Order::new(seed, set.len()).indices(step * spec.batch as u64, n);
-            let mut bytes = Vec::new();
-            for index in chosen {
-                bytes.extend_from_slice(set.image(index as usize));
-            }
-            let dims = [n as i64, set.height as i64, set.width as i64, 3];
-            let images = graph.parameter("images", Shape::new(DType::U8, dims));
-            let views = spec.augmentation.two_views(images, key, place);
-            (views, Literal::new(&dims, &bytes))
-        }
-        _ => {
-            let mut feed = Feed::start(examples.clone(), spec.feed(&run.loaded.config, step));
-            let dims = [n as i64, 2, side as i64, side as i64, 3];
-            let found = feed.step()?;
-            let bytes: Vec<u8> = found[..n]
-                .iter()
-                .flat_map(|crops| crops.pixels.iter().copied())
-                .collect();
-            let crops = graph.parameter("crops", Shape::new(DType::U8, dims));
-            let views = spec.augmentation.two_views_of_crops(crops, key, place);
-            (views, Literal::new(&dims, &bytes))
-        }
-    };
-    let module = graph
-        .finish("views", &[views])
-        .map_err(crate::engine::Error::Hlo)?;
-    let program = run.engine.compile(&module)?;
-    let views = program.run(run.engine, &[vec![bytes]])?[0][0].to_vec::<f32>();
-    let (first, second) = views.split_at(n * side * side * 3);
-    Ok(contact_sheet(
-        first,
-        second,
-        [n, side, side, 3],
-        Layout::for_side(side),
-    )?)
 }

@@ -1,0 +1,227 @@
+//! A folder of pictures to TFRecords in the layout of TFDS.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use tfrecord::protobuf::Features;
+use tfrecord::{Example, ExampleWriter, Feature};
+
+use super::files::{entries, read};
+use super::folder::Folder;
+use super::order::epoch_permutation;
+use super::{Error, decode, store};
+
+/// How to pack.
+#[derive(Debug, Clone)]
+pub struct PackSpec {
+    /// Name of the new set.
+    pub name: String,
+    /// Bytes of a file, about.
+    pub shard_bytes: u64,
+}
+
+/// A split that was written.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Packed {
+    /// Its name.
+    pub split: String,
+    /// Examples of each file.
+    pub lengths: Vec<u64>,
+    /// Bytes of its records without their framing.
+    pub bytes: u64,
+}
+
+const VERSION: &str = "1.0.0";
+
+/// Packs `images` (`SPLIT/CLASS/*`, or `CLASS/*` as the split `train`, or pictures without classes) into `out/NAME/1.0.0`. Files are
+/// taken as they are, after a look whether they can be decoded, and shuffled, so that no file holds one class. The folder appears when
+/// it is whole. `progress` is called after each picture.
+///
+/// # Errors
+/// If there are no pictures, one cannot be decoded, or something cannot be written.
+pub fn pack(
+    images: &Path,
+    out: &Path,
+    spec: &PackSpec,
+    progress: &dyn Fn(),
+) -> Result<(PathBuf, Vec<Packed>), Error> {
+    let target = out.join(&spec.name).join(VERSION);
+    if target.exists() {
+        return Err(Error::OutputExists { dir: target });
+    }
+    let partial = out.join(&spec.name).join(format!("{VERSION}.partial"));
+    fs::create_dir_all(&partial).map_err(|cause| unwritable(&partial, cause))?;
+    let splits: Vec<&str> = ["train", "validation", "val", "test"]
+        .into_iter()
+        .filter(|split| images.join(split).is_dir())
+        .collect();
+    let splits = if splits.is_empty() {
+        vec!["train"]
+    } else {
+        splits
+    };
+    let mut packed = Vec::new();
+    let mut class_names: Option<Vec<String>> = None;
+    for split in splits {
+        let folder = match Folder::open(split, images) {
+            Err(Error::NotFound { .. }) => unlabelled(split, images)?,
+            folder => folder?,
+        };
+        match &class_names {
+            Some(names) if *names != folder.class_names => {
+                return Err(Error::OtherClasses {
+                    dir: images.join(split),
+                    found: folder.class_names.len(),
+                    expected: names.len(),
+                });
+            }
+            _ => class_names = Some(folder.class_names.clone()),
+        }
+        packed.push(write_split(split, &folder, &partial, spec, progress)?);
+    }
+    describe(&partial, spec, &packed, &class_names.unwrap_or_default())?;
+    fs::rename(&partial, &target).map_err(|cause| unwritable(&target, cause))?;
+    Ok((target, packed))
+}
+
+/// Pictures directly in a folder: one class without a name.
+fn unlabelled(split: &str, images: &Path) -> Result<Folder, Error> {
+    let inner = images.join(split);
+    let root = if inner.is_dir() { inner } else { images.into() };
+    let mut files = Vec::new();
+    for name in entries(&root)? {
+        let file = root.join(name);
+        if file.is_file() && decode::format(&read(&file)?).is_some() {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        // With what the folder holds in the message.
+        return Folder::open(split, images);
+    }
+    Ok(Folder {
+        labels: vec![0; files.len()],
+        files,
+        class_names: Vec::new(),
+        fingerprint: String::new(),
+    })
+}
+
+fn write_split(
+    split: &str,
+    folder: &Folder,
+    out: &Path,
+    spec: &PackSpec,
+    progress: &dyn Fn(),
+) -> Result<Packed, Error> {
+    let count = folder.files.len();
+    let mut total = 0;
+    for file in &folder.files {
+        total += store::size(file)?;
+    }
+    let shards = total
+        .div_ceil(spec.shard_bytes.max(1))
+        .clamp(1, count as u64) as usize;
+    // At most as many as `u32` counts: more file names do not fit into memory.
+    let order = epoch_permutation(0, 0, count as u32);
+    let mut packed = Packed {
+        split: split.into(),
+        lengths: Vec::new(),
+        bytes: 0,
+    };
+    for shard in 0..shards {
+        let name = format!("{}-{split}.tfrecord-{shard:05}-of-{shards:05}", spec.name);
+        let file = out.join(name);
+        let failed =
+            |error: tfrecord::Error| unwritable(&file, std::io::Error::other(error.to_string()));
+        let mut writer = ExampleWriter::create(&file).map_err(failed)?;
+        let [from, to] = [shard, shard + 1].map(|edge| count * edge / shards);
+        for &index in &order[from..to] {
+            let index = index as usize;
+            let bytes = read(&folder.files[index])?;
+            decode::decode(&bytes).map_err(|reason| Error::PictureFile {
+                file: folder.files[index].clone(),
+                reason,
+            })?;
+            let name = folder.files[index].file_name().unwrap_or_default();
+            let name = name.to_string_lossy().into_owned().into_bytes();
+            let mut feature = HashMap::from([
+                ("file_name".to_string(), Feature::from_bytes_iter([name])),
+                ("image".to_string(), Feature::from_bytes_iter([bytes])),
+            ]);
+            if !folder.class_names.is_empty() {
+                let label = Feature::from_i64_iter([i64::from(folder.labels[index])]);
+                feature.insert("label".into(), label);
+            }
+            let features = Some(Features { feature });
+            writer.send(Example { features }).map_err(failed)?;
+            progress();
+        }
+        writer.flush().map_err(failed)?;
+        drop(writer);
+        let length = (to - from) as u64;
+        packed.bytes += store::size(&file)? - 16 * length;
+        packed.lengths.push(length);
+    }
+    Ok(packed)
+}
+
+/// The files by which TFDS knows a set.
+fn describe(
+    folder: &Path,
+    spec: &PackSpec,
+    packed: &[Packed],
+    class_names: &[String],
+) -> Result<(), Error> {
+    const FEATURES: &str = "tensorflow_datasets.core.features";
+    let mut features = json!({
+        "file_name": {"pythonClassName": format!("{FEATURES}.text_feature.Text"), "text": {}},
+        "image": {
+            "pythonClassName": format!("{FEATURES}.image_feature.Image"),
+            "image": {"dtype": "uint8", "encodingFormat": "jpeg", "shape": {"dimensions": ["-1", "-1", "3"]}},
+        },
+    });
+    let mut info = json!({
+        "name": spec.name,
+        "version": VERSION,
+        "description": "Pictures packed by simclr.",
+        "fileFormat": "tfrecord",
+        "splits": packed.iter().map(|split| json!({
+            "name": split.split,
+            "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+            "numBytes": split.bytes.to_string(),
+            "shardLengths": split.lengths.iter().map(u64::to_string).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
+    });
+    if !class_names.is_empty() {
+        features["label"] = json!({
+            "pythonClassName": format!("{FEATURES}.class_label_feature.ClassLabel"),
+            "classLabel": {"numClasses": class_names.len().to_string()},
+        });
+        info["supervisedKeys"] =
+            json!({"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}});
+        write(
+            &folder.join("label.labels.txt"),
+            &(class_names.join("\n") + "\n"),
+        )?;
+    }
+    let features = json!({
+        "pythonClassName": format!("{FEATURES}.features_dict.FeaturesDict"),
+        "featuresDict": {"features": features},
+    });
+    write(&folder.join("features.json"), &format!("{features:#}\n"))?;
+    write(&folder.join("dataset_info.json"), &format!("{info:#}\n"))
+}
+
+fn write(file: &Path, text: &str) -> Result<(), Error> {
+    fs::write(file, text).map_err(|cause| unwritable(file, cause))
+}
+
+fn unwritable(file: &Path, cause: std::io::Error) -> Error {
+    Error::Write {
+        file: file.into(),
+        cause,
+    }
+}
