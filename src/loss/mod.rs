@@ -96,6 +96,20 @@ fn log_sum_exp(logits: Value) -> Value {
     apart.exp().sum(&[1]).log() + top
 }
 
+/// Distillation loss (reference §10): T² times the mean cross-entropy of the student's softmax with the teacher's, both logits
+/// `[B, C]` divided by the temperature T. The factor keeps gradients as large as at T = 1. No gradient reaches the teacher.
+pub fn distill<'g>(teacher: Value<'g>, student: Value<'g>, temperature: f64) -> Value<'g> {
+    let graph = student.graph();
+    let _scope = graph.scope("distill");
+    let log_softmax = |logits: Value<'g>| {
+        let soft = logits * (1.0 / temperature);
+        soft - log_sum_exp(soft).broadcast_leading(&soft.dims())
+    };
+    let wanted = log_softmax(teacher.stop_gradient()).exp();
+    let rows = (wanted * log_softmax(student)).sum(&[1]);
+    -rows.mean(&[0]) * (temperature * temperature)
+}
+
 /// Mean softmax cross-entropy and its accuracies.
 pub struct Supervised<'g> {
     /// Mean over rows.
