@@ -164,7 +164,7 @@ fn step_module(
         Objective::Pretrain { .. } => {
             graph.concatenate(&[given.slice_dim(3, 0, 3), given.slice_dim(3, 3, 6)], 0)
         }
-        Objective::Finetune { .. } => given,
+        Objective::Finetune { .. } | Objective::Distill { .. } => given,
     };
     let still = Settings {
         training: false,

@@ -78,6 +78,8 @@ enum Command {
     Pretrain(pretrain::Arguments),
     /// Fine-tune a trained network, or a linear head on it; started again with the same model_dir, go on where it stopped
     Finetune(pretrain::Arguments),
+    /// Train a network to say what another one says (teacher=RUN), with or without labels
+    Distill(pretrain::Arguments),
     /// Measure a trained network on its evaluation split: top-1, top-5, confusion, k-NN, linear probe
     Evaluate(evaluate::Arguments),
     /// Write the features of pictures
@@ -167,6 +169,7 @@ pub fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Pretrain(arguments) => pretrain::run(arguments, &ui),
         Command::Finetune(arguments) => pretrain::finetune(arguments, &ui),
+        Command::Distill(arguments) => pretrain::distill(arguments, &ui),
         Command::Evaluate(arguments) => evaluate::run(arguments, &ui),
         Command::Embed(arguments) => embed::run(arguments, &ui),
         Command::Predict(arguments) => embed::predict(arguments, &ui),

@@ -1,4 +1,4 @@
-//! `simclr pretrain` and `simclr finetune`.
+//! `simclr pretrain`, `simclr finetune` and `simclr distill`.
 
 use super::Configuration;
 use super::ui::Ui;
@@ -26,9 +26,12 @@ pub(super) struct Arguments {
 /// `simclr pretrain`.
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     let loaded = arguments.configuration.load()?;
-    if loaded.config.finetune {
+    if loaded.config.finetune || loaded.config.distill.is_some() {
         return Err(loaded
-            .bad("train_mode", "pretrain, or the command `simclr finetune`")
+            .bad(
+                "train_mode",
+                "pretrain, or the command `simclr finetune` or `simclr distill`",
+            )
             .into());
     }
     train(arguments, &loaded, ui)
@@ -40,6 +43,16 @@ pub(super) fn finetune(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         .configuration
         .load_with(&["train_mode=finetune"])?;
     let loaded = as_trained(loaded, arguments)?;
+    train(arguments, &loaded, ui)
+}
+
+/// `simclr distill`: a student sees what its teacher saw, unless the user says otherwise.
+pub(super) fn distill(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
+    let mut loaded = arguments.configuration.load_with(&["train_mode=distill"])?;
+    if let Some(choice) = &loaded.config.distill {
+        let from = trained::open(&choice.teacher)?.loaded;
+        loaded = loaded.inherit(&from, &trained::DATA_KEYS)?;
+    }
     train(arguments, &loaded, ui)
 }
 
@@ -84,7 +97,9 @@ fn train(arguments: &Arguments, loaded: &Loaded, ui: &Ui) -> anyhow::Result<u8> 
 fn model_dir(loaded: &Loaded, config: Option<&Path>) -> PathBuf {
     loaded.config.model_dir.clone().unwrap_or_else(|| {
         let stem = config.and_then(Path::file_stem);
-        PathBuf::from("runs").join(stem.unwrap_or(if loaded.config.finetune {
+        PathBuf::from("runs").join(stem.unwrap_or(if loaded.config.distill.is_some() {
+            "distill".as_ref()
+        } else if loaded.config.finetune {
             "finetune".as_ref()
         } else {
             "pretrain".as_ref()

@@ -107,6 +107,7 @@ pub enum Behaviour {
 #[allow(missing_docs)]
 pub struct Config {
     pub finetune: bool,
+    pub distill: Option<Distill>,
     pub model_dir: Option<PathBuf>,
     pub dataset: String,
     pub data_dir: Option<PathBuf>,
@@ -155,6 +156,15 @@ pub struct Config {
     pub train_summary_steps: u64,
     pub eval_batch_size: usize,
     pub runtime: Runtime,
+}
+
+/// What a student learns from.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub struct Distill {
+    pub teacher: PathBuf,
+    pub temperature: f64,
+    pub share: f64,
 }
 
 /// How it runs.
@@ -362,8 +372,27 @@ impl Config {
         if flag("use_tpu") && platform == "auto" {
             platform = "tpu".into();
         }
+        let distill = word("train_mode") == "distill";
+        if distill != path("teacher").is_some() {
+            let (value, origin) = &values["teacher"];
+            return Err(Error::BadValue {
+                key: "teacher",
+                origin: origin.clone(),
+                found: value.to_string(),
+                expected: if distill {
+                    "the folder of the run to imitate".into()
+                } else {
+                    "null, or the command `simclr distill`".into()
+                },
+            });
+        }
         let config = Config {
             finetune: word("train_mode") == "finetune",
+            distill: path("teacher").filter(|_| distill).map(|teacher| Distill {
+                teacher,
+                temperature: float("distill_temperature"),
+                share: float("distill_share"),
+            }),
             model_dir: path("model_dir"),
             dataset: word("dataset"),
             data_dir: path("data_dir"),

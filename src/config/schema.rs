@@ -111,10 +111,10 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "train_mode",
-        Choice(&["pretrain", "finetune"]),
+        Choice(&["pretrain", "finetune", "distill"]),
         "pretrain",
         true,
-        "What is trained: pretrain on pairs of views, finetune on labels; `simclr finetune` sets it",
+        "What is trained: pretrain on pairs of views, finetune on labels, distill on what a teacher says; the commands set it",
     ),
     key(
         "train_batch_size",
@@ -365,6 +365,27 @@ pub const KEYS: &[Key] = &[
         "null",
         true,
         "Run or checkpoint folder whose weights a new run starts from",
+    ),
+    key(
+        "teacher",
+        Text,
+        "null",
+        true,
+        "Run or checkpoint folder of the network that `simclr distill` imitates",
+    ),
+    key(
+        "distill_temperature",
+        Float(1e-3, 1e3),
+        "1",
+        true,
+        "Divides the logits of teacher and student; the published values are 0.1 (self-distillation) and 1",
+    ),
+    key(
+        "distill_share",
+        Float(0.0, 1.0),
+        "1",
+        true,
+        "Share of the teacher in the loss of distillation; the rest is the labels'",
     ),
     key(
         "variable_schema",

@@ -47,7 +47,7 @@ impl<'a> Evaluation<'a> {
             spec,
             figures: match spec.objective {
                 Objective::Pretrain { .. } => &FIGURES,
-                Objective::Finetune { .. } => &CLASSIFIED,
+                Objective::Finetune { .. } | Objective::Distill { .. } => &CLASSIFIED,
             },
             train,
             test,
@@ -76,7 +76,7 @@ impl<'a> Evaluation<'a> {
         let Some(test) = &self.test else {
             return Ok(());
         };
-        if let Objective::Finetune { .. } = self.spec.objective {
+        if let Objective::Finetune { .. } | Objective::Distill { .. } = self.spec.objective {
             // A head that has not learned anything says nothing.
             return Ok(());
         }
@@ -113,7 +113,7 @@ impl<'a> Evaluation<'a> {
 
     fn measure(&self, variables: &[Literal], test: &Arc<Examples>) -> Result<Worth, Error> {
         let config = &self.run.loaded.config;
-        if let Objective::Finetune { .. } = self.spec.objective {
+        if let Objective::Finetune { .. } | Objective::Distill { .. } = self.spec.objective {
             let (engine, devices) = (self.run.engine, self.run.devices);
             let network = &self.spec.network;
             let found = classify(engine, config, network, variables, devices, test)?;

@@ -18,7 +18,7 @@ pub(super) struct Launcher<'a> {
     pub(super) buffers: Vec<Vec<Buffer>>,
     /// `[replica]`.
     seed: Vec<Buffer>,
-    /// Arguments of the set itself, where it lies on the devices: `[replica][array]`.
+    /// What stays on the devices: the set itself where it is resident, and a teacher's variables: `[replica][array]`.
     resident: Vec<Vec<Buffer>>,
     supply: Supply<'a>,
     /// The next launch's, made while this one ran.
@@ -128,10 +128,15 @@ impl<'a> Launcher<'a> {
         program: Program,
         values: &[Literal],
         seed: u64,
-        resident: Vec<Vec<Buffer>>,
+        mut resident: Vec<Vec<Buffer>>,
         source: Source,
     ) -> Result<Self, Error> {
         let devices = program.devices().to_vec();
+        for (list, device) in resident.iter_mut().zip(&devices) {
+            for (_, value) in spec.teacher() {
+                list.push(engine.put(value, device)?);
+            }
+        }
         let words = Literal::new(&[2], &[seed as u32, (seed >> 32) as u32]);
         Ok(Launcher {
             buffers: state::put(engine, &program, values)?,

@@ -74,6 +74,12 @@ pub enum Error {
         "images of data set `{name}` have many sizes, expected images of one size, to measure raw pixels; set runtime.eval_pixels=false"
     )]
     NotInMemory { name: String },
+    #[error("`teacher` `{}` {found}, expected {expected}", path.display())]
+    Teacher {
+        path: std::path::PathBuf,
+        found: String,
+        expected: String,
+    },
     #[error(
         "`{name}` has {found} classes, the network's supervised head {expected}; evaluate it on the data set it was trained on"
     )]
@@ -101,7 +107,7 @@ impl Error {
             Error::RunDir(error) => error.class(),
             Error::Report(error) => error.class(),
             Error::NotInMemory { .. } => Class::Usage,
-            Error::Classes { .. } => Class::Usage,
+            Error::Classes { .. } | Error::Teacher { .. } => Class::Usage,
             Error::NotANumber { .. } => Class::Failed,
         }
     }

@@ -229,6 +229,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
             match spec.objective {
                 Objective::Pretrain { .. } => "pretrained",
                 Objective::Finetune { .. } => "fine-tuned",
+                Objective::Distill { .. } => "distilled",
             },
             plan.epoch(steps),
             crate::report::progress::duration(seconds),

@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::step::{Input, Objective, StepSpec};
+use super::trained::{self, Trained};
 use crate::augment::{Augmentation, Brightness, ResizeKernel};
 use crate::config::{Behaviour, Config, Loaded, Plan};
 use crate::data::Description;
@@ -10,6 +11,8 @@ use crate::model::{Freeze, HeadMode, Network};
 use crate::nn::Settings;
 use crate::optim::{Lars, Optimizer, Schedule};
 use crate::pjrt::OptionValue;
+use std::path::Path;
+use std::sync::Arc;
 
 /// The network of a configuration, with a classifier of so many classes.
 pub fn network(config: &Config, classes: Option<usize>) -> Network {
@@ -85,22 +88,67 @@ pub(super) fn settings(config: &Config, replicas: usize) -> Settings {
     }
 }
 
-/// What a configuration wants the network to learn.
-fn objective(config: &Config) -> Objective {
+/// What a configuration wants the network to learn, from data of so many classes.
+fn objective(config: &Config, classes: usize) -> Result<Objective, Error> {
+    if let Some(choice) = &config.distill {
+        return Ok(Objective::Distill {
+            teacher: Arc::new(teacher(config, &choice.teacher, classes)?),
+            temperature: choice.temperature,
+            share: choice.share,
+        });
+    }
     if !config.finetune {
-        return Objective::Pretrain {
+        return Ok(Objective::Pretrain {
             temperature: config.temperature,
             hidden_norm: config.hidden_norm,
-        };
+        });
     }
     let after_block = config.fine_tune_after_block;
-    Objective::Finetune {
+    Ok(Objective::Finetune {
         freeze: Freeze {
             after_block,
             moving_statistics: after_block == 4 && config.frozen_bn == "moving",
         },
         projection_head: config.behaviour != Behaviour::V1,
+    })
+}
+
+/// The network to imitate, which has to classify the same images into as many classes.
+fn teacher(config: &Config, path: &Path, classes: usize) -> Result<Trained, Error> {
+    let teacher = trained::open(path)?;
+    let wrong = |found: String, expected: String| {
+        Err(Error::Teacher {
+            path: teacher.checkpoint.clone(),
+            found,
+            expected,
+        })
+    };
+    match teacher.network.num_classes {
+        None => {
+            return wrong(
+                "has no classifier".into(),
+                "a fine-tuned network; run `simclr finetune` on it first".into(),
+            );
+        }
+        Some(found) if found != classes => {
+            return wrong(
+                format!("tells {found} classes apart"),
+                format!("the {classes} of `dataset` {}", config.dataset),
+            );
+        }
+        Some(_) => {}
     }
+    let size = teacher.network.image_size;
+    if (size > 32) != (config.image_size > 32) {
+        return wrong(
+            format!("has the stem for images of side {size}"),
+            format!(
+                "one that takes the student's `image_size` {}",
+                config.image_size
+            ),
+        );
+    }
+    Ok(teacher)
 }
 
 /// Most steps of a launch when the program chooses: enough to make the launch itself cost nothing, few enough to stop soon.
@@ -120,8 +168,7 @@ fn most_steps(config: &Config, plan: &Plan, input: Input) -> usize {
 }
 
 /// Where examples come from: a set of small images of one size lies on the devices unless the user wants otherwise.
-fn input(loaded: &Loaded, data: &Description) -> Result<Input, Error> {
-    let views = objective(&loaded.config).views();
+fn input(loaded: &Loaded, data: &Description, views: usize) -> Result<Input, Error> {
     let streamed = Input::Streamed { views };
     match (data.image, loaded.config.runtime.streamed) {
         (Some(image), None | Some(false)) => Ok(Input::Resident {
@@ -159,7 +206,8 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
             )));
         }
     }
-    let input = input(loaded, data)?;
+    let objective = objective(config, data.classes)?;
+    let input = input(loaded, data, objective.views())?;
     for name in &config.runtime.disable_passes {
         if !crate::hlo::passes::ALL.iter().any(|pass| pass.name == name) {
             let known: Vec<&str> = crate::hlo::passes::ALL
@@ -172,10 +220,12 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
             )));
         }
     }
-    let classes = (config.finetune || config.lineareval_while_pretraining).then_some(data.classes);
+    let classify =
+        config.finetune || config.distill.is_some() || config.lineareval_while_pretraining;
+    let classes = classify.then_some(data.classes);
     Ok(StepSpec {
         network: network(config, classes),
-        objective: objective(config),
+        objective,
         augmentation: augmentation(config),
         optimizer: optimizer(config),
         schedule: Schedule {

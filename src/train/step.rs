@@ -3,11 +3,13 @@
 
 use crate::augment::{Augmentation, Key};
 use crate::grad::gradients;
-use crate::hlo::{self, DType, Graph, Module, Shape, Value};
-use crate::loss::{nt_xent, supervised};
+use crate::hlo::{self, DType, Graph, Literal, Module, Shape, Value};
+use crate::loss::{distill, nt_xent, supervised};
 use crate::model::{self, Freeze, Network};
 use crate::nn::{Builder, Settings, Variable};
 use crate::optim::{Optimizer, Schedule, Slot};
+use crate::train::trained::Trained;
+use std::sync::Arc;
 
 /// Everything that decides what a step computes.
 #[derive(Debug, Clone)]
@@ -54,7 +56,7 @@ pub enum Input {
 }
 
 /// What the network learns.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum Objective {
     /// The contrastive loss of two views; the supervised head, if the network has one, is trained on stopped features beside it.
     Pretrain {
@@ -70,6 +72,15 @@ pub enum Objective {
         /// Whether those layers of the projection head learn that the supervised head looks through (the original's first version
         /// never trains them, reference §12-10).
         projection_head: bool,
+    },
+    /// What another network says of one view, cropped and flipped (reference §10).
+    Distill {
+        /// That network; it looks with its moving statistics and learns nothing.
+        teacher: Arc<Trained>,
+        /// Divides the logits of both.
+        temperature: f64,
+        /// Share of the distillation loss; the rest is the cross-entropy with the labels.
+        share: f64,
     },
 }
 
@@ -95,12 +106,29 @@ pub const FINETUNE_METRICS: [&str; 5] = [
     "learning_rate",
 ];
 
+/// Those of a step of distillation.
+pub const DISTILL_METRICS: [&str; 6] = [
+    "train/distill_loss",
+    "train/supervised_acc",
+    "train/supervised_loss",
+    "train/weight_decay",
+    "train/total_loss",
+    "learning_rate",
+];
+
+/// Nothing of the encoder stays as it is.
+const FREE: Freeze = Freeze {
+    after_block: -1,
+    moving_statistics: false,
+};
+
 impl Objective {
     /// Names of a step's figures, in order.
     pub fn metrics(&self) -> &'static [&'static str] {
         match self {
             Objective::Pretrain { .. } => &METRICS,
             Objective::Finetune { .. } => &FINETUNE_METRICS,
+            Objective::Distill { .. } => &DISTILL_METRICS,
         }
     }
 
@@ -108,7 +136,7 @@ impl Objective {
     pub fn views(&self) -> usize {
         match self {
             Objective::Pretrain { .. } => 2,
-            Objective::Finetune { .. } => 1,
+            Objective::Finetune { .. } | Objective::Distill { .. } => 1,
         }
     }
 
@@ -122,7 +150,9 @@ impl Objective {
     ) -> Value<'g> {
         match self {
             Objective::Pretrain { .. } => augmentation.two_views(images, key, place),
-            Objective::Finetune { .. } => augmentation.one_view(images, key, place),
+            Objective::Finetune { .. } | Objective::Distill { .. } => {
+                augmentation.one_view(images, key, place)
+            }
         }
     }
 
@@ -136,7 +166,9 @@ impl Objective {
     ) -> Value<'g> {
         match self {
             Objective::Pretrain { .. } => augmentation.two_views_of_crops(crops, key, place),
-            Objective::Finetune { .. } => augmentation.one_view_of_crops(crops, key, place),
+            Objective::Finetune { .. } | Objective::Distill { .. } => {
+                augmentation.one_view_of_crops(crops, key, place)
+            }
         }
     }
 }
@@ -156,7 +188,9 @@ pub struct StateArray {
 /// examples of a step on this replica,
 /// - resident: `indices` u32 [steps_per_launch, n], `images` u8 [examples, H, W, 3], `labels` s32 [examples];
 /// - streamed: `crops` u8 [steps_per_launch, n, views, S, S, 3], `labels` s32 [steps_per_launch, n];
-/// - given: `views` f32 [2n, S, S, 3], `labels` s32 [n].
+/// - given: `views` f32 [2n, S, S, 3], `labels` s32 [n];
+///
+/// then the variables of a teacher.
 ///
 /// Results: the state arrays, which take over the arguments, then `metrics` f32 [steps_per_launch, metrics of the objective].
 pub struct StepModule {
@@ -242,6 +276,7 @@ impl StepSpec {
         match self.objective {
             Objective::Pretrain { .. } => self.network.forward(builder, views),
             Objective::Finetune { freeze, .. } => self.network.finetune(builder, views, freeze),
+            Objective::Distill { .. } => self.network.finetune(builder, views, FREE),
         }
     }
 
@@ -292,6 +327,10 @@ impl StepSpec {
             .inputs()
             .into_iter()
             .map(|(name, shape)| graph.parameter(name, shape))
+            .chain(self.teacher().map(|(variable, value)| {
+                let name = format!("teacher/{}", variable.name);
+                graph.parameter(name, value.shape().clone())
+            }))
             .collect();
         let width = self.objective.metrics().len() as i64;
         let metrics = graph.zeros(&Shape::new(DType::F32, [k, width]));
@@ -337,6 +376,37 @@ impl StepSpec {
             state,
             variables,
         })
+    }
+
+    /// Variables of a teacher with their values; none without one.
+    pub fn teacher(&self) -> impl Iterator<Item = (&Variable, &Literal)> {
+        let teacher = match &self.objective {
+            Objective::Distill { teacher, .. } => Some(teacher),
+            Objective::Pretrain { .. } | Objective::Finetune { .. } => None,
+        };
+        teacher
+            .into_iter()
+            .flat_map(|teacher| teacher.variables.iter().zip(&teacher.values))
+    }
+
+    /// Logits of the teacher for views `[n, S, S, 3]`, whose variables have these values.
+    fn taught<'g>(
+        &self,
+        graph: &'g Graph,
+        values: &[Value<'g>],
+        views: Value<'g>,
+    ) -> Option<Value<'g>> {
+        let Objective::Distill { teacher, .. } = &self.objective else {
+            return None;
+        };
+        let _scope = graph.scope("teacher");
+        let settings = Settings {
+            training: false,
+            ..self.settings.clone()
+        };
+        let mut builder = Builder::with_values(graph, settings, values.to_vec());
+        let outputs = teacher.network.forward(&mut builder, views);
+        outputs.logits.map(Value::stop_gradient)
     }
 
     /// Names and shapes of the arguments that bring examples.
@@ -419,8 +489,9 @@ impl StepSpec {
             }
             Input::Given => (inputs[0], inputs[1]),
         };
-        let update = self.update(
-            graph, variables, trained, values, slots, views, labels, rate, step,
+        let taught = self.taught(graph, &inputs[self.inputs().len()..], views);
+        let update = self.update_with(
+            graph, variables, trained, values, slots, views, labels, taught, rate, step,
         );
         let mut next = update.values;
         next.extend(update.slots);
@@ -443,6 +514,26 @@ impl StepSpec {
         rate: Value<'g>,
         step: Value<'g>,
     ) -> Update<'g> {
+        self.update_with(
+            graph, variables, trained, values, slots, views, labels, None, rate, step,
+        )
+    }
+
+    /// The same with the logits of a teacher.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a step, each once")]
+    fn update_with<'g>(
+        &self,
+        graph: &'g Graph,
+        variables: &[Variable],
+        trained: &[usize],
+        values: &[Value<'g>],
+        slots: &[Value<'g>],
+        views: Value<'g>,
+        labels: Value<'g>,
+        taught: Option<Value<'g>>,
+        rate: Value<'g>,
+        step: Value<'g>,
+    ) -> Update<'g> {
         let dtype = self.settings.dtype;
         let replicas = self.settings.replicas;
         let mut builder = Builder::with_values(graph, self.settings.clone(), values.to_vec());
@@ -451,7 +542,7 @@ impl StepSpec {
         let decay =
             self.optimizer
                 .weight_decay_loss(graph, &own, &own_values, self.weight_decay, dtype);
-        let (loss, mut metrics) = self.losses(graph, &outputs, labels);
+        let (loss, mut metrics) = self.losses(graph, &outputs, labels, taught);
         let loss = loss + decay;
         metrics.extend([decay, loss, rate]);
 
@@ -495,6 +586,7 @@ impl StepSpec {
         graph: &'g Graph,
         outputs: &model::Outputs<'g>,
         labels: Value<'g>,
+        taught: Option<Value<'g>>,
     ) -> (Value<'g>, Vec<Value<'g>>) {
         let nothing = graph.scalar_of(self.settings.dtype, 0.0);
         let classified = |labels| match outputs.logits {
@@ -526,6 +618,19 @@ impl StepSpec {
             Objective::Finetune { .. } => {
                 let (loss, accuracy) = classified(labels);
                 (loss, vec![loss, accuracy])
+            }
+            Objective::Distill {
+                temperature, share, ..
+            } => {
+                let imitated = match (taught, outputs.logits) {
+                    (Some(teacher), Some(student)) => distill(teacher, student, temperature),
+                    _ => graph.fail("distill", "a teacher and a student with a classifier each"),
+                };
+                let (loss, accuracy) = classified(labels);
+                (
+                    imitated * share + loss * (1.0 - share),
+                    vec![imitated, accuracy, loss],
+                )
             }
         }
     }

@@ -249,6 +249,17 @@ pub const SHARED_KEYS: [&str; 15] = [
     "resize_kernel",
 ];
 
+/// Those of them that say what a network sees.
+pub const DATA_KEYS: [&str; 7] = [
+    "image_size",
+    "dataset",
+    "data_dir",
+    "train_split",
+    "eval_split",
+    "behaviour",
+    "resize_kernel",
+];
+
 /// Keys that decide which variables a network has, and their shapes.
 const NETWORK_KEYS: [&str; 10] = [
     "resnet_depth",
