@@ -5,6 +5,7 @@ mod compile;
 mod configuration;
 mod data;
 mod devices;
+mod doctor;
 mod embed;
 mod evaluate;
 mod exit;
@@ -95,6 +96,8 @@ enum Command {
     Compile(compile::Arguments),
     /// List the TPU slices that can be compiled for
     Topologies(topologies::Arguments),
+    /// Look at what a TPU worker needs: plugin, chips, lock, metadata, other workers; say what to do where it is missing
+    Doctor(doctor::Arguments),
     /// List plugins, or install one
     Plugins(plugins::Arguments),
     /// List the devices that a plugin sees
@@ -181,6 +184,7 @@ pub fn main() -> ExitCode {
         Command::Export(arguments) => export::run(arguments, &ui),
         Command::Import(arguments) => import::run(arguments, &ui),
         Command::Inspect(arguments) => inspect::run(arguments, &ui),
+        Command::Doctor(arguments) => doctor::run(arguments, &ui),
         Command::Compile(arguments) => compile::run(arguments, &ui),
         Command::Topologies(arguments) => topologies::run(arguments, &ui),
         Command::Completions { shell } => {

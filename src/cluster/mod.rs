@@ -1,12 +1,24 @@
-//! The machines of a run: which slices there are.
+//! The machines of a run: which slices there are, which process of how many this one is, how processes find each other.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | [`slice`] | names of TPU slices, and what their chips are |
+//! | [`agreement`] | that all processes run the same, and when all stop |
+//! | [`doctor`] | what a worker needs, and what to do where it is missing |
+//! | [`identity`] | which process of how many this one is |
+//! | [`metadata`] | the metadata server of a Cloud TPU VM |
+//! | [`store`] | a key-value service over TCP, by which processes exchange what they must agree on |
+//!
+//! Training does not use more than one process yet; [`slice`] and [`doctor`] are what commands use today.
 //!
 //! Invariant: nothing here knows of graphs or plugins.
 
+pub mod agreement;
+pub mod doctor;
+pub mod identity;
+pub mod metadata;
 pub mod slice;
+pub mod store;
 
 use crate::error::Class;
 
@@ -22,13 +34,60 @@ pub enum Error {
     },
     #[error("target `{found}` is unknown; expected cpu, or a TPU slice by --topology")]
     UnknownTarget { found: String },
+    #[error(
+        "the metadata server at {url} cannot be asked: {reason}; where there is none, TPU_WORKER_ID and TPU_WORKER_HOSTNAMES say which worker this is"
+    )]
+    Metadata { url: String, reason: String },
+    #[error(
+        "{what} is `{found}`, which cannot be understood; set TPU_WORKER_ID and TPU_WORKER_HOSTNAMES to this worker's number and the list of all"
+    )]
+    Garbled { what: String, found: String },
+    #[error(
+        "the process is {process} and the number of processes {processes}; expected both, and a process below the number of processes"
+    )]
+    Place { process: String, processes: String },
+    #[error(
+        "there are {processes} processes and nobody says where process 0 is; give its HOST:PORT"
+    )]
+    NoCoordinator { processes: usize },
+    #[error(
+        "the service of process 0 at {address} {what}: {reason}; start process 0 first, on a port that the others can reach"
+    )]
+    Store {
+        address: String,
+        what: &'static str,
+        reason: String,
+    },
+    #[error("`{key}` was not there after {seconds} s; {waiting}")]
+    TimedOut {
+        key: String,
+        seconds: u64,
+        waiting: &'static str,
+    },
+    #[error(
+        "process {process} has another {what} ({found}) than process 0 ({expected}); start all processes with the same program and configuration"
+    )]
+    Disagree {
+        what: String,
+        process: usize,
+        found: String,
+        expected: String,
+    },
 }
 
 impl Error {
     /// What the caller can do about it.
     pub fn class(&self) -> Class {
         match self {
-            Error::UnknownSlice { .. } | Error::UnknownTarget { .. } => Class::Usage,
+            Error::UnknownSlice { .. }
+            | Error::UnknownTarget { .. }
+            | Error::Place { .. }
+            | Error::NoCoordinator { .. }
+            | Error::Disagree { .. } => Class::Usage,
+            Error::Metadata { .. }
+            | Error::Garbled { .. }
+            | Error::Store { .. }
+            | Error::TimedOut { .. } => Class::Environment,
         }
     }
 }

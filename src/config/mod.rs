@@ -175,6 +175,7 @@ pub struct Runtime {
     pub plugin: Option<PathBuf>,
     pub devices: usize,
     pub bf16: bool,
+    pub one_pass_bn: bool,
     pub seed: u64,
     pub streamed: Option<bool>,
     pub data_threads: usize,
@@ -453,6 +454,7 @@ impl Config {
                 plugin: path("runtime.plugin"),
                 devices: size("runtime.devices"),
                 bf16: word("runtime.precision") == "bf16",
+                one_pass_bn: word("runtime.bn_statistics") == "one_pass",
                 seed: int("runtime.seed") as u64,
                 streamed: match word("runtime.input").as_str() {
                     "auto" => None,

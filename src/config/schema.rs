@@ -476,6 +476,13 @@ pub const KEYS: &[Key] = &[
         "Type of activations",
     ),
     key(
+        "runtime.bn_statistics",
+        Choice(&["two_pass", "one_pass"]),
+        "two_pass",
+        true,
+        "Batch statistics in two passes over the activations, or in one with one exchange per layer (for pods)",
+    ),
+    key(
         "runtime.seed",
         Int(0, i64::MAX),
         "0",

@@ -63,7 +63,8 @@ impl<'g> Builder<'g> {
         } else {
             1
         };
-        let (y, mean, variance) = normalise(x, gamma, beta, shared, settings.dtype);
+        let shift = settings.one_pass_statistics.then_some(moving_mean);
+        let (y, mean, variance) = normalise(x, gamma, beta, shared, settings.dtype, shift);
         let rows = rows(x) * shared as i64;
         // The factor is rounded to f32 also where variables are wider (reference §3.4).
         let factor = f64::from((1.0 - settings.batch_norm_decay) as f32);
@@ -110,35 +111,68 @@ fn rows(x: Value) -> i64 {
     dims[..dims.len().saturating_sub(1)].iter().product()
 }
 
-/// `(y, mean, biased variance)`; statistics over the batches of `replicas` replicas.
+/// `(mean, biased variance)` over the batches of `replicas` replicas.
+fn statistics<'g>(wide: Value<'g>, replicas: usize) -> (Value<'g>, Value<'g>) {
+    let over = reduced(wide);
+    let mean = wide.mean(&over);
+    let centred = wide - mean.broadcast_trailing(&wide.dims());
+    let variance = (centred * centred).mean(&over);
+    if replicas <= 1 {
+        return (mean, variance);
+    }
+    // Every replica sees all means and variances; the variance within replicas and that between them add up. Averages of μ, σ²
+    // and μ² alone would do with less traffic, but μ² − μ² cancels where means exceed deviations: gradients on four replicas
+    // were five times as far from those on one.
+    let channels = mean.dim(0);
+    let everywhere = |value: Value<'g>| {
+        value
+            .reshape(&[1, channels])
+            .all_gather(0, replicas as i64, &[])
+    };
+    let (means, variances) = (everywhere(mean), everywhere(variance));
+    let mean = means.mean(&[0]);
+    let apart = means - mean.broadcast_trailing(&means.dims());
+    (mean, (variances + apart * apart).mean(&[0]))
+}
+
+/// As [`statistics`], in one pass over `wide` and one all-reduce: sums of x − s and of its square. What cancels in the difference
+/// is (μ − s)², and s, the moving mean, is near μ.
+fn one_pass_statistics<'g>(
+    wide: Value<'g>,
+    shift: Value<'g>,
+    replicas: usize,
+) -> (Value<'g>, Value<'g>) {
+    let over = reduced(wide);
+    let channels = wide.dim(wide.rank() - 1);
+    let shift = shift.stop_gradient();
+    let from = wide - shift.broadcast_trailing(&wide.dims());
+    let both = [from.sum(&over), (from * from).sum(&over)];
+    let mut sums = wide.graph().concatenate(&both, 0);
+    if replicas > 1 {
+        sums = sums.all_reduce_sum();
+    }
+    let averages = sums * (1.0 / (rows(wide) * replicas as i64) as f64);
+    let distance = averages.slice_dim(0, 0, channels);
+    let squares = averages.slice_dim(0, channels, 2 * channels);
+    let variance = (squares - distance * distance).max(0.0);
+    (distance + shift, variance)
+}
+
+/// `(y, mean, biased variance)`; statistics over the batches of `replicas` replicas, in one pass if a shift is given.
 fn normalise<'g>(
     x: Value<'g>,
     gamma: Value<'g>,
     beta: Option<Value<'g>>,
     replicas: usize,
     dtype: DType,
+    shift: Option<Value<'g>>,
 ) -> (Value<'g>, Value<'g>, Value<'g>) {
     let dims = x.dims();
-    let over = reduced(x);
     let wide = x.convert(dtype);
-    let mut mean = wide.mean(&over);
-    let centred = wide - mean.broadcast_trailing(&dims);
-    let mut variance = (centred * centred).mean(&over);
-    if replicas > 1 {
-        // Every replica sees all means and variances; the variance within replicas and that between them add up. Averages of μ, σ²
-        // and μ² alone would do with less traffic, but μ² − μ² cancels where means exceed deviations: gradients on four replicas
-        // were five times as far from those on one.
-        let channels = mean.dim(0);
-        let everywhere = |value: Value<'g>| {
-            value
-                .reshape(&[1, channels])
-                .all_gather(0, replicas as i64, &[])
-        };
-        let (means, variances) = (everywhere(mean), everywhere(variance));
-        mean = means.mean(&[0]);
-        let apart = means - mean.broadcast_trailing(&means.dims());
-        variance = (variances + apart * apart).mean(&[0]);
-    }
+    let (mean, variance) = match shift {
+        None => statistics(wide, replicas),
+        Some(shift) => one_pass_statistics(wide, shift, replicas),
+    };
     let inverse = (variance + EPSILON).rsqrt();
     let normal = (wide - mean.broadcast_trailing(&dims)) * inverse.broadcast_trailing(&dims);
     let mut y = normal * gamma.broadcast_trailing(&dims);

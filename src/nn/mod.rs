@@ -96,6 +96,8 @@ pub struct Settings {
     pub replicas: usize,
     /// Whether batch statistics are those of all replicas.
     pub global_bn: bool,
+    /// Whether batch statistics are taken in one pass over the activations (pods) instead of two.
+    pub one_pass_statistics: bool,
     /// Momentum of the moving statistics.
     pub batch_norm_decay: f64,
     /// Whether the moving variance follows the unbiased batch variance (the original's first version, per-replica statistics).
@@ -112,6 +114,7 @@ impl Default for Settings {
             training: true,
             replicas: 1,
             global_bn: true,
+            one_pass_statistics: false,
             batch_norm_decay: 0.9,
             unbiased_moving_variance: false,
             dtype: DType::F32,

@@ -77,6 +77,7 @@ pub(super) fn settings(config: &Config, replicas: usize) -> Settings {
         training: true,
         replicas,
         global_bn: config.global_bn,
+        one_pass_statistics: config.runtime.one_pass_bn,
         batch_norm_decay: config.batch_norm_decay,
         unbiased_moving_variance: false,
         dtype: DType::F32,

@@ -1,0 +1,114 @@
+//! `simclr doctor`.
+
+use super::isolated::{self, run_again};
+use super::ui::Ui;
+use crate::cluster::doctor::{Finding, State, account, lock, metadata, others, runtime};
+use crate::cluster::identity::{Identity, Wanted};
+use crate::cluster::metadata::Metadata;
+use crate::error::Class;
+use crate::pjrt::{Platform, Plugin, WITHOUT_TPU, find, tpu_chips};
+use clap::Args;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long another worker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Load the plugin in this very process and say its version
+    #[arg(long, hide = true)]
+    here: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
+    if arguments.here {
+        isolated::end_with_parent();
+        let plugin = Plugin::load(&find(Platform::Tpu, None)?.path)?;
+        let (major, minor) = plugin.api_version();
+        ui.result(&format!("PJRT API {major}.{minor}"))?;
+        return Ok(0);
+    }
+    let findings = look();
+    if arguments.json {
+        ui.result(&serde_json::to_string_pretty(&findings)?)?;
+    } else {
+        let mut text = String::new();
+        for finding in &findings {
+            let mark = match finding.state {
+                State::Good => "ok",
+                State::Absent => "–",
+                State::Bad => "BAD",
+            };
+            text.push_str(&format!("{mark:<4}{:<10}{}\n", finding.what, finding.words));
+            if !finding.remedy.is_empty() {
+                text.push_str(&format!("              {}\n", finding.remedy));
+            }
+        }
+        ui.result(&text)?;
+    }
+    let bad = findings.iter().any(|finding| finding.state == State::Bad);
+    Ok(if bad {
+        Class::Environment.exit_code()
+    } else {
+        0
+    })
+}
+
+fn look() -> Vec<Finding> {
+    let chips = tpu_chips();
+    let mut findings = vec![
+        plugin(),
+        if chips > 0 {
+            Finding::good("chips", format!("{chips} TPU chips on the bus"))
+        } else {
+            Finding::absent(
+                "chips",
+                "no TPU chip on the bus of this machine",
+                "on a TPU VM that was stopped and started, delete it and create it again",
+            )
+        },
+        lock(Path::new("/proc"), Path::new("/tmp/libtpu_lockfile"), chips),
+    ];
+    let server = Metadata::new();
+    let (found, worker) = metadata(&server);
+    let on_cloud = found.state == State::Good;
+    findings.push(found);
+    if let Some(worker) = &worker {
+        findings.push(runtime(worker));
+    }
+    if on_cloud {
+        findings.push(account(&server));
+    }
+    let variable = |name: &str| std::env::var(name).ok();
+    let metadata = on_cloud.then_some(&server);
+    match Identity::find(Wanted::default(), &variable, metadata) {
+        Ok(identity) => findings.push(others(&identity, PATIENCE)),
+        Err(error) => findings.push(Finding::bad("workers", error.to_string(), "")),
+    }
+    findings
+}
+
+/// Whether libtpu is there and loads, without taking the chips.
+fn plugin() -> Finding {
+    let what = "plugin";
+    let path = match find(Platform::Tpu, None) {
+        Ok(found) => found.path,
+        Err(error) => return Finding::bad(what, error.to_string(), ""),
+    };
+    match run_again(&["--here"], &WITHOUT_TPU) {
+        Ok(ended) if ended.code == 0 => Finding::good(
+            what,
+            format!("{} ({})", path.display(), ended.output.trim()),
+        ),
+        Ok(ended) => Finding::bad(
+            what,
+            ended.words.trim().to_string(),
+            "run `simclr plugins install tpu`",
+        ),
+        Err(error) => Finding::bad(what, error.to_string(), "run `simclr plugins install tpu`"),
+    }
+}

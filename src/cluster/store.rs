@@ -1,0 +1,299 @@
+//! A key-value service over TCP: process 0 serves it, all processes use it. By it CUDA's plugin exchanges its topology and its
+//! communicators' names, and the processes of a run compare what must be the same.
+//!
+//! A request is an operation, a key and a value, each with its length before it; an answer is a status and a value. A connection
+//! serves one request at a time, so each waiting thread has a connection of its own. Whoever goes away leaves what it put.
+
+use super::Error;
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Neither keys nor values are larger.
+const MOST_BYTES: u32 = 64 << 20;
+/// How long a request may lie half sent.
+const SILENCE: Duration = Duration::from_secs(60);
+/// No client waits longer for a value.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Pause between attempts to reach a service that is not there yet.
+const PAUSE: Duration = Duration::from_millis(50);
+
+const PUT: u8 = 1;
+const GET: u8 = 2;
+const TRY_GET: u8 = 3;
+const FOUND: u8 = 0;
+const NOT_FOUND: u8 = 1;
+const TAKEN: u8 = 2;
+
+#[derive(Default)]
+struct Shared {
+    values: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
+    changed: Condvar,
+}
+
+impl Shared {
+    /// A thread that panicked while it held the map has left it whole: every change is one insertion.
+    fn values(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Vec<u8>>> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, key: Vec<u8>, value: Vec<u8>) -> u8 {
+        let mut values = self.values();
+        match values.get(&key) {
+            // Put again by someone who did not hear the answer.
+            Some(there) if *there == value => FOUND,
+            Some(_) => TAKEN,
+            None => {
+                values.insert(key, value);
+                self.changed.notify_all();
+                FOUND
+            }
+        }
+    }
+
+    fn get(&self, key: &[u8], patience: Duration) -> Option<Vec<u8>> {
+        let until = Instant::now() + patience;
+        let mut values = self.values();
+        loop {
+            if let Some(value) = values.get(key) {
+                return Some(value.clone());
+            }
+            let left = until.checked_duration_since(Instant::now())?;
+            values = self
+                .changed
+                .wait_timeout(values, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+/// The service. It ends with the process.
+#[derive(Debug)]
+pub struct Server {
+    port: u16,
+}
+
+impl Server {
+    /// Serves on `address`, such as `0.0.0.0:8482`; port 0 takes any.
+    ///
+    /// # Errors
+    /// If the port is taken or not allowed.
+    pub fn start(address: &str) -> Result<Self, Error> {
+        let failed = |error: io::Error| Error::Store {
+            address: address.into(),
+            what: "cannot be started",
+            reason: error.to_string(),
+        };
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        let port = listener.local_addr().map_err(failed)?.port();
+        let shared = Arc::new(Shared::default());
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    // A client that goes away, or talks nonsense, ends its own connection only.
+                    if let Err(error) = serve(stream, &shared) {
+                        tracing::debug!("a client of the key-value service left: {error}");
+                    }
+                });
+            }
+        });
+        Ok(Server { port })
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    loop {
+        stream.set_read_timeout(None)?;
+        let mut operation = [0u8];
+        if stream.read(&mut operation)? == 0 {
+            return Ok(());
+        }
+        stream.set_read_timeout(Some(SILENCE))?;
+        let key = read_bytes(&mut stream)?;
+        let value = read_bytes(&mut stream)?;
+        let (status, answer) = match operation[0] {
+            PUT => (shared.put(key, value), Vec::new()),
+            GET => {
+                let text: [u8; 8] = value.try_into().map_err(|_| nonsense())?;
+                let patience = Duration::from_millis(u64::from_le_bytes(text));
+                answer(shared.get(&key, patience.min(LONGEST)))
+            }
+            TRY_GET => answer(shared.get(&key, Duration::ZERO)),
+            _ => return Err(nonsense()),
+        };
+        let mut bytes = vec![status];
+        bytes.extend_from_slice(&(answer.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&answer);
+        stream.write_all(&bytes)?;
+    }
+}
+
+fn answer(value: Option<Vec<u8>>) -> (u8, Vec<u8>) {
+    match value {
+        Some(value) => (FOUND, value),
+        None => (NOT_FOUND, Vec::new()),
+    }
+}
+
+fn nonsense() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "it does not speak this service's language",
+    )
+}
+
+fn read_bytes(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut length = [0u8; 4];
+    stream.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length);
+    if length > MOST_BYTES {
+        return Err(nonsense());
+    }
+    let mut bytes = vec![0; length as usize];
+    stream.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A client of the service. Any number of threads may use it at once.
+#[derive(Debug)]
+pub struct Store {
+    address: String,
+    /// Connections that nobody uses now.
+    idle: Mutex<Vec<TcpStream>>,
+}
+
+impl Store {
+    /// Connects to the service at `HOST:PORT`; it need not be there yet.
+    ///
+    /// # Errors
+    /// If it cannot be reached within `patience`.
+    pub fn connect(address: &str, patience: Duration) -> Result<Self, Error> {
+        let store = Store {
+            address: address.into(),
+            idle: Mutex::new(Vec::new()),
+        };
+        let until = Instant::now() + patience;
+        loop {
+            match store.open() {
+                Ok(stream) => {
+                    store.give_back(stream);
+                    return Ok(store);
+                }
+                Err(error) if Instant::now() >= until => {
+                    return Err(store.failed("cannot be reached", &error));
+                }
+                Err(_) => thread::sleep(PAUSE),
+            }
+        }
+    }
+
+    fn open(&self) -> io::Result<TcpStream> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in self.address.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, Duration::from_secs(5)) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn give_back(&self, stream: TcpStream) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.push(stream);
+    }
+
+    fn failed(&self, what: &'static str, error: &io::Error) -> Error {
+        Error::Store {
+            address: self.address.clone(),
+            what,
+            reason: error.to_string(),
+        }
+    }
+
+    fn ask(
+        &self,
+        operation: u8,
+        key: &[u8],
+        value: &[u8],
+        patience: Duration,
+    ) -> Result<(u8, Vec<u8>), Error> {
+        let lost = |error: io::Error| self.failed("was lost", &error);
+        let kept = {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.pop()
+        };
+        let mut stream = match kept {
+            Some(stream) => stream,
+            None => self.open().map_err(lost)?,
+        };
+        let mut bytes = vec![operation];
+        for part in [key, value] {
+            let length = u32::try_from(part.len()).ok().filter(|&n| n <= MOST_BYTES);
+            let length = length.ok_or_else(|| lost(nonsense()))?;
+            bytes.extend_from_slice(&length.to_le_bytes());
+            bytes.extend_from_slice(part);
+        }
+        let exchange = |stream: &mut TcpStream| -> io::Result<(u8, Vec<u8>)> {
+            stream.write_all(&bytes)?;
+            stream.set_read_timeout(Some(patience.min(LONGEST) + SILENCE))?;
+            let mut status = [0u8];
+            stream.read_exact(&mut status)?;
+            Ok((status[0], read_bytes(stream)?))
+        };
+        let found = exchange(&mut stream).map_err(lost)?;
+        self.give_back(stream);
+        Ok(found)
+    }
+
+    /// Puts a value under a key that nobody has taken.
+    ///
+    /// # Errors
+    /// If another value is there already, or the service is gone.
+    pub fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        match self.ask(PUT, key, value, Duration::ZERO)? {
+            (FOUND, _) => Ok(()),
+            _ => Err(Error::Store {
+                address: self.address.clone(),
+                what: "has another value already",
+                reason: String::from_utf8_lossy(key).into_owned(),
+            }),
+        }
+    }
+
+    /// The value of a key, waiting for it; none if it was not there in time.
+    ///
+    /// # Errors
+    /// If the service is gone.
+    pub fn get(&self, key: &[u8], patience: Duration) -> Result<Option<Vec<u8>>, Error> {
+        let milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let asked = self.ask(GET, key, &milliseconds.to_le_bytes(), patience)?;
+        Ok(found(asked))
+    }
+
+    /// The value of a key, if it is there now.
+    ///
+    /// # Errors
+    /// If the service is gone.
+    pub fn try_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        Ok(found(self.ask(TRY_GET, key, &[], Duration::ZERO)?))
+    }
+}
+
+fn found((status, value): (u8, Vec<u8>)) -> Option<Vec<u8>> {
+    (status == FOUND).then_some(value)
+}

@@ -1,0 +1,492 @@
+//! Who am I, on loopback: a pretended metadata server, the key-value service with many clients, agreement among pretended processes.
+
+use simclr::cluster::agreement::Group;
+use simclr::cluster::doctor::{State, lock, others, runtime};
+use simclr::cluster::identity::{Identity, Source, Wanted};
+use simclr::cluster::metadata::{Metadata, Worker};
+use simclr::cluster::store::{Server, Store};
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+/// Enough for loopback on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
+
+/// What the pretended server answers to a path below `attributes/`.
+#[derive(Clone)]
+enum Answer {
+    Text(&'static str),
+    Status(u16),
+    /// Never.
+    Silence,
+    /// Not even HTTP.
+    Noise,
+}
+
+/// A metadata server; everything else is 404. It refuses requests without Google's header.
+fn server(answers: &[(&'static str, Answer)]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let answers: HashMap<&str, Answer> = answers.iter().cloned().collect();
+    thread::spawn(move || {
+        let mut silent = Vec::new();
+        for mut stream in listener.incoming().flatten() {
+            let mut request = Vec::new();
+            let mut byte = [0u8];
+            while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                request.push(byte[0]);
+            }
+            let request = String::from_utf8_lossy(&request).into_owned();
+            let path = request.split(' ').nth(1).unwrap_or("");
+            let key = path
+                .strip_prefix("/computeMetadata/v1/instance/attributes/")
+                .unwrap_or("");
+            let flavoured = request
+                .to_ascii_lowercase()
+                .contains("metadata-flavor: google");
+            let (status, text) = match answers.get(key) {
+                _ if !flavoured => (403, "no flavour"),
+                Some(Answer::Text(text)) => (200, *text),
+                Some(Answer::Status(status)) => (*status, "refused"),
+                Some(Answer::Silence) => {
+                    silent.push(stream);
+                    continue;
+                }
+                Some(Answer::Noise) => {
+                    stream.write_all(b"\x00\x01garbage\r\n\r\n").ok();
+                    continue;
+                }
+                None => (404, "no such key"),
+            };
+            let answer = format!(
+                "HTTP/1.1 {status} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+                text.len()
+            );
+            stream.write_all(answer.as_bytes()).ok();
+        }
+    });
+    address
+}
+
+fn find(answers: &[(&'static str, Answer)]) -> Result<Identity, String> {
+    find_as(Wanted::default(), &[], answers)
+}
+
+fn find_as(
+    wanted: Wanted,
+    environment: &[(&str, &str)],
+    answers: &[(&'static str, Answer)],
+) -> Result<Identity, String> {
+    let metadata = Metadata::at(&server(answers), Duration::from_millis(500));
+    let variable = |name: &str| {
+        let found = environment.iter().find(|(key, _)| *key == name);
+        found.map(|(_, value)| value.to_string())
+    };
+    Identity::find(wanted, &variable, Some(&metadata)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_worker_knows_its_place_from_both_forms_of_metadata() {
+    use Answer::Text;
+    for endpoints in [
+        "unknown:unknown:10.0.0.1,unknown:unknown:10.0.0.2,unknown:unknown:10.0.0.3,unknown:unknown:10.0.0.4",
+        "10.0.0.1,10.0.0.2,10.0.0.3,10.0.0.4",
+    ] {
+        let found = find(&[
+            ("agent-worker-number", Text("2")),
+            ("worker-network-endpoints", Text(endpoints)),
+            ("accelerator-type", Text("v3-32")),
+        ])
+        .unwrap();
+        assert_eq!((found.process, found.processes), (2, 4));
+        assert_eq!(found.coordinator.as_deref(), Some("10.0.0.1:8476"));
+        assert_eq!(found.hosts[3], "10.0.0.4");
+        assert_eq!(found.accelerator.as_deref(), Some("v3-32"));
+        assert_eq!(found.source, Source::Metadata);
+    }
+    // Only tpu-env: a single host.
+    let found = find(&[(
+        "tpu-env",
+        Text("WORKER_ID: '0'\nACCELERATOR_TYPE: 'v5litepod-4'\n"),
+    )])
+    .unwrap();
+    assert_eq!((found.process, found.processes), (0, 1));
+    assert_eq!(found.accelerator.as_deref(), Some("v5litepod-4"));
+    // Two slices that work together.
+    let found = find(&[
+        ("agent-worker-number", Text("1")),
+        ("worker-network-endpoints", Text("10.0.1.1,10.0.1.2")),
+        (
+            "tpu-env",
+            Text("MEGASCALE_NUM_SLICES: '2'\nMEGASCALE_SLICE_ID: '1'\nMEGASCALE_COORDINATOR_ADDRESS: '10.0.0.1:8080'\n"),
+        ),
+    ])
+    .unwrap();
+    assert_eq!((found.process, found.processes), (3, 4));
+    assert_eq!(found.coordinator.as_deref(), Some("10.0.0.1:8476"));
+}
+
+#[test]
+fn a_machine_that_is_no_tpu_vm_is_alone() {
+    let found = find(&[]).unwrap();
+    assert_eq!(
+        (found.process, found.processes, found.source),
+        (0, 1, Source::Alone)
+    );
+}
+
+#[test]
+fn a_server_that_is_slow_refuses_or_talks_nonsense_is_an_error() {
+    use Answer::{Noise, Silence, Status, Text};
+    for (answers, words) in [
+        (vec![("tpu-env", Silence)], "cannot be asked"),
+        (vec![("tpu-env", Status(503))], "status 503"),
+        (vec![("tpu-env", Noise)], "cannot be asked"),
+        (
+            vec![("agent-worker-number", Text("two"))],
+            "agent-worker-number is `two`",
+        ),
+        (
+            vec![
+                ("agent-worker-number", Text("0")),
+                ("worker-network-endpoints", Text("<html>busy</html>")),
+            ],
+            "worker-network-endpoints is `<html>busy</html>`",
+        ),
+        (
+            vec![
+                ("agent-worker-number", Text("5")),
+                ("worker-network-endpoints", Text("10.0.0.1,10.0.0.2")),
+            ],
+            "5 of 2 workers",
+        ),
+    ] {
+        let error = find(&answers).unwrap_err();
+        assert!(error.contains(words), "{error}");
+        assert!(
+            error.contains("TPU_WORKER_HOSTNAMES"),
+            "no remedy in: {error}"
+        );
+    }
+    let nobody = Metadata::at("127.0.0.1:9", Duration::from_millis(500));
+    let error = Identity::find(Wanted::default(), &|_| None, Some(&nobody)).unwrap_err();
+    assert!(error.to_string().contains("cannot be asked"), "{error}");
+}
+
+#[test]
+fn kubernetes_tells_by_variables() {
+    let gke = [
+        ("TPU_WORKER_ID", "1"),
+        ("TPU_WORKER_HOSTNAMES", "tpu-0.svc,tpu-1.svc"),
+        ("TPU_ACCELERATOR_TYPE", "v5litepod-8"),
+    ];
+    let found = find_as(Wanted::default(), &gke, &[]).unwrap();
+    assert_eq!(
+        (found.process, found.processes, found.source),
+        (1, 2, Source::Environment)
+    );
+    assert_eq!(found.coordinator.as_deref(), Some("tpu-0.svc:8476"));
+    let bad = [("TPU_WORKER_ID", "2"), ("TPU_WORKER_HOSTNAMES", "a,b")];
+    let error = find_as(Wanted::default(), &bad, &[]).unwrap_err();
+    assert!(error.contains("2 among a,b"), "{error}");
+}
+
+#[test]
+fn what_the_user_says_goes_first() {
+    let gke = [("TPU_WORKER_ID", "1"), ("TPU_WORKER_HOSTNAMES", "a,b")];
+    let wanted = |process, processes, coordinator| Wanted {
+        process,
+        processes,
+        coordinator,
+    };
+    let found = find_as(wanted(Some(3), Some(4), Some("gpu0:1234")), &gke, &[]).unwrap();
+    assert_eq!(
+        (found.process, found.processes, found.source),
+        (3, 4, Source::Flags)
+    );
+    assert_eq!(found.coordinator.as_deref(), Some("gpu0:1234"));
+    // One host out of a pod: libtpu must not wait for the others.
+    let found = find_as(wanted(None, Some(1), None), &gke, &[]).unwrap();
+    assert_eq!((found.process, found.processes), (0, 1));
+    assert!(
+        found
+            .variables
+            .contains(&("TPU_HOST_BOUNDS", "1,1,1".into()))
+    );
+    for (bad, words) in [
+        (
+            wanted(Some(4), Some(4), Some("a")),
+            "below the number of processes",
+        ),
+        (wanted(Some(1), None, None), "not given"),
+        (wanted(None, Some(2), None), "not given"),
+    ] {
+        let error = find_as(bad, &gke, &[]).unwrap_err();
+        assert!(error.contains(words), "{error}");
+    }
+    let error = find_as(wanted(Some(0), Some(2), None), &[], &[]).unwrap_err();
+    assert!(error.contains("give its HOST:PORT"), "{error}");
+}
+
+fn service() -> (Server, String) {
+    let server = Server::start("127.0.0.1:0").unwrap();
+    let address = format!("127.0.0.1:{}", server.port());
+    (server, address)
+}
+
+#[test]
+fn eight_clients_exchange_values_while_one_dies() {
+    let (_server, address) = service();
+    let clients: Vec<_> = (0..8u8)
+        .map(|own| {
+            let address = address.clone();
+            thread::spawn(move || {
+                let store = Store::connect(&address, SOON).unwrap();
+                for round in 0..50u8 {
+                    // Bytes of all kinds in keys and values; a value of several buffers once in a while.
+                    let value = vec![own ^ round; if round % 10 == 0 { 300_000 } else { 3 }];
+                    store.put(&[0, round, own], &value).unwrap();
+                    for other in 0..8u8 {
+                        let found = store.get(&[0, round, other], SOON).unwrap().unwrap();
+                        assert!(found.iter().all(|&byte| byte == other ^ round));
+                    }
+                }
+            })
+        })
+        .collect();
+    // One that says it will send 1000 bytes and goes; one that talks another language; one that waits for ever, and goes.
+    let mut dies = TcpStream::connect(&address).unwrap();
+    dies.write_all(&[1, 232, 3, 0, 0, 7, 7]).unwrap();
+    drop(dies);
+    let mut stranger = TcpStream::connect(&address).unwrap();
+    stranger
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
+    let mut waits = TcpStream::connect(&address).unwrap();
+    let patience = u64::MAX.to_le_bytes();
+    waits.write_all(&[2, 1, 0, 0, 0, 9, 8, 0, 0, 0]).unwrap();
+    waits.write_all(&patience[..3]).unwrap();
+    drop(waits);
+    for client in clients {
+        client.join().unwrap();
+    }
+}
+
+#[test]
+fn a_key_has_one_value_and_waiting_ends() {
+    let (_server, address) = service();
+    let store = Store::connect(&address, SOON).unwrap();
+    assert_eq!(store.try_get(b"a").unwrap(), None);
+    assert_eq!(store.get(b"a", Duration::from_millis(20)).unwrap(), None);
+    store.put(b"a", b"").unwrap();
+    assert_eq!(store.try_get(b"a").unwrap(), Some(Vec::new()));
+    store.put(b"a", b"").unwrap();
+    let error = store.put(b"a", b"other").unwrap_err().to_string();
+    assert!(error.contains("another value already"), "{error}");
+    // Threads of one client wait at the same time.
+    thread::scope(|scope| {
+        let waiting: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| store.get(b"late", SOON)))
+            .collect();
+        store.put(b"late", b"x").unwrap();
+        for thread in waiting {
+            assert_eq!(thread.join().unwrap().unwrap(), Some(b"x".to_vec()));
+        }
+    });
+    let error = Server::start(&address).unwrap_err().to_string();
+    assert!(error.contains("cannot be started"), "{error}");
+    let error = Store::connect("127.0.0.1:9", Duration::ZERO)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("start process 0 first"), "{error}");
+}
+
+/// Pretended processes, each on a thread with a client of its own.
+fn processes<R: Send + 'static>(
+    count: usize,
+    work: impl Fn(usize, Group) -> R + Send + Sync + 'static,
+) -> Vec<R> {
+    let (_server, address) = service();
+    let work = Arc::new(work);
+    let threads: Vec<_> = (0..count)
+        .map(|process| {
+            let (address, work) = (address.clone(), work.clone());
+            thread::spawn(move || {
+                let store = Store::connect(&address, SOON).unwrap();
+                work(process, Group::new(store, process, count))
+            })
+        })
+        .collect();
+    threads
+        .into_iter()
+        .map(|thread| thread.join().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_process_that_runs_something_else_is_found_before_the_first_step() {
+    let found = processes(4, |process, group| {
+        let hash = if process == 2 { "bbbb" } else { "aaaa" };
+        group.all_here("start").unwrap();
+        group
+            .same("module", hash)
+            .map_err(|error| error.to_string())
+    });
+    for (process, result) in found.iter().enumerate() {
+        match result {
+            Ok(()) => assert_ne!(process, 2),
+            Err(error) => {
+                assert_eq!(process, 2);
+                assert!(
+                    error.contains("another module (bbbb) than process 0 (aaaa)"),
+                    "{error}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn all_processes_stop_at_one_step_whoever_is_asked() {
+    for asked in 0..3usize {
+        for launch in [1u64, 7] {
+            let barrier = Arc::new(Barrier::new(3));
+            let stopped = processes(3, move |process, group| {
+                let mut step = 0;
+                loop {
+                    // A launch needs all processes to begin, and ends for each in its own time.
+                    barrier.wait();
+                    step += launch;
+                    if process == (asked + 1) % 3 {
+                        thread::sleep(Duration::from_millis(2));
+                    }
+                    let asked = process == asked && step >= 5 * launch;
+                    if group.stop_now(step, launch, asked).unwrap() {
+                        return step;
+                    }
+                    assert!(step < 100 * launch, "process {process} never stops");
+                }
+            });
+            assert!(
+                stopped.iter().all(|&step| step == stopped[0]),
+                "{stopped:?}"
+            );
+            assert!(stopped[0] >= 5 * launch);
+        }
+    }
+}
+
+#[test]
+fn the_doctor_names_who_holds_the_chips() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("libtpu_lockfile");
+    let proc = folder.path().join("proc");
+    std::fs::create_dir_all(proc.join("4711")).unwrap();
+    std::fs::create_dir_all(proc.join("self")).unwrap();
+    let maps = proc.join("4711/maps");
+    std::fs::write(&maps, "7f00-7f01 r-xp /usr/lib/libc.so\n").unwrap();
+    std::fs::write(proc.join("4711/comm"), "python3\n").unwrap();
+    assert_eq!(lock(&proc, &file, 4).words, "free");
+    std::fs::write(&file, "").unwrap();
+    let left = lock(&proc, &file, 4);
+    assert_eq!(left.state, State::Good);
+    assert!(left.words.contains("left behind"), "{}", left.words);
+    std::fs::write(&maps, "7f00-7f01 r-xp /x/libtpu/libtpu.so\n").unwrap();
+    let held = lock(&proc, &file, 4);
+    assert_eq!(held.state, State::Bad);
+    assert!(
+        held.words.contains("process 4711 (python3)"),
+        "{}",
+        held.words
+    );
+    assert!(!held.remedy.is_empty());
+    assert_eq!(lock(&proc, &file, 0).state, State::Absent);
+}
+
+#[test]
+fn the_doctor_knows_which_runtime_is_for_which_chip() {
+    for (slice, version, state) in [
+        ("v3-32", "tpu-ubuntu2204-base", State::Good),
+        ("v3-32", "v2-alpha-tpuv5-lite", State::Bad),
+        ("v5litepod-16", "v2-alpha-tpuv5-lite", State::Good),
+        ("v5litepod-16", "tpu-ubuntu2204-base", State::Bad),
+        ("v5p-8", "v2-alpha-tpuv5", State::Good),
+        ("v5p-8", "v2-alpha-tpuv5-lite", State::Bad),
+        ("v6e-4", "v2-alpha-tpuv6e", State::Good),
+        ("v9-4", "x", State::Absent),
+    ] {
+        let worker = Worker {
+            accelerator: Some(slice.into()),
+            variables: [("RUNTIME_VERSION".to_string(), version.to_string())].into(),
+            ..Worker::default()
+        };
+        let found = runtime(&worker);
+        assert_eq!(found.state, state, "{slice} {version}: {}", found.words);
+        assert_eq!(found.remedy.is_empty(), state != State::Bad);
+    }
+}
+
+#[test]
+fn the_doctor_names_workers_that_do_not_answer() {
+    let (server, _) = service();
+    let here = format!("127.0.0.1:{}", server.port());
+    let variables = |hosts: String| {
+        move |name: &str| match name {
+            "TPU_WORKER_ID" => Some("0".to_string()),
+            "TPU_WORKER_HOSTNAMES" => Some(hosts.clone()),
+            _ => None,
+        }
+    };
+    let look = |hosts: String| {
+        let identity = Identity::find(Wanted::default(), &variables(hosts), None).unwrap();
+        others(&identity, Duration::from_millis(300))
+    };
+    // One listens, one refuses: both are there.
+    assert_eq!(look(format!("a,{here},127.0.0.1:9")).state, State::Good);
+    let found = look(format!("a,{here},no-such-host.invalid"));
+    assert_eq!(found.state, State::Bad);
+    assert!(
+        found.words.contains("2 (no-such-host.invalid)"),
+        "{}",
+        found.words
+    );
+    assert!(found.remedy.contains("firewall"), "{}", found.remedy);
+}
+
+#[test]
+fn the_doctor_through_the_program() {
+    use Answer::Text;
+    let address = server(&[
+        ("agent-worker-number", Text("0")),
+        ("worker-network-endpoints", Text("127.0.0.1")),
+        ("accelerator-type", Text("v5litepod-4")),
+        ("tpu-env", Text("RUNTIME_VERSION: 'tpu-ubuntu2204-base'\n")),
+    ]);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_simclr"))
+        .args(["doctor", "--json"])
+        .env("GCE_METADATA_IP", &address)
+        .env("SIMCLR_PLUGIN_TPU", "/nonexistent/libtpu.so")
+        .env_remove("TPU_WORKER_ID")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let state = |what: &str| {
+        let all = found.as_array().unwrap();
+        let one = all.iter().find(|finding| finding["what"] == what).unwrap();
+        (
+            one["state"].clone(),
+            one["words"].to_string() + &one["remedy"].to_string(),
+        )
+    };
+    assert_eq!(state("plugin").0, "bad");
+    assert!(state("plugin").1.contains("/nonexistent/libtpu.so"));
+    assert_eq!(state("metadata").0, "good");
+    assert!(state("metadata").1.contains("worker 0 of 1, v5litepod-4"));
+    assert_eq!(state("runtime").0, "bad");
+    assert!(state("runtime").1.contains("tpuv5-lite"));
+    assert_eq!(state("workers").0, "good");
+}

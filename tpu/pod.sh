@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# Rent, start, follow, stop and delete a TPU slice. See tpu/README.md.
+#
+#   tpu/pod.sh [--dry-run] [--settings FILE] COMMAND [ARGUMENTS]
+#
+#   create            ask for the slice                    (costs money once it is there)
+#   wait              until it is there
+#   hosts             print its workers' addresses
+#   copy BINARY YAML  to every worker
+#   launch [KEY=VALUE …]  the same command on every worker
+#   follow            the workers' logs, each line with its worker
+#   doctor            simclr doctor on every worker
+#   stop              SIGTERM everywhere: all save at one step and end
+#   delete            give the slice back
+#   up BINARY YAML [KEY=VALUE …]   create, wait, copy, launch
+#
+# Settings come from FILE (default: pod.env here), lines NAME=VALUE; --dry-run prints every command and runs none.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+
+dry=
+settings=pod.env
+while [ $# -gt 0 ]; do
+  case $1 in
+    --dry-run) dry=yes; shift ;;
+    --settings) settings=${2:?--settings needs a file}; shift 2 ;;
+    -*) echo "pod.sh: unknown option $1; see the head of $0" >&2; exit 2 ;;
+    *) break ;;
+  esac
+done
+[ $# -gt 0 ] || { sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 2; }
+[ -f "$settings" ] || { echo "pod.sh: no settings in $settings; copy $here/pod.env.example there and edit it" >&2; exit 2; }
+# shellcheck source=pod.env.example
+. "$settings"
+: "${POD_NAME:?$settings must set POD_NAME}" "${POD_WORLD:?$settings must set POD_WORLD}"
+POD_FOLDER=${POD_FOLDER:-simclr-run}
+read -ra ssh_options <<< "-o BatchMode=yes -o ConnectTimeout=20 ${POD_SSH_OPTIONS:-}"
+# shellcheck disable=SC2034 # used by the worlds
+read -ra create_options <<< "${POD_CREATE_OPTIONS:-}"
+
+# Prints a command, and runs it unless this is a dry run.
+run() {
+  { printf '+'; printf ' %q' "$@"; printf '\n'; } >&2
+  [ -n "$dry" ] || "$@"
+}
+
+fail() { echo "pod.sh: $*" >&2; exit 1; }
+
+# Said whenever something goes wrong while a slice may be there.
+remains() { echo "pod.sh: the slice $POD_NAME may exist and cost money; give it back with: $0 --settings $settings delete" >&2; }
+
+case $POD_WORLD in
+  tpu-vm | compute-engine | hosts)
+    # shellcheck source=worlds/tpu-vm.sh
+    . "$here/worlds/$POD_WORLD.sh" ;;
+  *) fail "POD_WORLD is $POD_WORLD; expected tpu-vm, compute-engine or hosts" ;;
+esac
+
+# The addresses, one a line; in a dry run a stand-in.
+hosts() { world_hosts && if [ -n "$dry" ]; then echo WORKER; fi; }
+
+# ssh to a worker. The first word after the host is what runs there.
+on() { run ssh "${ssh_options[@]}" "${POD_USER:+$POD_USER@}$1" "$2"; }
+
+# Runs a command on all workers at once; fails if it fails on any, and says on which.
+everywhere() {
+  local host list bad=0
+  list=$(hosts) || return 1
+  [ -n "$list" ] || { echo "pod.sh: the slice has no workers yet" >&2; return 1; }
+  local -a ids=() names=()
+  for host in $list; do
+    "$@" "$host" < /dev/null &
+    ids+=($!) names+=("$host")
+  done
+  for i in "${!ids[@]}"; do
+    wait "${ids[$i]}" || { echo "pod.sh: it failed on ${names[$i]}" >&2; bad=1; }
+  done
+  return $bad
+}
+
+copy_to() {
+  local host=${!#}
+  on "$host" "mkdir -p $POD_FOLDER" &&
+    run scp -q "${ssh_options[@]}" "$1" "${POD_USER:+$POD_USER@}$host:$POD_FOLDER/simclr" &&
+    run scp -q "${ssh_options[@]}" "$2" "${POD_USER:+$POD_USER@}$host:$POD_FOLDER/run.yaml" &&
+    on "$host" "cd $POD_FOLDER && ./simclr plugins install tpu"
+}
+
+# What runs on a worker: exit code 75 means "saved, start me again", unless somebody wants it to stop.
+launch_on() {
+  local host=${!#} words=
+  [ $# -le 1 ] || words=$(printf ' %q' "${@:1:$#-1}")
+  local loop="while ./simclr pretrain --config run.yaml$words; [ \$? = 75 ] && [ ! -e stop ]; do sleep 5; done"
+  local there="[ -e pid ] && kill -0 \$(cat pid) 2>/dev/null"
+  on "$host" "cd $POD_FOLDER && if $there; then echo 'a run is there already; stop it first' >&2; exit 1; fi; rm -f stop; \
+nohup bash -c $(printf %q "echo \$\$ > pid; $loop; rm -f pid") > log.txt 2>&1 < /dev/null &"
+}
+
+follow_on() { on "$1" "tail -n 20 -F $POD_FOLDER/log.txt" | sed -u "s/^/[$1] /"; }
+doctor_on() { on "$1" "cd $POD_FOLDER && ./simclr doctor" | sed -u "s/^/[$1] /"; }
+stop_on() { on "$1" "cd $POD_FOLDER && touch stop && if [ -e pid ]; then pkill -TERM -P \$(cat pid); else echo 'no run there'; fi"; }
+
+need_files() {
+  [ $# -ge 2 ] || fail "name the binary and the YAML file"
+  local file
+  for file in "$1" "$2"; do [ -f "$file" ] || fail "$file is not there"; done
+}
+
+create() { world_create || { remains; fail "the slice could not be asked for"; }; }
+wait_for() { world_wait || { remains; fail "the slice did not come"; }; }
+copy() { need_files "$@"; everywhere copy_to "$1" "$2" || { remains; fail "copying failed"; }; }
+launch() { everywhere launch_on "$@" || { remains; fail "launching failed; workers that did start wait for the others: $0 stop"; }; }
+
+command=$1; shift
+case $command in
+  create) create ;;
+  wait) wait_for ;;
+  hosts) hosts ;;
+  copy) copy "$@" ;;
+  launch) launch "$@" ;;
+  follow) everywhere follow_on ;;
+  doctor) everywhere doctor_on ;;
+  stop) everywhere stop_on || fail "not stopped everywhere" ;;
+  delete) world_delete || { remains; fail "the slice could not be deleted"; } ;;
+  up) need_files "$@"; create; wait_for; copy "$1" "$2"; launch "${@:3}" ;;
+  *) fail "unknown command $command; see the head of $0" ;;
+esac
