@@ -646,88 +646,90 @@ fn a_wrong_rule_is_caught() {
     assert!(check(&wrong).is_err());
 }
 
-/// One of each operation that has a rule, as `differentiability` tells it; its exhaustive match makes this list complete.
+/// All variants of an enumeration. The match without a wildcard does not compile when a new variant is missing here.
+macro_rules! all_of {
+    ($type:ident: $($variant:ident)*) => {{
+        #[allow(dead_code)]
+        fn complete(value: $type) {
+            match value { $($type::$variant => {})* }
+        }
+        [$($type::$variant),*]
+    }};
+}
+
+/// All operations with their opcodes, and whether each has a gradient. The match without a wildcard does not compile when a new
+/// operation is missing here; one with a gradient then needs a case.
+macro_rules! all_operations {
+    ($($pattern:pat => $name:literal $gradient:literal)*) => {
+        fn operations() -> Vec<(&'static str, bool)> {
+            #[allow(dead_code)]
+            fn complete(op: &Op) {
+                match op { $($pattern => {})* }
+            }
+            vec![$(($name, $gradient)),*]
+        }
+    };
+}
+
+all_operations! {
+    Op::Parameter { .. } => "parameter" false
+    Op::Constant(_) => "constant" false
+    Op::Iota { .. } => "iota" false
+    Op::Unary(_) | Op::Binary(_) => "" false // by themselves
+    Op::Compare(_) => "compare" false
+    Op::Select => "select" true
+    Op::Clamp => "clamp" true
+    Op::Convert(_) => "convert" true
+    Op::BitcastConvert(_) => "bitcast-convert" false
+    Op::Broadcast { .. } => "broadcast" true
+    Op::Reshape { .. } => "reshape" true
+    Op::Transpose { .. } => "transpose" true
+    Op::Slice { .. } => "slice" true
+    Op::DynamicSlice { .. } => "dynamic-slice" true
+    Op::DynamicUpdateSlice => "dynamic-update-slice" true
+    Op::Gather(_) => "gather" true
+    Op::Scatter { .. } => "scatter" true
+    Op::Concatenate { .. } => "concatenate" true
+    Op::Pad(_) => "pad" true
+    Op::Reverse { .. } => "reverse" true
+    Op::Reduce { .. } => "reduce" true
+    Op::ReduceWindow { .. } => "reduce-window" true
+    Op::SelectAndScatter { .. } => "select-and-scatter" true
+    Op::Convolution(_) => "convolution" true
+    Op::Dot(_) => "dot" true
+    Op::RngBitGenerator { .. } => "rng-bit-generator" false
+    Op::Sort { .. } => "sort" true
+    Op::While { .. } => "while" false
+    Op::Conditional { .. } => "conditional" true
+    Op::Call(_) => "call" true
+    Op::Tuple => "tuple" true
+    Op::GetTupleElement { .. } => "get-tuple-element" true
+    Op::AllReduce { .. } => "all-reduce" true
+    Op::AllGather { .. } => "all-gather" true
+    Op::ReduceScatter { .. } => "reduce-scatter" true
+    Op::CollectivePermute { .. } => "collective-permute" true
+    Op::ReplicaId => "replica-id" false
+    Op::OptimizationBarrier => "opt-barrier" true
+    Op::CustomCall { .. } => "custom-call" false
+    Op::StopGradient => "stop-gradient" false
+    Op::CustomVjp { .. } => "custom-vjp" true
+}
+
+/// Opcodes of all operations that have a rule.
 fn differentiable() -> BTreeSet<&'static str> {
-    let unary = [
-        Unary::Abs,
-        Unary::Cbrt,
-        Unary::Ceil,
-        Unary::Cos,
-        Unary::Erf,
-        Unary::Exp,
-        Unary::Expm1,
-        Unary::Floor,
-        Unary::IsFinite,
-        Unary::Log,
-        Unary::Log1p,
-        Unary::Logistic,
-        Unary::Negate,
-        Unary::Not,
-        Unary::RoundAfz,
-        Unary::RoundEven,
-        Unary::Rsqrt,
-        Unary::Sign,
-        Unary::Sin,
-        Unary::Sqrt,
-        Unary::Tan,
-        Unary::Tanh,
-    ];
-    let binary = [
-        Binary::Add,
-        Binary::And,
-        Binary::Atan2,
-        Binary::Divide,
-        Binary::Maximum,
-        Binary::Minimum,
-        Binary::Multiply,
-        Binary::Or,
-        Binary::Power,
-        Binary::Remainder,
-        Binary::ShiftLeft,
-        Binary::ShiftRightArithmetic,
-        Binary::ShiftRightLogical,
-        Binary::Subtract,
-        Binary::Xor,
-    ];
-    let named = [
-        "select",
-        "clamp",
-        "convert",
-        "broadcast",
-        "reshape",
-        "transpose",
-        "slice",
-        "dynamic-slice",
-        "dynamic-update-slice",
-        "gather",
-        "scatter",
-        "concatenate",
-        "pad",
-        "reverse",
-        "reduce",
-        "reduce-window",
-        "select-and-scatter",
-        "convolution",
-        "dot",
-        "sort",
-        "conditional",
-        "call",
-        "tuple",
-        "get-tuple-element",
-        "all-reduce",
-        "all-gather",
-        "reduce-scatter",
-        "collective-permute",
-        "opt-barrier",
-        "custom-vjp",
-    ];
-    let ops = unary
+    let unary = all_of!(Unary: Abs Cbrt Ceil Cos Erf Exp Expm1 Floor IsFinite Log Log1p Logistic Negate Not RoundAfz RoundEven
+        Rsqrt Sign Sin Sqrt Tan Tanh);
+    let binary = all_of!(Binary: Add And Atan2 Divide Maximum Minimum Multiply Or Power Remainder ShiftLeft ShiftRightArithmetic
+        ShiftRightLogical Subtract Xor);
+    let elementwise = unary
         .map(Op::Unary)
         .into_iter()
         .chain(binary.map(Op::Binary));
-    ops.filter(|op| differentiability(op) == Differentiability::Rule)
+    let with_gradient = operations().into_iter().filter(|(_, gradient)| *gradient);
+    elementwise
+        .filter(|op| differentiability(op) == Differentiability::Rule)
         .map(|op| op.opcode())
-        .chain(named)
+        .chain(with_gradient.map(|(name, _)| name))
         .collect()
 }
 

@@ -4,8 +4,12 @@ use crate::report::{LogFile, Screen};
 use std::io::Write;
 use std::time::Instant;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+
+/// Target of events for the log file alone.
+const PRINTED: &str = "simclr::printed";
 
 /// Where words go.
 pub(super) struct Ui {
@@ -34,7 +38,8 @@ impl Ui {
         let stderr = tracing_subscriber::fmt::layer()
             .with_ansi(colored)
             .with_writer(screen.clone())
-            .with_filter(filter);
+            // What is printed in other words already is for the log file.
+            .with_filter(filter.and(filter_fn(|meta| meta.target() != PRINTED)));
         let file = log.layer().with_filter(EnvFilter::new("simclr=info,warn"));
         // Only a second call in one process can fail, and that one changes nothing.
         tracing_subscriber::registry()
@@ -78,12 +83,7 @@ impl Ui {
 
     /// Writes an error with its causes, in plain words.
     pub(super) fn error(&self, error: &anyhow::Error) {
-        let (bold, plain) = if self.colored {
-            ("\x1b[1;31m", "\x1b[0m")
-        } else {
-            ("", "")
-        };
-        let mut text = format!("{bold}error{plain}: {error}\n");
+        let mut text = format!("{error}\n");
         let mut said = error.to_string();
         for cause in error.chain().skip(1) {
             let cause = cause.to_string();
@@ -92,7 +92,14 @@ impl Ui {
                 said.push_str(&cause);
             }
         }
+        tracing::error!(target: PRINTED, "{}", text.trim_end().replace('\n', ";"));
         tracing::debug!("{error:?}");
+        let (bold, plain) = if self.colored {
+            ("\x1b[1;31m", "\x1b[0m")
+        } else {
+            ("", "")
+        };
+        let text = format!("{bold}error{plain}: {text}");
         self.screen.write_above(text.as_bytes()).ok();
     }
 }

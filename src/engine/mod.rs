@@ -46,6 +46,19 @@ pub enum Error {
         /// Name of the platform.
         platform: String,
     },
+    /// A plugin for another kind of device.
+    #[error(
+        "plugin {} drives {found}, expected {expected} (runtime.platform); name a plugin for {expected}, or change runtime.platform",
+        plugin.display()
+    )]
+    WrongPlatform {
+        /// The plugin's file.
+        plugin: PathBuf,
+        /// What it drives.
+        found: String,
+        /// What was asked for.
+        expected: &'static str,
+    },
     /// A compiled program could not be written.
     #[error("cannot write the compiled program {}: {source}; name a file that can be written", path.display())]
     Save {
@@ -96,7 +109,7 @@ impl Error {
         match self {
             Error::Hlo(error) => error.class(),
             Error::Pjrt(error) => error.class(),
-            Error::TooFewDevices { .. } => Class::Usage,
+            Error::TooFewDevices { .. } | Error::WrongPlatform { .. } => Class::Usage,
             Error::Save { .. } => Class::Environment,
             Error::Arguments { .. } => Class::Failed,
             #[cfg(feature = "xla-rs")]

@@ -31,7 +31,8 @@ impl Platform {
     }
 }
 
-/// Opens an engine; gives it with the number of devices to use. `say` is told, in a line, when a plugin has to be fetched.
+/// Opens an engine; gives it with the number of devices to use. `say` is told, in a line each, when a plugin has to be fetched and
+/// when `auto` passes an accelerator's plugin over.
 ///
 /// # Errors
 /// If no plugin is found or can be fetched, it does not load, or it finds no device.
@@ -50,7 +51,17 @@ pub fn open(choice: Choice, say: &mut dyn FnMut(&str)) -> Result<(Engine, usize)
                 }
                 match open_platform(platform, choice, say) {
                     Ok(found) => return Ok(found),
-                    Err(error) => tracing::info!("no {}: {error}", platform.name()),
+                    // It works, with fewer devices than asked for: falling back would hide that.
+                    Err(error @ Error::TooFewDevices { .. }) => return Err(error),
+                    Err(error) => {
+                        let name = platform.name();
+                        tracing::info!("no {name}: {error}");
+                        let text = error.to_string();
+                        let reason = text.lines().next().unwrap_or_default();
+                        say(&format!(
+                            "not using the {name} plugin: {reason}; runtime.platform names another"
+                        ));
+                    }
                 }
             }
             open_platform(Platform::Cpu, choice, say)
@@ -81,6 +92,15 @@ fn open_platform(
         client.platform_name(),
         client.devices().len()
     );
+    if let Some(asked) = Platform::named(choice.platform)
+        && !client.platform_name().eq_ignore_ascii_case(asked.name())
+    {
+        return Err(Error::WrongPlatform {
+            plugin: path,
+            found: client.platform_name().into(),
+            expected: asked.name(),
+        });
+    }
     let there = client.devices().len();
     let devices = match choice.devices {
         0 => there,

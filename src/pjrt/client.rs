@@ -158,7 +158,10 @@ impl Client {
 
     /// Memory of a device, where the plugin tells.
     pub fn device_memory(&self, device: &Device) -> Option<DeviceMemory> {
-        self.inner.api.device_memory(device.handle).ok()
+        // A device of another client may point at what is gone.
+        let ours = self.inner.devices.contains(device);
+        ours.then(|| self.inner.api.device_memory(device.handle).ok())
+            .flatten()
     }
 
     /// Compiles a serialised `HloModuleProto`.
@@ -339,7 +342,9 @@ impl Buffer {
                 "a buffer was read after it was donated to a launch".into(),
             ));
         }
-        self.client.api.to_host(self.handle, self.byte_size())
+        self.client
+            .api
+            .to_host(self.handle, self.byte_size(), self.dims.len())
     }
 
     /// Where the array lies on the device: to tell whether a result took over an argument.

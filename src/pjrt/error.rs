@@ -76,7 +76,9 @@ pub enum Error {
     },
     #[error("{0}")]
     Misuse(String),
-    #[error("cannot {what} {path}: {source}")]
+    #[error(
+        "cannot {what} {path}: {source}; free space or allow writing there, or set XDG_CACHE_HOME to another folder"
+    )]
     Io {
         what: &'static str,
         path: PathBuf,

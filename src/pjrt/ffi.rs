@@ -174,6 +174,21 @@ call!(Buffer_IsDeleted, 68, { buffer: *mut c_void, is_deleted: bool });
 call!(Buffer_ToHostBuffer, 70, {
     source: *mut c_void, layout: *mut c_void, destination: *mut c_void, size: usize, event: *mut c_void,
 });
+/// A layout by dimensions, most minor first, without tiles (`PJRT_Buffer_MemoryLayout` with its tiled variant, the larger one).
+#[repr(C)]
+struct MemoryLayout {
+    struct_size: usize,
+    extension: *mut c_void,
+    tiled_struct_size: usize,
+    tiled_extension: *mut c_void,
+    minor_to_major: *const i64,
+    minor_to_major_size: usize,
+    tile_dims: *const i64,
+    tile_dim_sizes: *const usize,
+    num_tiles: usize,
+    /// 0: tiled.
+    kind: c_int,
+}
 call!(Buffer_ReadyEvent, 72, { buffer: *mut c_void, event: *mut c_void });
 call!(Buffer_UnsafePointer, 73, { buffer: *mut c_void, pointer: usize });
 call!(TopologyDescription_Create, 82, {
@@ -756,11 +771,31 @@ impl Api {
         Ok(args.pointer)
     }
 
-    /// Copies a buffer of `size` bytes to the host and waits.
-    pub(super) fn to_host(&self, buffer: Handle, size: usize) -> Result<Vec<u8>, Error> {
+    /// Copies a buffer of `size` bytes and `rank` dimensions to the host, in row-major order whatever the device's own, and waits.
+    pub(super) fn to_host(
+        &self,
+        buffer: Handle,
+        size: usize,
+        rank: usize,
+    ) -> Result<Vec<u8>, Error> {
         let mut bytes = vec![0u8; size];
+        let minor_to_major: Vec<i64> = (0..rank as i64).rev().collect();
+        let mut layout = MemoryLayout {
+            struct_size: size_of::<MemoryLayout>(),
+            extension: null_mut(),
+            tiled_struct_size: std::mem::offset_of!(MemoryLayout, kind)
+                - std::mem::offset_of!(MemoryLayout, tiled_struct_size),
+            tiled_extension: null_mut(),
+            minor_to_major: minor_to_major.as_ptr(),
+            minor_to_major_size: rank,
+            tile_dims: null(),
+            tile_dim_sizes: null(),
+            num_tiles: 0,
+            kind: 0,
+        };
         let mut args = Buffer_ToHostBuffer::new();
         args.source = buffer.0;
+        args.layout = (&raw mut layout).cast();
         args.destination = bytes.as_mut_ptr().cast();
         args.size = size;
         self.call(&mut args)?;
@@ -869,6 +904,7 @@ mod tests {
         assert_eq!(size_of::<LoadedExecutable_Execute>(), 80);
         assert_eq!(size_of::<Client_BufferFromHostBuffer>(), 120);
         assert_eq!(size_of::<Buffer_ToHostBuffer>(), 56);
+        assert_eq!(size_of::<MemoryLayout>(), 80);
         assert_eq!(size_of::<TopologyDescription_Create>(), 56);
         assert_eq!(size_of::<Compile>(), 64);
         assert_eq!(size_of::<DeviceDescription_Id>(), 32); // 28 and 4 of padding

@@ -242,6 +242,10 @@ pub fn install(package: Package) -> Result<Installed, Error> {
         check_hash(&wheel, expected)?;
         let unpacked = scratch.join("unpacked");
         unpack(&wheel, &pin, &unpacked)?;
+        if folder.exists() && !path.is_file() {
+            // What is left of a plugin whose file was deleted.
+            fs::rename(&folder, scratch.join("old")).map_err(io_error("replace", &folder))?;
+        }
         match fs::rename(&unpacked, &folder) {
             Ok(()) => Ok(()),
             Err(_) if path.is_file() => Ok(()), // another process was first

@@ -150,8 +150,11 @@ pub fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry.map_err(Error::io("read", dir))?;
-        if let Some(step) = entry.file_name().to_str().and_then(step_of) {
-            found.push((step, entry.path()));
+        let path = entry.path();
+        if let Some(step) = entry.file_name().to_str().and_then(step_of)
+            && path.is_dir()
+        {
+            found.push((step, path));
         }
     }
     found.sort();
@@ -256,6 +259,11 @@ fn folder_name(step: u64) -> String {
 fn step_of(name: &str) -> Option<u64> {
     let step = name.strip_prefix(PREFIX)?.parse().ok()?;
     (folder_name(step) == name).then_some(step)
+}
+
+/// The step that a checkpoint's path gives.
+fn named_step(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str().and_then(step_of)
 }
 
 /// The safetensors file. The same state gives the same bytes.
@@ -404,6 +412,15 @@ fn read(path: &Path) -> Result<(Manifest, Vec<u8>), Error> {
         let what = format!("`{STATE}` has SHA-256 {found}, expected {expected}");
         return Err(Error::damaged(path, what));
     }
+    let (found, expected) = (named_step(path), on_disk.manifest.step);
+    if found.is_some_and(|step| step != expected) {
+        let what = format!(
+            "its name says step {}, expected `{}` as its `{MANIFEST}` has it",
+            found.unwrap_or_default(),
+            folder_name(expected)
+        );
+        return Err(Error::damaged(path, what));
+    }
     let (_, metadata) =
         SafeTensors::read_metadata(&state).map_err(|e| Error::damaged(path, bad_state(e)))?;
     let repeated = metadata
@@ -430,11 +447,7 @@ fn read_manifest(path: &Path) -> Result<OnDisk, Error> {
             ) =>
         {
             // Our own folder without a manifest is damaged; anything else was never a checkpoint.
-            let ours = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .and_then(step_of);
-            return Err(match ours {
+            return Err(match named_step(path) {
                 Some(_) if path.is_dir() => {
                     Error::damaged(path, format!("`{MANIFEST}` is missing"))
                 }
@@ -464,10 +477,7 @@ fn name_previous(path: &Path, error: Error) -> Error {
     let Error::Damaged { what, .. } = error else {
         return error;
     };
-    let step = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .and_then(step_of);
+    let step = named_step(path);
     let earlier = list(&disk::parent(path))
         .unwrap_or_default()
         .into_iter()

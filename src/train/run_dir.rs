@@ -108,7 +108,8 @@ fn process(pid: &Option<u32>) -> String {
     pid.map_or("another process".to_owned(), |pid| format!("process {pid}"))
 }
 
-fn list(differences: &[Difference]) -> String {
+/// The differences, in words.
+pub(super) fn list(differences: &[Difference]) -> String {
     let show = |value: &Option<String>| {
         value
             .as_ref()

@@ -17,11 +17,15 @@ pub(super) fn run(module: &Module) -> Result<Module, Error> {
         } => {
             let x = squared(operands[0])?;
             let elements: i64 = x.dims().iter().product();
-            let whole = dims.len() == x.rank();
+            let whole = dims.len() == x.rank() && is_zero(operands[1]);
             (whole && elements >= LARGE && elements % ROWS == 0).then(|| rows(x, elements / ROWS))
         }
         _ => None,
     })
+}
+
+fn is_zero(value: Value) -> bool {
+    matches!(value.node().op, Op::Constant(literal) if literal.to_f64s() == [0.0])
 }
 
 /// `x` where the value is `x · x` of a floating-point type.

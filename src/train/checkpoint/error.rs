@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Dtype, FORMAT_VERSION};
 use crate::error::Class;
 use crate::report::disk;
+use crate::train::run_dir::{Difference, list};
 
 /// Why a checkpoint could not be written, or may not be used.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,17 @@ pub enum Error {
         /// Every tensor that differs; at least one.
         mismatches: Vec<TensorMismatch>,
     },
+    /// A checkpoint of a run with another configuration.
+    #[error(
+        "checkpoint `{path}` belongs to a run with another configuration: {}; go back to that configuration or name another checkpoint",
+        list(.differences)
+    )]
+    OtherConfig {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Every key whose value differs.
+        differences: Vec<Difference>,
+    },
     /// Arrays that make no state.
     #[error("cannot save the state: `{tensor}` {what}; this is a bug")]
     Invalid {
@@ -85,7 +97,10 @@ impl Error {
         match self {
             Error::Io { .. } => Class::Environment,
             Error::NotACheckpoint { .. } => Class::Usage,
-            Error::Version { .. } | Error::Damaged { .. } | Error::Mismatch { .. } => Class::Check,
+            Error::Version { .. }
+            | Error::Damaged { .. }
+            | Error::Mismatch { .. }
+            | Error::OtherConfig { .. } => Class::Check,
             Error::Invalid { .. } => Class::Failed,
         }
     }
