@@ -81,6 +81,20 @@ fn library(code: &str) -> (tempfile::TempDir, String) {
 }
 
 #[test]
+fn a_plugin_of_another_platform_is_refused() {
+    let found = simclr().args(["plugins", "--json"]).output().unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+    let cpu = found
+        .as_array()
+        .and_then(|list| list.iter().find(|plugin| plugin["platform"] == "cpu"))
+        .and_then(|plugin| plugin["path"].as_str())
+        .expect("the CPU plugin");
+    let words = [cpu, "drives cpu", "expected cuda", "runtime.platform"];
+    let plugin = format!("runtime.plugin={cpu}");
+    refused_tiny(&["runtime.platform=cuda", &plugin], 2, &words);
+}
+
+#[test]
 fn a_library_that_is_no_plugin_is_told_apart() {
     let (_folder, plugin) = library("int answer(void) { return 42; }");
     refused_tiny(&[&plugin], 3, &["liba.so", "no PJRT plugin"]);
@@ -157,7 +171,17 @@ fn yaml_that_is_none_is_located() {
     refused(
         &with_yaml("temperature: 0.1\ntemperature: 0.2\n"),
         2,
-        &["recipe.yaml", "temperature"],
+        &["recipe.yaml", "line 2", "temperature", "keep one"],
+    );
+    refused(
+        &with_yaml("runtime: 5\n"),
+        2,
+        &["recipe.yaml:1", "`runtime`", "5", "a section"],
+    );
+    refused(
+        &with_yaml("dataset: &a [*a]\n"),
+        2,
+        &["recipe.yaml", "alias"],
     );
 }
 
@@ -192,6 +216,27 @@ fn an_unknown_key_gets_its_nearest_and_its_line() {
         &["lerning_rate=1"],
         2,
         &["command line", "`lerning_rate`", "`learning_rate`"],
+    );
+    // Nothing is like it: no guess.
+    refused(&with_yaml("5: 1\n"), 2, &["`5`", "simclr config --keys"]);
+}
+
+#[test]
+fn text_on_the_command_line_is_what_was_typed() {
+    let text = ["model_dir=0.5", "data_dir=a #b", "eval_name=007"];
+    let output = simclr().arg("config").args(text).output().unwrap();
+    let resolved = String::from_utf8_lossy(&output.stdout);
+    for line in [
+        "model_dir: \"0.5\"",
+        "data_dir: \"a #b\"",
+        "eval_name: \"007\"",
+    ] {
+        assert!(resolved.contains(line), "`{line}` is missing in {resolved}");
+    }
+    refused(
+        &with_yaml("model_dir: 0.5\n"),
+        2,
+        &["`model_dir`", "0.5", "quotes"],
     );
 }
 
@@ -404,6 +449,37 @@ fn a_checkpoint_of_another_network_is_refused() {
 }
 
 #[test]
+fn a_checkpoint_of_another_run_is_refused() {
+    let (_folder, path) = copy_of_finished();
+    let before = fs::read(checkpoint(&path, 4).join("state.safetensors")).unwrap();
+    let folder = folder();
+    let other = folder.path().join("run");
+    let mut arguments = tiny(&other, &["train_steps=8", "runtime.seed=9"]);
+    arguments.extend([
+        "--resume-from".into(),
+        checkpoint(&path, 2).display().to_string(),
+    ]);
+    let words = ["step-00000002", "another configuration", "`runtime.seed`"];
+    refused(&run(&arguments), 4, &words);
+    // Under the number of another step, too.
+    fs::rename(checkpoint(&path, 4), checkpoint(&path, 6)).unwrap();
+    let words = ["step-00000006", "damaged", "step-00000004"];
+    refused(&run(&tiny(&path, &LONGER)), 4, &words);
+    let after = fs::read(checkpoint(&path, 6).join("state.safetensors")).unwrap();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn a_file_among_the_checkpoints_is_none() {
+    let (_folder, path) = copy_of_finished();
+    fs::write(checkpoint(&path, 7), "a stray file").unwrap();
+    let output = run(&tiny(&path, &LONGER));
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("all 4 steps are done"), "{said}");
+}
+
+#[test]
 fn a_run_folder_of_another_configuration_is_refused() {
     let (_folder, path) = copy_of_finished();
     let output = run(&tiny(
@@ -474,14 +550,41 @@ fn a_full_disk_harms_no_checkpoint() {
     assert_eq!(left.len(), 2, "{left:?}");
 }
 
+const EXPLODING: [&str; 3] = ["optimizer=momentum", "learning_rate=1e9", "runtime.seed=5"];
+
 #[test]
 fn a_loss_that_is_no_number_names_step_and_seed() {
     let words = ["not a number", "step ", "seed 5", "learning_rate"];
-    let more = [
-        "optimizer=momentum",
-        "learning_rate=1e9",
-        "runtime.seed=5",
-        "train_steps=40",
-    ];
+    let more = [&EXPLODING[..], &["train_steps=40"]].concat();
     refused_tiny(&more, 1, &words);
+}
+
+#[test]
+fn a_state_with_no_numbers_is_not_saved() {
+    let folder = folder();
+    let path = folder.path().join("run");
+    let more = [&EXPLODING[..], &["train_steps=40", "checkpoint_steps=1"]].concat();
+    let output = run(&tiny(&path, &more));
+    refused(&output, 1, &["not a number", "seed 5"]);
+    // What is offered to go on from is there, and good.
+    let named = checkpoint(&path, 1);
+    assert!(
+        binary::stderr(&output).contains(&named.display().to_string()),
+        "{}",
+        binary::stderr(&output)
+    );
+    let log = fs::read_to_string(path.join("log.txt")).unwrap();
+    assert!(log.contains("not a number"), "{log}");
+    for entry in fs::read_dir(path.join("checkpoints")).unwrap() {
+        let bytes = fs::read(entry.unwrap().path().join("state.safetensors")).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        for (name, tensor) in tensors.iter() {
+            let mut numbers = tensor.data().chunks_exact(4);
+            let finite = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite();
+            assert!(
+                tensor.dtype() != safetensors::Dtype::F32 || numbers.all(finite),
+                "{name}"
+            );
+        }
+    }
 }

@@ -54,7 +54,10 @@ fn values(text: &str) -> Vec<String> {
     let mut section = String::new();
     let mut list = Vec::new();
     for line in text.lines() {
-        let bare = line.split("  #").next().unwrap_or("").trim_end();
+        let bare = line
+            .rsplit_once(" # ")
+            .map_or(line, |(bare, _)| bare)
+            .trim_end();
         if bare.is_empty() || bare.starts_with('#') {
             continue;
         }
@@ -111,15 +114,7 @@ fn wrong_usage_has_its_code() {
 
 #[test]
 fn colours_only_where_they_are_wanted() {
-    let wrong = |color: &str| {
-        stderr(&output(&[
-            "config",
-            "--color",
-            color,
-            "--config",
-            "/nowhere.yaml",
-        ]))
-    };
+    let wrong = |color: &str| stderr(&output(&["config", "--color", color, "/nowhere.yaml"]));
     assert!(wrong("always").contains('\u{1b}'));
     assert!(!wrong("never").contains('\u{1b}'));
     // NO_COLOR is set by the test's own start of the program.

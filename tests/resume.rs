@@ -142,3 +142,41 @@ fn signals_save_and_end_with_their_own_codes() {
         assert!(log.contains(&newest), "{newest}: {log}");
     }
 }
+
+#[test]
+fn going_back_happens_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let arguments = tiny(
+        &path,
+        &[
+            "train_steps=6",
+            "checkpoint_steps=2",
+            "keep_checkpoint_max=0",
+        ],
+    );
+    assert!(run(&arguments).status.success());
+    let first = state(&path, 6);
+    let back = [
+        arguments.clone(),
+        vec![
+            "--resume-from".into(),
+            checkpoint(&path, 2).display().to_string(),
+        ],
+    ]
+    .concat();
+    let output = run(&back);
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+    assert!(binary::stderr(&output).contains("resuming at step 2"));
+    // Later ones were set aside, and computed again to the same bits.
+    let aside = format!("{}.aside-1", checkpoint(&path, 6).display());
+    assert!(Path::new(&aside).is_dir());
+    assert!(first == state(&path, 6));
+    // A restart of the same command goes on.
+    let output = run(&back);
+    let said = binary::stderr(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("resuming at step 6"), "{said}");
+    let aside = format!("{}.aside-2", checkpoint(&path, 6).display());
+    assert!(!Path::new(&aside).exists());
+}

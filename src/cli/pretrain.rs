@@ -71,6 +71,15 @@ fn as_trained(loaded: Loaded, arguments: &Arguments) -> anyhow::Result<Loaded> {
 }
 
 fn train(arguments: &Arguments, loaded: &Loaded, ui: &Ui) -> anyhow::Result<u8> {
+    let (batch, devices) = (
+        loaded.config.train_batch_size,
+        loaded.config.runtime.devices,
+    );
+    if devices > 0 && !batch.is_multiple_of(devices) {
+        // Before a client makes so many devices.
+        let expected = format!("a multiple of the number of devices, {devices} (runtime.devices)");
+        return Err(loaded.bad("train_batch_size", expected).into());
+    }
     let model_dir = model_dir(loaded, arguments.configuration.config.as_deref());
     let (engine, devices) = open(loaded, ui)?;
     let stop = Stop::listen()?;

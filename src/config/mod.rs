@@ -27,11 +27,11 @@ pub enum Error {
     },
     #[error("configuration `{}` is not valid YAML: {reason}", path.display())]
     NotYaml { path: PathBuf, reason: String },
-    #[error("{origin}: unknown key `{key}`; did you mean `{nearest}`?")]
+    #[error("{origin}: unknown key `{key}`; {}", hint(.nearest))]
     UnknownKey {
         key: String,
         origin: Origin,
-        nearest: &'static str,
+        nearest: Option<&'static str>,
     },
     #[error("{origin}: `{key}` is {found}, expected {expected}")]
     WrongType {
@@ -223,6 +223,7 @@ fn resolve(
     let mut values = BTreeMap::new();
     for key in KEYS {
         let default = value::parse(key.default).unwrap_or(Value::Null);
+        let default = checked(key, default, &Origin::Default)?;
         values.insert(key.name, (default, Origin::Default));
     }
     for (name, (value, line)) in file {
@@ -235,6 +236,14 @@ fn resolve(
                 }
             }
             Value::Null if name == "runtime" => {}
+            value if name == "runtime" => {
+                return Err(Error::WrongType {
+                    key: "runtime",
+                    origin,
+                    found: value.describe(),
+                    expected: "a section of indented lines, such as `platform: cpu`".into(),
+                });
+            }
             value => set(&mut values, &name, value, origin)?,
         }
     }
@@ -252,7 +261,15 @@ fn apply(
             argument: argument.clone(),
         };
         let (name, text) = argument.split_once('=').ok_or_else(not)?;
-        let value = value::parse(text).unwrap_or_else(|_| Value::Text(text.into()));
+        let quoted = text.starts_with(['"', '\'']);
+        let value = match value::parse(text) {
+            // Text is what was typed, also where YAML would read a number or a comment in it.
+            Ok(value) if !quoted && value != Value::Null && is_text(name.trim()) => {
+                Value::Text(text.into())
+            }
+            Ok(value) => value,
+            Err(_) => Value::Text(text.into()),
+        };
         set(values, name.trim(), value, Origin::Argument)?;
     }
     Ok(())
@@ -274,6 +291,17 @@ fn set(
     let value = checked(key, value, &origin)?;
     values.insert(key.name, (value, origin));
     Ok(())
+}
+
+fn hint(nearest: &Option<&'static str>) -> String {
+    match nearest {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => "expected one of those that `simclr config --keys` lists".into(),
+    }
+}
+
+fn is_text(name: &str) -> bool {
+    schema::find(name).is_some_and(|key| key.kind == Kind::Text)
 }
 
 /// The value as its key's type, within its bounds.
@@ -319,7 +347,7 @@ fn checked(key: &'static Key, value: Value, origin: &Origin) -> Result<Value, Er
         (Kind::Bool, _) => wrong("true or false".into()),
         (Kind::Text, Value::Text(_) | Value::Null) => Ok(value),
         (Kind::Text, Value::Int(v)) => Ok(Value::Text(v.to_string())),
-        (Kind::Text, _) => wrong("text".into()),
+        (Kind::Text, _) => wrong("text; write it in quotes".into()),
         (Kind::Choice(words), Value::Text(text)) => {
             if words.contains(&text.as_str()) {
                 Ok(value)
@@ -496,13 +524,6 @@ impl Config {
                 "fine_tune_after_block",
                 self.fine_tune_after_block.to_string(),
                 "-1 in pretraining, or train_mode: finetune".into(),
-            );
-        }
-        if self.zero_init_logits_layer && self.checkpoint.is_none() {
-            return bad(
-                "zero_init_logits_layer",
-                "true".into(),
-                "false without checkpoint, whose head it sets to zero".into(),
             );
         }
         if self.stem_stride == 2 && self.image_size > 32 {

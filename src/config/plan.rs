@@ -90,9 +90,9 @@ impl Plan {
     }
 
     /// One line for people.
-    pub fn explain(&self) -> String {
+    pub fn explain(&self, platform: &str) -> String {
         format!(
-            "{} steps of {} images ({} devices × {}), {} per epoch; warm-up {} steps to rate {:.4}; checkpoint every {}",
+            "{} steps of {} images ({} {platform} devices × {}), {} per epoch; warm-up {} steps to rate {:.4}; checkpoint every {}",
             self.total_steps,
             self.per_replica * self.replicas,
             self.replicas,

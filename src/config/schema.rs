@@ -559,17 +559,18 @@ pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-/// The key whose name is most like a mistyped one.
-pub fn nearest(name: &str) -> &'static str {
+/// The key whose name is most like a mistyped one, if any is like it.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    const LIKE: f64 = 0.7;
+    let like = |key: &Key| {
+        let own = strsim::jaro_winkler(name, key.name);
+        // Keys of the runtime section are often written without it.
+        let bare = key.name.rsplit('.').next().unwrap_or(key.name);
+        own.max(strsim::jaro_winkler(name, bare))
+    };
     KEYS.iter()
-        .max_by(|a, b| {
-            let like = |key: &Key| {
-                let own = strsim::jaro_winkler(name, key.name);
-                // Keys of the runtime section are often written without it.
-                let bare = key.name.rsplit('.').next().unwrap_or(key.name);
-                own.max(strsim::jaro_winkler(name, bare))
-            };
-            like(a).total_cmp(&like(b))
-        })
-        .map_or("dataset", |key| key.name)
+        .map(|key| (like(key), key.name))
+        .filter(|(likeness, _)| *likeness >= LIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
 }

@@ -61,7 +61,7 @@ pub enum Error {
         second: usize,
     },
     /// The operating system refused to read.
-    #[error("cannot read {file}: {cause}")]
+    #[error("cannot read {file}: {cause}; check the disk, and that this user may read it")]
     Read {
         file: PathBuf,
         cause: std::io::Error,

@@ -166,6 +166,11 @@ pub fn is_checkpoint(path: &Path) -> bool {
     path.join(MANIFEST).is_file()
 }
 
+/// Where the checkpoint of a step lies.
+pub fn path_of(dir: &Path, step: u64) -> PathBuf {
+    dir.join(folder_name(step))
+}
+
 /// The checkpoint of the latest step, damaged or not; [`load`] tells.
 pub fn latest(dir: &Path) -> Result<Option<PathBuf>, Error> {
     Ok(list(dir)?.pop().map(|(_, path)| path))

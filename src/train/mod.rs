@@ -15,6 +15,7 @@
 //! | [`ahead`], [`forecast`] | the step compiled for devices that are not there, and what the compiler says of it |
 //! | `given` | the step without data and augmentation, for comparisons |
 //! | `profile` | where a step's time goes, for `simclr bench --profile` |
+//! | `resume` | where a run goes on |
 //! | [`state`] | the arrays of a run on devices, in checkpoints, and at the start |
 //! | [`checkpoint`] | checkpoints on disk |
 //! | [`trained`] | opening a run or a checkpoint for what comes after it |
@@ -34,6 +35,7 @@ mod launch;
 mod measure;
 pub mod pretrain;
 mod profile;
+mod resume;
 pub mod run_dir;
 pub mod setup;
 pub mod signals;
@@ -89,9 +91,14 @@ pub enum Error {
         expected: usize,
     },
     #[error(
-        "the loss is not a number at step {step} (seed {seed}), expected a finite number; lower learning_rate or raise temperature, and start again from {from}"
+        "{what} is not a number at step {step} (seed {seed}), expected finite numbers; lower learning_rate or raise temperature, and start again from {from}"
     )]
-    NotANumber { step: u64, seed: u64, from: String },
+    NotANumber {
+        what: String,
+        step: u64,
+        seed: u64,
+        from: String,
+    },
 }
 
 impl Error {

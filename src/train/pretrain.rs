@@ -3,10 +3,11 @@
 use super::checkpoint::{self, Manifest};
 use super::evaluation::Evaluation;
 use super::launch::{Launch, Launcher};
+use super::resume::Point;
 use super::run_dir::RunDir;
 use super::signals::{Stop, StopKind};
 use super::step::{Objective, StepModule, StepSpec};
-use super::{Error, setup, start, state, views};
+use super::{Error, setup, state, views};
 use crate::config::{Loaded, Plan};
 use crate::data::{Examples, Stages};
 use crate::engine::Engine;
@@ -73,40 +74,23 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     identity.push(("data".into(), described.fingerprint.clone()));
     let run_dir = RunDir::open(run.model_dir, &identity, &run.loaded.to_yaml())?;
     run.log.open(&run_dir.log())?;
-    tracing::info!("{}", plan.explain());
 
-    let specs = state::specs(&step_module.state);
-    let chosen = match run.resume_from {
-        Some(path) => Some(path.to_path_buf()),
-        None => checkpoint::latest(&run_dir.checkpoints())?,
-    };
-    let (mut step, values) = match &chosen {
-        Some(path) => {
-            let (manifest, arrays) = checkpoint::load(path, &specs)?;
-            if run.resume_from.is_some() {
-                checkpoint::set_aside_after(&run_dir.checkpoints(), manifest.step)?;
-            }
-            say(
-                run.screen,
-                &format!("resuming at step {} from {}", manifest.step, path.display()),
-            );
-            (manifest.step, state::literals(&step_module.state, arrays))
-        }
-        None => (0, start::values(run.loaded, &step_module)?),
-    };
-    let resumed = chosen.is_some().then_some(step);
+    let point = Point::find(run, &run_dir, &identity, &step_module)?;
+    let mut step = point.step;
+    let resumed = point.resumed.then_some(step);
     let mut recorder = Recorder::open(run_dir.path(), resumed, wall_time())?;
 
     let mut evaluation = Evaluation::new(run, &spec, &train, &run_dir, step)?;
     if step == 0 {
-        evaluation.before(&values[..step_module.variables.len()], &mut recorder)?;
+        evaluation.before(&point.values[..step_module.variables.len()], &mut recorder)?;
     }
     if let Objective::Pretrain { .. } = spec.objective {
         let views = views::sheet(run.engine, config, &spec, &train, step, None)?;
         recorder.image(tags::IMAGE, step, &views, wall_time())?;
     }
 
-    say(run.screen, &format!("{}; compiling", plan.explain()));
+    let plan_text = plan.explain(run.engine.client().platform_name());
+    say(run.screen, &format!("{plan_text}; compiling"));
     let program = match &config.runtime.executable {
         None => run.engine.compile(&step_module.module)?,
         Some(file) => {
@@ -129,7 +113,16 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         "compiled"
     };
     tracing::info!("{made} in {:.1} s", program.compile_time().as_secs_f64());
-    let mut launcher = Launcher::new(run.engine, &spec, program, &values, &train, config, step)?;
+    point.settle(&run_dir)?;
+    let mut launcher = Launcher::new(
+        run.engine,
+        &spec,
+        program,
+        &point.values,
+        &train,
+        config,
+        step,
+    )?;
     let saver = Saver {
         run,
         plan: &plan,
@@ -138,7 +131,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         identity: &identity,
         module_hash: hash(&step_module.module),
     };
-    drop(values);
+    drop(point);
 
     let mut progress = Progress::start(run.screen, step, plan.total_steps);
     let mut window = Window::new(spec.objective.metrics());
@@ -146,15 +139,15 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     let mut input = InputWatch::default();
     let first_step = step;
     let trained = Instant::now();
-    let mut stopped = None;
+    let mut stopped = run.stop.requested();
     let mut saved = resumed;
-    while step < plan.total_steps {
+    while stopped.is_none() && step < plan.total_steps {
         let fixed = config.runtime.steps_per_launch;
         let steps = |from| steps_from(from, &plan, &spec, fixed, &speed);
         let launch = match launcher.launch(step, &steps) {
             Err(error @ Error::Data(_)) if saved != Some(step) => {
                 // What was learned so far outlives a bad example.
-                saver.save(step, spec.batch, &launcher.buffers)?;
+                saver.save(step, spec.batch, &launcher.buffers, saved)?;
                 return Err(error);
             }
             launch => launch?,
@@ -162,15 +155,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         for row in &launch.metrics {
             step += 1;
             if !row.iter().all(|x| x.is_finite()) {
-                let from = match saved {
-                    Some(saved) if saved > 0 => format!("the checkpoint of step {saved}"),
-                    _ => "the beginning".into(),
-                };
-                return Err(Error::NotANumber {
-                    step,
-                    seed: config.runtime.seed,
-                    from,
-                });
+                return Err(saver.not_a_number("the loss", step, saved));
             }
             window.add(row);
             if step % plan.summary_steps == 0 || step == plan.total_steps {
@@ -204,11 +189,8 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         stopped = run.stop.requested();
         let due = step % plan.checkpoint_steps == 0 || step == plan.total_steps;
         if due || stopped.is_some() {
-            saver.save(step, spec.batch, &launcher.buffers)?;
+            saver.save(step, spec.batch, &launcher.buffers, saved)?;
             saved = Some(step);
-        }
-        if stopped.is_some() {
-            break;
         }
     }
     drop(progress);
@@ -223,20 +205,27 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         };
         evaluation.after(&values, &mut recorder, step, plan.epoch(step))?;
     }
+    let done = match spec.objective {
+        Objective::Pretrain { .. } => "pretrained",
+        Objective::Finetune { .. } => "fine-tuned",
+        Objective::Distill { .. } => "distilled",
+    };
     let headline = match stopped {
+        Some(_) if saved.is_none() => "stopped before the first step".into(),
+        Some(_) => format!("stopped and saved at step {step} of {}", plan.total_steps),
+        None if steps == 0 => format!("{done} before: all {step} steps are done"),
         None => format!(
-            "{} {steps} steps ({:.1} epochs) in {}, {} images/s",
-            match spec.objective {
-                Objective::Pretrain { .. } => "pretrained",
-                Objective::Finetune { .. } => "fine-tuned",
-                Objective::Distill { .. } => "distilled",
-            },
+            "{done} {steps} steps ({:.1} epochs) in {}, {} images/s{}",
             plan.epoch(steps),
             crate::report::progress::duration(seconds),
-            rate(images_per_second)
+            rate(images_per_second),
+            match first_step {
+                0 => String::new(),
+                _ => format!("; {step} steps in all"),
+            }
         ),
-        Some(_) => format!("stopped and saved at step {step} of {}", plan.total_steps),
     };
+    tracing::info!("{headline}");
     let mut summary = evaluation.summary(headline, &run_dir, &recorder, stopped.is_some());
     if let Some((_, skipped @ 1..)) = launcher.stream() {
         summary.notes.push(format!(
@@ -285,9 +274,20 @@ fn steps_from(step: u64, plan: &Plan, spec: &StepSpec, fixed: usize, speed: &Spe
 }
 
 impl Saver<'_> {
-    fn save(&self, step: u64, batch: usize, buffers: &[Vec<Buffer>]) -> Result<PathBuf, Error> {
+    /// Saves the state after `step`, unless it is spoilt; `before` is the step of the last checkpoint.
+    fn save(
+        &self,
+        step: u64,
+        batch: usize,
+        buffers: &[Vec<Buffer>],
+        before: Option<u64>,
+    ) -> Result<PathBuf, Error> {
         let config = &self.run.loaded.config;
         let arrays = state::read(&self.module.state, buffers)?;
+        // The loss of a step is computed before its update: only the next one would show that the update went wrong.
+        if let Some(array) = arrays.iter().find(|array| !state::is_finite(array)) {
+            return Err(self.not_a_number(&format!("`{}`", array.name), step, before));
+        }
         let manifest = Manifest {
             step,
             epoch: self.plan.epoch(step),
@@ -301,6 +301,22 @@ impl Saver<'_> {
         let path = checkpoint::save(&self.run_dir.checkpoints(), &manifest, &arrays, keep)?;
         tracing::info!("saved {}", path.display());
         Ok(path)
+    }
+
+    fn not_a_number(&self, what: &str, step: u64, saved: Option<u64>) -> Error {
+        let from = match saved {
+            Some(saved) if saved > 0 => {
+                let path = checkpoint::path_of(&self.run_dir.checkpoints(), saved);
+                format!("its last checkpoint, {}", path.display())
+            }
+            _ => "the beginning".into(),
+        };
+        Error::NotANumber {
+            what: what.into(),
+            step,
+            seed: self.run.loaded.config.runtime.seed,
+            from,
+        }
     }
 }
 

@@ -94,7 +94,7 @@ impl Error {
         }
     }
 
-    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |source| Error::Io {
             action,
@@ -110,6 +110,8 @@ fn process(pid: &Option<u32>) -> String {
 
 /// The differences, in words.
 pub(super) fn list(differences: &[Difference]) -> String {
+    /// More would hide the sentence around them.
+    const MOST: usize = 8;
     let show = |value: &Option<String>| {
         value
             .as_ref()
@@ -123,7 +125,11 @@ pub(super) fn list(differences: &[Difference]) -> String {
             show(&d.expected)
         )
     };
-    differences.iter().map(one).collect::<Vec<_>>().join("; ")
+    let mut parts: Vec<String> = differences.iter().take(MOST).map(one).collect();
+    if differences.len() > MOST {
+        parts.push(format!("and {} more", differences.len() - MOST));
+    }
+    parts.join("; ")
 }
 
 /// Every key whose value differs between two lists of keys and values, in the order of `expected`.

@@ -44,6 +44,10 @@ pub(super) fn values(loaded: &Loaded, module: &StepModule) -> Result<Vec<Literal
         Error::Config(loaded.bad("variable_schema", expected))
     })?;
     let Some(path) = &config.checkpoint else {
+        if config.zero_init_logits_layer {
+            let expected = "false without checkpoint, whose head it sets to zero";
+            return Err(loaded.bad("zero_init_logits_layer", expected).into());
+        }
         return Ok(values);
     };
     let from = trained::open(path)?;

@@ -109,3 +109,18 @@ pub fn literals(state: &[StateArray], arrays: Vec<Array>) -> Vec<Literal> {
         })
         .collect()
 }
+
+/// Whether an array of floating-point numbers holds only finite ones; others always do.
+pub fn is_finite(array: &Array) -> bool {
+    let (exponent, width) = match array.dtype {
+        // Sign and exponent are the upper bits of a little-endian number; all exponent bits set means not finite.
+        Dtype::F32 => (0x7f80_u32, 4),
+        Dtype::BF16 => (0x7f80, 2),
+        Dtype::F64 => (0x7ff0, 8),
+        _ => return true,
+    };
+    array.bytes.chunks_exact(width).all(|bytes| {
+        let upper = u32::from(u16::from_le_bytes([bytes[width - 2], bytes[width - 1]]));
+        upper & exponent != exponent
+    })
+}

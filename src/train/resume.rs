@@ -1,0 +1,103 @@
+//! Where a run goes on: at its newest checkpoint, at the one that the user names, or at the start.
+
+use super::checkpoint;
+use super::pretrain::{Run, say};
+use super::run_dir::{self, RunDir, differences};
+use super::step::StepModule;
+use super::{Error, start, state};
+use crate::hlo::Literal;
+use crate::report::disk;
+use std::path::{Path, PathBuf};
+
+/// In the run folder: the checkpoint that `--resume-from` named last. A restart of the same command, which a supervisor makes after
+/// a stop, then goes on instead of going back again.
+const TAKEN: &str = "resumed-from";
+
+/// The state that a run goes on with.
+pub(super) struct Point {
+    /// Steps done.
+    pub(super) step: u64,
+    /// The state's arrays.
+    pub(super) values: Vec<Literal>,
+    /// Whether there was a checkpoint.
+    pub(super) resumed: bool,
+    /// The checkpoint, if the user named it and it was not taken before.
+    named: Option<PathBuf>,
+}
+
+impl Point {
+    /// Finds and reads it. Nothing is changed in the run folder yet.
+    ///
+    /// # Errors
+    /// If the checkpoint is damaged, or of another network or configuration.
+    pub(super) fn find(
+        run: &Run,
+        run_dir: &RunDir,
+        identity: &[(String, String)],
+        module: &StepModule,
+    ) -> Result<Self, Error> {
+        let newest = checkpoint::latest(&run_dir.checkpoints())?;
+        let named = run
+            .resume_from
+            .filter(|path| newest.is_none() || !was_taken(run_dir, path));
+        if let (Some(path), None, Some(newest)) = (run.resume_from, named, &newest) {
+            say(
+                run.screen,
+                &format!(
+                    "this run went on from {} before; going on from {} (delete {} to go back once more)",
+                    path.display(),
+                    newest.display(),
+                    run_dir.path().join(TAKEN).display()
+                ),
+            );
+        }
+        let named = named.map(Path::to_path_buf);
+        let Some(path) = named.clone().or(newest) else {
+            return Ok(Point {
+                step: 0,
+                values: start::values(run.loaded, module)?,
+                resumed: false,
+                named: None,
+            });
+        };
+        let (manifest, arrays) = checkpoint::load(&path, &state::specs(&module.state))?;
+        let differences = differences(&manifest.config, identity);
+        if !differences.is_empty() {
+            return Err(checkpoint::Error::OtherConfig { path, differences }.into());
+        }
+        say(
+            run.screen,
+            &format!("resuming at step {} from {}", manifest.step, path.display()),
+        );
+        Ok(Point {
+            step: manifest.step,
+            values: state::literals(&module.state, arrays),
+            resumed: true,
+            named,
+        })
+    }
+
+    /// Sets later checkpoints aside if the user went back, now that the run is about to go on.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub(super) fn settle(&self, run_dir: &RunDir) -> Result<(), Error> {
+        let Some(path) = &self.named else {
+            return Ok(());
+        };
+        checkpoint::set_aside_after(&run_dir.checkpoints(), self.step)?;
+        let taken = run_dir.path().join(TAKEN);
+        disk::replace(&taken, absolute(path).as_os_str().as_encoded_bytes())
+            .map_err(run_dir::Error::io("write", &taken))?;
+        Ok(())
+    }
+}
+
+fn was_taken(run_dir: &RunDir, path: &Path) -> bool {
+    std::fs::read(run_dir.path().join(TAKEN))
+        .is_ok_and(|bytes| bytes == absolute(path).as_os_str().as_encoded_bytes())
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
+}
