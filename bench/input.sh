@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The host's part of the input, ours and others', in turn on the same records, cores and image size; see input.py.
+#   bench/input.sh DATA_DIR [SIDE...]      PYTHON: a python with tensorflow-cpu, torch, torchvision, pillow
+set -euo pipefail
+cd "$(dirname "$0")/.."
+data=$1; shift
+sides=("${@:-}")
+[ -n "${sides[0]}" ] || sides=(ours tfdata pillow v2)
+for side in "${sides[@]}"; do
+    if [ "$side" = ours ]; then
+        for _ in 1 2 3; do ./target/release/simclr data bench "$data" -n 2000; done
+    else
+        TF_CPP_MIN_LOG_LEVEL=3 "${PYTHON:-python3}" bench/input.py "$side" "$data" 2>/dev/null
+        TF_CPP_MIN_LOG_LEVEL=3 "${PYTHON:-python3}" bench/input.py "$side" "$data" --crops 2>/dev/null
+    fi
+done
