@@ -129,6 +129,71 @@ fn paths_of_the_second_generation_are_those_of_the_original() {
     }
 }
 
+/// The complete lists of the original's second generation, slots included, where they are.
+#[test]
+fn all_lists_of_the_second_generation_match() {
+    let lists = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/reference/variables");
+    let Ok(entries) = fs::read_dir(&lists) else {
+        eprintln!("SKIPPED: no lists at {}", lists.display());
+        return;
+    };
+    let end = "/.ATTRIBUTES/VARIABLE_VALUE";
+    let mut checked = 0;
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if !name.starts_with("tf2_") {
+            continue;
+        }
+        let list: Json =
+            serde_json::from_str(&fs::read_to_string(&path).unwrap()).expect("valid JSON");
+        let flag = |key: &str, default: f64| list["flags"][key].as_f64().unwrap_or(default);
+        let network = Network {
+            resnet_depth: flag("resnet_depth", 50.0) as usize,
+            width_multiplier: flag("width_multiplier", 1.0),
+            image_size: flag("image_size", 224.0) as usize,
+            sk_ratio: flag("sk_ratio", 0.0),
+            num_classes: list["classes"].as_u64().map(|classes| classes as usize),
+            ..Network::default()
+        };
+        let variables = network.variables().unwrap();
+        let names: Vec<String> = variables.iter().map(|v| v.name.clone()).collect();
+        let paths = tf2_paths(&network, &names);
+        let rows = |key: &str| list["pretrain_lars"][key].as_array().expect("rows").clone();
+        let model = rows("model");
+        assert_eq!(model.len(), names.len(), "{name}");
+        for row in &model {
+            let at = names
+                .iter()
+                .position(|own| *own == row[4])
+                .expect("a name of ours");
+            let path = paths[at].as_ref().expect("a path");
+            assert_eq!(row[0], format!("model/{path}{end}"), "{name}");
+            assert_eq!(
+                row[2],
+                serde_json::json!(variables[at].dims),
+                "{name}: {path}"
+            );
+        }
+        let own: Vec<String> = paths
+            .iter()
+            .flatten()
+            .map(|path| format!("model/{path}/.OPTIMIZER_SLOT/optimizer/Momentum{end}"))
+            .collect();
+        assert!(
+            rows("slots")
+                .iter()
+                .all(|row| own.iter().any(|slot| row[0] == *slot)),
+            "{name}"
+        );
+        checked += 1;
+    }
+    assert!(checked >= 7, "{checked} lists");
+}
+
 #[test]
 fn bundles_written_by_tensorflow_are_read() {
     let folder = golden("tensor_bundle");
