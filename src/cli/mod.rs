@@ -15,6 +15,7 @@ mod inspect;
 mod isolated;
 mod plugins;
 mod pretrain;
+mod report;
 mod topologies;
 mod ui;
 
@@ -87,6 +88,8 @@ enum Command {
     Embed(embed::Arguments),
     /// Classify pictures with a fine-tuned network
     Predict(embed::PredictArguments),
+    /// Write one HTML page about runs: curves, accuracies, pairs of views, nearest neighbours, a map of the features
+    Report(report::Arguments),
     /// Print the resolved configuration with where each value comes from
     Config(configuration::Arguments),
     /// Check, show, measure or pack a data set
@@ -176,6 +179,7 @@ pub fn main() -> ExitCode {
         Command::Evaluate(arguments) => evaluate::run(arguments, &ui),
         Command::Embed(arguments) => embed::run(arguments, &ui),
         Command::Predict(arguments) => embed::predict(arguments, &ui),
+        Command::Report(arguments) => report::run(arguments, &ui),
         Command::Config(arguments) => configuration::run(arguments, &ui),
         Command::Data(command) => data::run(command, &ui),
         Command::Plugins(arguments) => plugins::run(arguments, &ui),

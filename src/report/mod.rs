@@ -12,6 +12,7 @@
 //! | [`progress`] | the live line on a terminal, plain lines elsewhere |
 //! | [`picture`] | contact sheets of view pairs as PNG |
 //! | [`arrays`] | tables of features as NumPy, safetensors, CSV |
+//! | [`page`] | one HTML page about runs |
 //! | [`summary`] | the closing words of a run, as text and as JSON |
 //! | [`log_file`] | `log.txt`, fed by `tracing` |
 //! | [`disk`] | files that are there whole or not at all |
@@ -26,6 +27,7 @@ pub mod disk;
 pub mod events;
 pub mod log_file;
 pub mod metrics;
+pub mod page;
 pub mod picture;
 pub mod progress;
 pub mod recorder;

@@ -1,0 +1,184 @@
+//! Charts as inline SVG.
+
+use super::{Map, escape};
+
+/// A curve.
+pub(super) struct Series<'a> {
+    pub(super) colour: &'static str,
+    pub(super) name: &'a str,
+    pub(super) points: Vec<(f64, f64)>,
+}
+
+/// Size of a chart, and the frame of its curves within: left, top, right, bottom.
+const SIZE: [f64; 2] = [380.0, 230.0];
+const FRAME: [f64; 4] = [46.0, 8.0, 372.0, 204.0];
+/// Points of a curve at most.
+const MOST: usize = 400;
+
+/// Curves over a common pair of axes.
+pub(super) fn lines(title: &str, series: &[Series], share: bool) -> String {
+    let all = || series.iter().flat_map(|s| s.points.iter().copied());
+    let (low_x, high_x) = range(all().map(|p| p.0));
+    let (low_y, high_y) = if share {
+        (0.0, all().map(|p| p.1).fold(0.05, f64::max))
+    } else {
+        range(all().map(|p| p.1))
+    };
+    let [left, top, right, bottom] = FRAME;
+    let x = |value: f64| left + (value - low_x) / (high_x - low_x) * (right - left);
+    let y = |value: f64| bottom - (value - low_y) / (high_y - low_y) * (bottom - top);
+    let mut out = open(SIZE, title);
+    for tick in ticks(low_y, high_y) {
+        let text = if share {
+            format!("{:.0} %", 100.0 * tick)
+        } else {
+            short(tick)
+        };
+        out.push_str(&format!(
+            "<line class=\"grid-line\" x1=\"{left}\" x2=\"{right}\" y1=\"{0:.1}\" y2=\"{0:.1}\"/><text x=\"{1}\" y=\"{2:.1}\" text-anchor=\"end\">{text}</text>",
+            y(tick), left - 6.0, y(tick) + 4.0
+        ));
+    }
+    for tick in ticks(low_x, high_x) {
+        out.push_str(&format!(
+            "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+            x(tick),
+            bottom + 17.0,
+            short(tick)
+        ));
+    }
+    for one in series {
+        let path: Vec<String> = thinned(&one.points)
+            .iter()
+            .map(|&(a, b)| format!("{:.1} {:.1}", x(a), y(b)))
+            .collect();
+        out.push_str(&format!(
+            "<path stroke=\"{}\" d=\"M{}\"><title>{}</title></path>",
+            one.colour,
+            path.join("L"),
+            escape(one.name)
+        ));
+    }
+    out + "</svg>"
+}
+
+/// Points in the plane, coloured by class, with a legend.
+pub(super) fn scatter(map: &Map) -> String {
+    let side = 560.0;
+    let (low_x, high_x) = range(map.points.iter().map(|p| f64::from(p.0[0])));
+    let (low_y, high_y) = range(map.points.iter().map(|p| f64::from(p.0[1])));
+    let place = |value: f32, low: f64, high: f64| {
+        8.0 + (f64::from(value) - low) / (high - low) * (side - 16.0)
+    };
+    let classes = map.classes.len().max(1);
+    let colour = |class: u32| {
+        let hue = 360.0 * f64::from(class) / classes as f64;
+        format!("hsl({hue:.0} 65% 52%)")
+    };
+    let mut out = open([side, side], "map of the features");
+    for (at, class) in &map.points {
+        out.push_str(&format!(
+            "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.6\" fill=\"{}\" fill-opacity=\".75\"/>",
+            place(at[0], low_x, high_x),
+            side - place(at[1], low_y, high_y),
+            colour(*class)
+        ));
+    }
+    out.push_str("</svg><div class=\"legend\">");
+    // A legend of a thousand classes helps nobody.
+    for (class, name) in map.classes.iter().enumerate().take(20) {
+        out.push_str(&format!(
+            "<span><i style=\"background:{}\"></i>{}</span>",
+            colour(class as u32),
+            escape(name)
+        ));
+    }
+    out + "</div>"
+}
+
+fn open([width, height]: [f64; 2], title: &str) -> String {
+    format!(
+        "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{}\">",
+        escape(title)
+    )
+}
+
+/// Least and largest, apart from each other.
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
+    match high - low {
+        span if span.is_finite() && span > 1e-12 => (low, high),
+        _ if low.is_finite() => (low - 0.5, low + 0.5),
+        _ => (0.0, 1.0),
+    }
+}
+
+/// Round numbers from `low` to `high`: three to six of them.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    let rough = (high - low) / 4.0;
+    let scale = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .into_iter()
+        .map(|factor| factor * scale)
+        .find(|&step| step >= rough)
+        .unwrap_or(rough);
+    let first = (low / step).ceil() as i64;
+    (first..first + 8)
+        .map(|k| k as f64 * step)
+        .take_while(|&tick| tick <= high + 1e-9 * step)
+        .collect()
+}
+
+/// A number for an axis.
+fn short(value: f64) -> String {
+    let size = value.abs();
+    if size >= 10_000.0 {
+        return format!("{:.0}k", value / 1000.0);
+    }
+    if size != 0.0 && size < 1e-3 {
+        return format!("{value:.0e}");
+    }
+    let text = format!("{value:.3}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0" } else { text }.to_owned()
+}
+
+/// Means of neighbours where a curve has more points than a screen shows; the last point stays.
+fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let size = points.len().div_ceil(MOST).max(1);
+    let mean = |part: &[(f64, f64)]| {
+        let n = part.len() as f64;
+        let sum = part.iter().fold((0.0, 0.0), |s, p| (s.0 + p.0, s.1 + p.1));
+        (sum.0 / n, sum.1 / n)
+    };
+    points.chunks(size).map(mean).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_within() {
+        assert_eq!(ticks(0.0, 20.0), [0.0, 5.0, 10.0, 15.0, 20.0]);
+        assert_eq!(ticks(7.7, 11.9), [8.0, 10.0]);
+        let small = ticks(0.0, 3e-4);
+        assert!(
+            small.len() >= 3 && small.iter().all(|&t| t <= 3.1e-4),
+            "{small:?}"
+        );
+        assert_eq!(short(0.5), "0.5");
+        assert_eq!(short(12_000.0), "12k");
+    }
+
+    #[test]
+    fn long_curves_are_thinned_to_means() {
+        let long: Vec<(f64, f64)> = (0..1000).map(|i| (f64::from(i), 1.0)).collect();
+        let thin = thinned(&long);
+        assert!(thin.len() <= MOST && thin.iter().all(|p| p.1 == 1.0));
+        assert_eq!(thin[0].0, 1.0, "the mean of 0, 1, 2");
+        assert_eq!(thinned(&long[..3]).len(), 3);
+    }
+}

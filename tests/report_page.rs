@@ -1,0 +1,175 @@
+//! `simclr report` through the program, and what a real browser makes of the page.
+
+mod binary;
+
+use binary::{run, simclr, stderr, tiny};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// A folder with a short run (`first`), another one (`second`), and the pages of one and of both.
+fn home() -> &'static Path {
+    static HOME: OnceLock<tempfile::TempDir> = OnceLock::new();
+    HOME.get_or_init(|| {
+        let home = tempfile::tempdir().expect("a folder");
+        for (name, seed) in [("first", "runtime.seed=1"), ("second", "runtime.seed=2")] {
+            let more = ["train_steps=12", "train_summary_steps=2", seed];
+            let output = run(&tiny(&home.path().join(name), &more));
+            assert!(output.status.success(), "{}", stderr(&output));
+        }
+        for arguments in [
+            &["report", "first", "-o", "one.html"][..],
+            &[
+                "report",
+                "first",
+                "second",
+                "-o",
+                "both.html",
+                "--curves-only",
+            ],
+        ] {
+            let output = call(home.path(), arguments);
+            assert!(output.status.success(), "{}", stderr(&output));
+        }
+        home
+    })
+    .path()
+}
+
+fn call(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = simclr();
+    command.current_dir(folder).args(arguments);
+    command.output().expect("the program starts")
+}
+
+#[test]
+fn the_page_holds_curves_pictures_and_map_and_needs_nothing_else() {
+    let one = std::fs::read_to_string(home().join("one.html")).expect("a page");
+    for (what, least) in [
+        ("<h3>Contrastive loss</h3><svg", 1),
+        ("<h3>Learning rate</h3><svg", 1),
+        ("<img class=\"views\"", 1),
+        ("<img class=\"query\"", 8),
+        ("<circle", 1000),
+        ("prefers-color-scheme:dark", 1),
+        ("name=\"viewport\"", 1),
+    ] {
+        let found = one.matches(what).count();
+        assert!(found >= least, "{what}: {found}, expected {least}");
+    }
+    let neighbours =
+        one.matches("<img class=\"same\"").count() + one.matches("<img class=\"other\"").count();
+    assert_eq!(neighbours, 64, "8 rows of 8 neighbours");
+    for outside in ["http://", "https://", "src=\"/", "<script", "<link"] {
+        assert!(!one.contains(outside), "the page asks for {outside}");
+    }
+    let both = std::fs::read_to_string(home().join("both.html")).expect("a page");
+    assert!(both.contains("<title>2 runs</title>") && !both.contains("<img"));
+    let loss = both
+        .split("<h3>Contrastive loss</h3>")
+        .nth(1)
+        .expect("a chart");
+    let loss = &loss[..loss.find("</svg>").expect("an end")];
+    assert_eq!(loss.matches("<path").count(), 2, "a curve for each run");
+}
+
+#[test]
+fn bad_input_is_refused_in_a_sentence() {
+    let foreign = home().join("foreign");
+    std::fs::create_dir_all(&foreign).expect("a folder");
+    for (arguments, code, words) in [
+        (
+            &["report", "foreign", "-o", "x.html"][..],
+            2,
+            "has no `metrics.jsonl`",
+        ),
+        (
+            &["report", "first", "-o", "none/x.html"],
+            3,
+            "cannot write `none/x.html`",
+        ),
+    ] {
+        let output = call(home(), arguments);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(words), "{arguments:?}: {text}");
+        assert!(!home().join("x.html").exists());
+    }
+}
+
+/// The browser, said loudly where there is none.
+fn browser() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .flat_map(|folder| {
+            ["chromium", "chromium-browser", "google-chrome"].map(|name| folder.join(name))
+        })
+        .find(|file| file.is_file());
+    if found.is_none() {
+        eprintln!("SKIPPED: no chromium on the PATH (apt-get install chromium)");
+    }
+    found
+}
+
+/// Pixels of the page in a window of this width: `(width, RGB bytes)`.
+fn screenshot(browser: &Path, page: &str, width: usize, dark: bool) -> (usize, Vec<u8>) {
+    let home = home();
+    let shot = home.join(format!("{page}.{width}.{dark}.png"));
+    let output = Command::new(browser)
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+        ])
+        .arg(format!(
+            "--user-data-dir={}",
+            home.join(format!("profile{width}{dark}")).display()
+        ))
+        .arg(format!(
+            "--blink-settings=preferredColorScheme={}",
+            if dark { 0 } else { 1 }
+        ))
+        .arg(format!("--window-size={width},7000"))
+        .arg(format!("--screenshot={}", shot.display()))
+        .arg(format!("file://{}", home.join(page).display()))
+        .output()
+        .expect("the browser starts");
+    assert!(
+        shot.is_file(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let file = std::io::BufReader::new(std::fs::File::open(shot).expect("a file"));
+    let mut reader = png::Decoder::new(file).read_info().expect("a PNG");
+    let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
+    let info = reader.next_frame(&mut pixels).expect("pixels");
+    let bytes = info.color_type.samples();
+    let rgb = pixels[..info.buffer_size()]
+        .chunks_exact(bytes)
+        .flat_map(|p| [p[0], p[1], p[2]]);
+    (info.width as usize, rgb.collect())
+}
+
+/// Curves and pictures are on the screen, on a desk and on a phone, light and dark.
+#[test]
+fn a_browser_shows_curves_and_pictures() {
+    let Some(browser) = browser() else { return };
+    for (width, dark) in [(1200, false), (1200, true), (500, false)] {
+        let (wide, pixels) = screenshot(&browser, "one.html", width, dark);
+        let count =
+            |near: &dyn Fn(&[u8]) -> bool| pixels.chunks_exact(3).filter(|p| near(p)).count();
+        let like =
+            |colour: [u8; 3]| move |p: &[u8]| p.iter().zip(colour).all(|(a, b)| a.abs_diff(b) < 24);
+        // Curves have the first run's colour, neighbours are framed green or red.
+        let curves = count(&like([0x2f, 0x7f, 0xd6]));
+        let frames = count(&like([0x2e, 0x9e, 0x5b])) + count(&like([0xd1, 0x48, 0x3f]));
+        let back = count(&like(if dark { [0x0f, 0x13, 0x17] } else { [255; 3] }));
+        let what = format!(
+            "{width} {dark}: {wide} wide, {curves} of curves, {frames} of frames, {back} of background"
+        );
+        assert!(curves > 800, "{what}");
+        assert!(frames > 2000, "{what}");
+        assert!(back > pixels.len() / 3 / 4, "{what}");
+    }
+}
