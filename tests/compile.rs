@@ -269,7 +269,7 @@ fn what_is_wrong_is_one_sentence() {
     refused(
         &compile(&["--topology", "v3-8", "dataset=nope"]),
         2,
-        &["`dataset` is nope"],
+        &["no data set `nope`", "data_dir"],
     );
     let output = simclr()
         .args(["compile", "--topology", "v5e:2x2"])
