@@ -182,8 +182,23 @@ fn folders_are_packed_so_that_they_read_the_same() {
         &["insects/1.0.0 is there already"],
     );
     fs::write(images.join("train/ant/bad.jpg"), "no picture").unwrap();
-    refused(&again(&images, "more"), 4, &["bad.jpg cannot be decoded"]);
+    // What an attempt that was killed has left does not get into the next one.
+    let partial = out.join("more/1.0.0.partial");
+    fs::create_dir_all(&partial).unwrap();
+    fs::write(partial.join("left"), "over").unwrap();
+    let output = again(&images, "more");
+    refused(&output, 4, &["bad.jpg cannot be decoded"]);
+    assert!(
+        !stderr(&output).contains("on_bad_record"),
+        "no key of this command"
+    );
     assert!(!out.join("more/1.0.0").exists(), "only whole sets appear");
+    assert!(!partial.exists(), "nor does what failed remain");
+    fs::remove_file(images.join("train/ant/bad.jpg")).unwrap();
+    fs::create_dir_all(&partial).unwrap();
+    fs::write(partial.join("left"), "over").unwrap();
+    assert!(again(&images, "more").status.success());
+    assert!(!out.join("more/1.0.0/left").exists());
     let loose = folder.path().join("loose");
     fs::create_dir(&loose).unwrap();
     refused(&again(&loose, "none"), 2, &["holds nothing"]);
@@ -240,6 +255,16 @@ fn views_are_shown() {
     let group = 3 * 96 + 2 * 2;
     assert_eq!(reader.info().width as usize, 10 + 2 * (group + 10));
     assert_eq!(reader.info().height as usize, 10 + 2 * (96 + 10));
+    // Fine-tuning sees one view.
+    let output = simclr()
+        .args(["data", "show"])
+        .arg(folder.path())
+        .args(["--set", "train_mode=finetune"])
+        .args(more)
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 #[test]

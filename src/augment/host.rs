@@ -117,6 +117,20 @@ pub fn centre(height: usize, width: usize) -> Area {
     }
 }
 
+/// What evaluation cuts out of a picture for a network of side `size`: above 32 the centre (reference §2.4); up to 32 a picture of that
+/// side stays as it is (§2.5), and of any other, which the original refuses, the centre is taken too.
+pub fn evaluated(height: usize, width: usize, size: usize) -> Area {
+    if size <= 32 && [height, width] == [size; 2] {
+        return Area {
+            top: 0,
+            left: 0,
+            height,
+            width,
+        };
+    }
+    centre(height, width)
+}
+
 /// Bicubic resizing to squares, as the device's (reference O5), of bytes to bytes.
 #[derive(Debug)]
 pub struct HostResize {

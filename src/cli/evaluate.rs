@@ -1,7 +1,8 @@
 //! `simclr evaluate`.
 
 use super::ui::Ui;
-use crate::data::{Examples, class_names};
+use crate::config::Config;
+use crate::data::{Description, Examples};
 use crate::eval::{Classified, Features};
 use crate::train::evaluate::{FIGURES, Worth, worth};
 use crate::train::inference::Inference;
@@ -45,6 +46,28 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         }
         .into());
     }
+    let train = if arguments.head_only {
+        None
+    } else {
+        Some(open(&config.train_split)?)
+    };
+    if let Some(train) = &train {
+        let train = train.description();
+        if described.is_also(train) {
+            return Err(crate::train::Error::SameImages {
+                name: described.name.clone(),
+                split: described.split.clone(),
+                training: train.split.clone(),
+            }
+            .into());
+        }
+        described.labelled_as(train)?;
+    }
+    if let Some(_) = trained.network.num_classes
+        && described.name == "folder"
+    {
+        of_training(&trained.loaded.config, described, ui)?;
+    }
     let (engine, devices) = super::pretrain::open(&loaded, ui)?;
     let batch = config.eval_batch_size.min(described.examples);
     let (network, values) = (&trained.network, &trained.values);
@@ -57,15 +80,16 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         values,
         labels,
     };
-    let worth = if arguments.head_only {
-        None
-    } else {
-        let (own, own_labels) = inference.see(&open(&config.train_split)?, config)?;
-        let train = features(own.features, own_labels);
-        Some(worth(&engine, &train, &features(seen.features, labels))?)
+    let worth = match &train {
+        None => None,
+        Some(train) => {
+            let (own, own_labels) = inference.see(train, config)?;
+            let train = features(own.features, own_labels);
+            Some(worth(&engine, &train, &features(seen.features, labels))?)
+        }
     };
     let step = trained.manifest.step;
-    let names = class_names(&config.dataset).unwrap_or_default();
+    let names = &described.class_names;
     if arguments.json {
         let mut figures = serde_json::Map::new();
         if let Some(found) = &classified {
@@ -95,11 +119,38 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         );
         text.push_str(&figures_text(classified.as_ref(), worth.as_ref()));
         if let Some(found) = &classified {
-            text.push_str(&confusion_text(found, &names));
+            text.push_str(&confusion_text(found, names));
         }
         ui.result(&text)?;
     }
     Ok(0)
+}
+
+/// Holds a folder of classes against the one that the head was trained on, which gave its classes their numbers.
+fn of_training(config: &Config, test: &Description, ui: &Ui) -> anyhow::Result<()> {
+    let dir = config.data_dir.as_deref();
+    match Examples::open(&config.dataset, &config.train_split, dir) {
+        Ok(train) => {
+            let train = train.description();
+            if test.is_also(train) {
+                return Err(crate::train::Error::SameImages {
+                    name: test.name.clone(),
+                    split: test.split.clone(),
+                    training: train.split.clone(),
+                }
+                .into());
+            }
+            Ok(test.labelled_as(train)?)
+        }
+        // The images trained on need not be here.
+        Err(error) => {
+            crate::train::pretrain::say(
+                &ui.screen,
+                &format!("the classes were not compared with those trained on: {error}"),
+            );
+            Ok(())
+        }
+    }
 }
 
 fn figures_text(classified: Option<&Classified>, worth: Option<&Worth>) -> String {

@@ -85,7 +85,7 @@ pub const KEYS: &[Key] = &[
         Bool,
         "false",
         false,
-        "Accepted and without effect: sets are always held in memory",
+        "Accepted and without effect: small sets are held in memory, others are read while a run goes on",
     ),
     key(
         "shuffle_window",
@@ -98,8 +98,8 @@ pub const KEYS: &[Key] = &[
         "on_bad_record",
         Choice(&["fail", "skip"]),
         "fail",
-        true,
-        "What to do about an example that cannot be decoded: end the run, or put another one of its batch in its place",
+        false,
+        "What to do about an example that cannot be decoded: end the run, or put another one of its batch in its place (evaluation leaves it out)",
     ),
     // What is trained.
     key(
@@ -107,7 +107,7 @@ pub const KEYS: &[Key] = &[
         Choice(&["train", "eval", "train_then_eval"]),
         "train",
         false,
-        "What `simclr run` does; the other commands say by themselves what they do",
+        "Accepted at its default: each command says by itself what it does",
     ),
     key(
         "train_mode",

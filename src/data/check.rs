@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::example::Example;
+use super::examples::same_classes;
 use super::find::Found;
 use super::folder::Folder;
 use super::record::RecordReader;
@@ -39,6 +40,9 @@ pub struct Report {
     pub widths: [usize; 2],
     /// Classes there could be.
     pub classes: usize,
+    /// Their names, of class folders.
+    #[serde(skip)]
+    class_names: Vec<String>,
     /// Examples of each class.
     pub labels: Vec<u64>,
     /// What is wrong, a sentence each; the first [`MOST`].
@@ -128,6 +132,7 @@ pub fn check(found: &Found, progress: &(dyn Fn(u64) + Sync)) -> Result<Report, E
         report.files = folder.files.len();
         report.promised = folder.files.len() as u64;
         report.classes = folder.class_names.len();
+        report.class_names = folder.class_names.clone();
         let classes = report.classes;
         (0..folder.files.len())
             .into_par_iter()
@@ -165,6 +170,22 @@ pub fn check(found: &Found, progress: &(dyn Fn(u64) + Sync)) -> Result<Report, E
         report.add(part);
     }
     Ok(report)
+}
+
+/// Looks whether labels of class folders mean the same in all splits, as in the first of them.
+pub fn compare(reports: &mut [Report]) {
+    let mut folders = reports
+        .iter_mut()
+        .filter(|report| report.dataset == "folder");
+    let Some(first) = folders.next() else {
+        return;
+    };
+    for report in folders {
+        let names: [&[String]; 2] = [&report.class_names, &first.class_names];
+        if let Err(error) = same_classes([&report.split, &first.split], names) {
+            report.problem(&error);
+        }
+    }
 }
 
 /// Reads a shard to its end, or to where nothing can be trusted any more.

@@ -182,9 +182,33 @@ pub enum Error {
         first: i64,
         last: i64,
     },
+    /// A file to be packed that cannot be decoded.
+    #[error("{file} cannot be decoded: {reason}; repair or remove it")]
+    PackedFile { file: PathBuf, reason: String },
+    /// The stream gave less than a step needs.
+    #[error(
+        "the stream of examples ended: {found} of the {expected} of a step came; this is a bug, please report it with the log"
+    )]
+    ShortStep { found: usize, expected: usize },
+    /// A bug of the thread that reads records.
+    #[error(
+        "the thread that reads records of {file} and the files beside it broke down; run `simclr data check`, and start again"
+    )]
+    ReaderPanicked { file: PathBuf },
+    /// Splits whose labels count different classes.
+    #[error(
+        "class {class} is {found} in split `{split}`, expected {expected} as in split `{training}`, and labels are places in the list of classes: give both the same class folders, empty where there is no picture"
+    )]
+    ClassOrder {
+        class: usize,
+        found: String,
+        split: String,
+        expected: String,
+        training: String,
+    },
     /// More bad examples than may be skipped.
     #[error(
-        "{skipped} examples could not be had, at most {most} are skipped; the last one: {last}; run `simclr data check`, or set on_bad_record=fail to see the first"
+        "{skipped} examples of an epoch could not be had, at most {most} are skipped, and never a whole batch; the last one: {last}; run `simclr data check`, or set on_bad_record=fail to see the first"
     )]
     TooManyBad {
         skipped: usize,
@@ -265,7 +289,10 @@ impl Error {
             | Error::DecoderPanicked { .. }
             | Error::FileSize { .. }
             | Error::ClassNames { .. }
+            | Error::PackedFile { .. }
+            | Error::ClassOrder { .. }
             | Error::Empty { .. } => Class::Check,
+            Error::ShortStep { .. } | Error::ReaderPanicked { .. } => Class::Failed,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::folder::Folder;
 use super::shards::{RawRecord, RecordStream, Shards};
 use super::window::{Share, WindowOrder};
-use super::{DATASETS, Error, ImageSet, Order, decode, facts, load};
+use super::{DATASETS, Error, ImageSet, Order, class_names, decode, facts, load};
 
 /// What a run must know of a split before it reads an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Description {
     pub examples: usize,
     /// Classes the labels count.
     pub classes: usize,
+    /// Their names, in the order of the labels, where they are known.
+    pub class_names: Vec<String>,
     /// Height and width, where all images have the same.
     pub image: Option<[usize; 2]>,
     /// Tells this content from any other.
@@ -54,10 +56,54 @@ impl Description {
             split: split.into(),
             examples,
             classes,
+            class_names: class_names(dataset).unwrap_or_default(),
             image,
             fingerprint: String::new(),
         })
     }
+
+    /// Whether these are the images of another split, under another name: a folder without folders of splits gives all its pictures
+    /// for each of them.
+    pub fn is_also(&self, other: &Description) -> bool {
+        self.split != other.split && self.fingerprint == other.fingerprint
+    }
+
+    /// Checks that a label means the same here as in the split that was trained on.
+    ///
+    /// # Errors
+    /// The first class with another name.
+    pub fn labelled_as(&self, training: &Description) -> Result<(), Error> {
+        if self.class_names.is_empty() || training.class_names.is_empty() {
+            return Ok(());
+        }
+        same_classes(
+            [&self.split, &training.split],
+            [&self.class_names, &training.class_names],
+        )
+    }
+}
+
+/// Checks that a split has the classes of the one trained on.
+pub(super) fn same_classes(
+    [split, training]: [&str; 2],
+    [found, expected]: [&[String]; 2],
+) -> Result<(), Error> {
+    let Some(class) =
+        (0..found.len().max(expected.len())).find(|&i| found.get(i) != expected.get(i))
+    else {
+        return Ok(());
+    };
+    let name = |names: &[String]| match names.get(class) {
+        Some(name) => format!("`{name}`"),
+        None => "missing".into(),
+    };
+    Err(Error::ClassOrder {
+        class,
+        found: name(found),
+        split: split.into(),
+        expected: name(expected),
+        training: training.into(),
+    })
 }
 
 /// The examples of a split.
@@ -140,6 +186,7 @@ impl Examples {
             split: split.into(),
             examples,
             classes,
+            class_names: Vec::new(),
             image: None,
             fingerprint: fingerprint.into(),
         };
@@ -147,6 +194,7 @@ impl Examples {
             "cifar10" | "cifar100" | "shapes32" => {
                 let set = load(dataset, split, data_dir)?;
                 let description = Description {
+                    class_names: set.class_names.clone(),
                     image: Some([set.height, set.width]),
                     ..describe(set.len(), set.num_classes, &set.fingerprint)
                 };
@@ -155,7 +203,10 @@ impl Examples {
             "folder" => {
                 let folder = Folder::open(split, dir()?)?;
                 let classes = folder.class_names.len();
-                let description = describe(folder.files.len(), classes, &folder.fingerprint);
+                let description = Description {
+                    class_names: folder.class_names.clone(),
+                    ..describe(folder.files.len(), classes, &folder.fingerprint)
+                };
                 (description, Place::Folder(folder))
             }
             _ => {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::examples::{Raw, Source};
 use super::{Error, Examples};
 use crate::augment::ResizeKernel;
-use crate::augment::host::{HostDraws, HostResize, centre};
+use crate::augment::host::{HostDraws, HostResize, evaluated};
 
 /// What a stream is to give.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ pub struct FeedSpec {
     pub kernel: ResizeKernel,
     /// Threads; 0: one per core.
     pub threads: usize,
-    /// Whether an example that cannot be had is replaced by another one of its batch.
+    /// Whether an example that cannot be had is replaced by another one of its batch; in evaluation it is left out.
     pub skip_bad: bool,
 }
 
@@ -46,7 +46,7 @@ pub enum Task {
         /// The first step.
         start: u64,
     },
-    /// The centre of every example (reference §2.4), once, in the order of the set.
+    /// What evaluation sees of every example (reference §2.4, §2.5), once, in the order of the set.
     Evaluate,
 }
 
@@ -102,8 +102,12 @@ impl Stages {
 pub struct Feed {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    /// Examples replaced so far.
+    /// Examples replaced or left out so far.
     skipped: usize,
+    /// Position of the next example.
+    position: u64,
+    /// The epoch that it is in, and the examples of it that could not be had.
+    epoch: (u64, usize),
 }
 
 /// What the threads share.
@@ -187,6 +191,8 @@ impl Feed {
             shared,
             threads,
             skipped: 0,
+            position,
+            epoch: (0, 0),
         }
     }
 
@@ -202,30 +208,49 @@ impl Feed {
     /// What was wrong with one of them, or with too many.
     pub fn step(&mut self) -> Result<Vec<Crops>, Error> {
         let batch = self.shared.spec.batch;
+        let examples = self.shared.examples.description().examples;
+        let most = (examples / 100).max(10);
+        let evaluate = matches!(self.shared.spec.task, Task::Evaluate);
         let mut found: Vec<Option<Crops>> = Vec::with_capacity(batch);
-        let mut bad = Vec::new();
+        let mut last = None;
         while found.len() < batch {
-            match self.shared.next() {
-                None => break,
-                Some(Ok(crops)) => found.push(Some(crops)),
-                Some(Err(error)) if self.shared.spec.skip_bad && error.spoils_one_example() => {
+            let Some(next) = self.shared.next() else {
+                break;
+            };
+            // The same example is bad in every epoch, so that each epoch counts anew.
+            let epoch = self.position / examples as u64;
+            if epoch != self.epoch.0 {
+                self.epoch = (epoch, 0);
+            }
+            self.position += 1;
+            match next {
+                Ok(crops) => found.push(Some(crops)),
+                Err(error) if self.shared.spec.skip_bad && error.spoils_one_example() => {
                     tracing::warn!("skipped: {error}");
-                    bad.push(error);
-                    found.push(None);
+                    self.skipped += 1;
+                    self.epoch.1 += 1;
+                    if self.epoch.1 > most {
+                        return Err(self.too_many(most, error));
+                    }
+                    last = Some(error);
+                    // Evaluation counts no example twice.
+                    if !evaluate {
+                        found.push(None);
+                    }
                 }
-                Some(Err(error)) => return Err(error),
+                Err(error) => return Err(error),
             }
         }
-        if let Some(last) = bad.pop() {
-            self.skipped += bad.len() + 1;
-            let most = (self.shared.examples.description().examples / 100).max(10);
-            if self.skipped > most || found.iter().all(Option::is_none) {
-                return Err(Error::TooManyBad {
-                    skipped: self.skipped,
-                    most,
-                    last: Box::new(last),
-                });
-            }
+        let none = if evaluate {
+            // The last examples of a set may all be bad, but not all there are.
+            found.is_empty() && self.skipped as u64 == self.position
+        } else {
+            found.iter().all(Option::is_none)
+        };
+        if let Some(last) = last
+            && none
+        {
+            return Err(self.too_many(most, last));
         }
         // A bad example's place goes to the good one before it, at the beginning of a step to the one after: a function of the step
         // alone, so that resuming changes nothing.
@@ -242,7 +267,15 @@ impl Feed {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Examples that were replaced so far.
+    fn too_many(&self, most: usize, last: Error) -> Error {
+        Error::TooManyBad {
+            skipped: self.epoch.1,
+            most,
+            last: Box::new(last),
+        }
+    }
+
+    /// Examples that were replaced or left out so far.
     pub fn skipped(&self) -> usize {
         self.skipped
     }
@@ -272,7 +305,7 @@ pub fn originals(examples: &Examples, spec: &FeedSpec, count: usize) -> Result<V
         let raw = raw?;
         let image = examples.decode(&raw)?;
         let mut pixels = vec![0; spec.image_size * spec.image_size * 3];
-        let area = centre(image.height, image.width);
+        let area = evaluated(image.height, image.width, spec.image_size);
         resize.crop(&image.pixels, image.width, area, &mut pixels);
         found.push(Crops {
             pixels,
@@ -390,7 +423,7 @@ impl Shared {
                 Task::Train { seed, .. } => {
                     HostDraws::new(seed, step).crop(place, view as u32, image.height, image.width)
                 }
-                Task::Evaluate => centre(image.height, image.width),
+                Task::Evaluate => evaluated(image.height, image.width, spec.image_size),
             };
             self.resize.crop(&image.pixels, image.width, area, out);
         }

@@ -52,7 +52,32 @@ pub fn pack(
         return Err(Error::OutputExists { dir: target });
     }
     let partial = out.join(&spec.name).join(format!("{VERSION}.partial"));
+    let remove = || match fs::remove_dir_all(&partial) {
+        Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
+            Err(unwritable(&partial, cause))
+        }
+        _ => Ok(()),
+    };
+    // Of an attempt that was killed.
+    remove()?;
     fs::create_dir_all(&partial).map_err(|cause| unwritable(&partial, cause))?;
+    let packed = fill(images, &partial, spec, progress);
+    if packed.is_err() {
+        // What was wrong is more important than what remains.
+        remove().ok();
+    }
+    let packed = packed?;
+    fs::rename(&partial, &target).map_err(|cause| unwritable(&target, cause))?;
+    Ok((target, packed))
+}
+
+/// Writes all splits and their description.
+fn fill(
+    images: &Path,
+    partial: &Path,
+    spec: &PackSpec,
+    progress: &dyn Fn(),
+) -> Result<Vec<Packed>, Error> {
     let splits: Vec<&str> = ["train", "validation", "val", "test"]
         .into_iter()
         .filter(|split| images.join(split).is_dir())
@@ -79,11 +104,10 @@ pub fn pack(
             }
             _ => class_names = Some(folder.class_names.clone()),
         }
-        packed.push(write_split(split, &folder, &partial, spec, progress)?);
+        packed.push(write_split(split, &folder, partial, spec, progress)?);
     }
-    describe(&partial, spec, &packed, &class_names.unwrap_or_default())?;
-    fs::rename(&partial, &target).map_err(|cause| unwritable(&target, cause))?;
-    Ok((target, packed))
+    describe(partial, spec, &packed, &class_names.unwrap_or_default())?;
+    Ok(packed)
 }
 
 /// Pictures directly in a folder: one class without a name.
@@ -141,7 +165,7 @@ fn write_split(
         for &index in &order[from..to] {
             let index = index as usize;
             let bytes = read(&folder.files[index])?;
-            decode::decode(&bytes).map_err(|reason| Error::PictureFile {
+            decode::decode(&bytes).map_err(|reason| Error::PackedFile {
                 file: folder.files[index].clone(),
                 reason,
             })?;

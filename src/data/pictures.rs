@@ -9,7 +9,7 @@ use super::example::Example;
 use super::files::{entries, read};
 use super::record::RecordReader;
 use crate::augment::ResizeKernel;
-use crate::augment::host::{Area, HostResize, centre};
+use crate::augment::host::{HostResize, evaluated};
 use crate::error::Class;
 
 /// Why pictures cannot be had.
@@ -159,8 +159,7 @@ fn records(path: &Path, found: &mut Vec<Picture>) -> Result<(), Error> {
     }
 }
 
-/// Decodes pictures and cuts them as evaluation sees them, u8 `[pictures, S, S, 3]`: one of side S stays as it is, of any other the
-/// centre is cut and resized (reference §2.4), also for small networks, where the original would refuse it.
+/// Decodes pictures and cuts them as evaluation sees them, u8 `[pictures, S, S, 3]` (see [`evaluated`]).
 ///
 /// # Errors
 /// The first picture that cannot be read or decoded.
@@ -177,16 +176,7 @@ pub fn cut(pictures: &[Picture], size: usize, kernel: ResizeKernel) -> Result<Ve
                 name: picture.name(),
                 reason,
             })?;
-            let area = if (image.height, image.width) == (size, size) {
-                Area {
-                    top: 0,
-                    left: 0,
-                    height: size,
-                    width: size,
-                }
-            } else {
-                centre(image.height, image.width)
-            };
+            let area = evaluated(image.height, image.width, size);
             let mut out = vec![0; size * size * 3];
             resize.crop(&image.rgb, image.width, area, &mut out);
             Ok(out)

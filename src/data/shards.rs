@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
 
 use sha2::{Digest, Sha256};
 
@@ -175,7 +176,8 @@ fn layout(files: &[PathBuf], label_names: Option<&Path>) -> Result<Layout, Error
     Ok(layout)
 }
 
-/// What TFDS's `features.json` says of the first image and the first class label.
+/// What TFDS's `features.json` says of the image and the class label: those called `image` and `label`, or those that the set is
+/// supervised by, or the only ones.
 fn features_of(file: &Path, layout: &mut Layout) -> Result<(), Error> {
     let bad = |reason: String| Error::Info {
         file: file.into(),
@@ -187,17 +189,37 @@ fn features_of(file: &Path, layout: &mut Layout) -> Result<(), Error> {
         .pointer("/featuresDict/features")
         .and_then(|features| features.as_object())
         .ok_or_else(|| bad("it has no featuresDict".into()))?;
-    let named = |kind: &str| features.iter().find(|(_, what)| what.get(kind).is_some());
-    let (image, _) = named("image").ok_or_else(|| bad("no feature of it is an image".into()))?;
-    layout.image = image.clone();
-    match named("classLabel") {
-        Some((label, what)) => {
-            let classes = &what["classLabel"]["numClasses"];
+    let supervised = tfds::supervised_keys(file.with_file_name("dataset_info.json").as_path())?;
+    let chosen = |kind: &str, usual: &str| {
+        let all: Vec<&String> = features
+            .iter()
+            .filter(|(_, what)| what.get(kind).is_some())
+            .map(|(name, _)| name)
+            .collect();
+        let called = |wanted: &str| all.iter().find(|name| name.as_str() == wanted);
+        let preferred = called(usual).or_else(|| supervised.iter().find_map(|key| called(key)));
+        match (preferred, all.as_slice()) {
+            (Some(name), _) | (None, [name]) => Ok(Some((*name).clone())),
+            (None, []) => Ok(None),
+            (None, several) => {
+                let names: Vec<&str> = several.iter().map(|name| name.as_str()).collect();
+                Err(bad(format!(
+                    "its features {} are all of kind {kind}, expected one of them called `{usual}` or supervisedKeys in dataset_info.json",
+                    names.join(", ")
+                )))
+            }
+        }
+    };
+    layout.image =
+        chosen("image", "image")?.ok_or_else(|| bad("no feature of it is an image".into()))?;
+    match chosen("classLabel", "label")? {
+        Some(label) => {
+            let classes = &features[&label]["classLabel"]["numClasses"];
             let classes = classes
                 .as_u64()
                 .or_else(|| classes.as_str().and_then(|text| text.parse().ok()));
             layout.classes = classes.unwrap_or(0) as usize;
-            layout.label = Some(label.clone());
+            layout.label = Some(label);
         }
         None => {
             layout.classes = 1;
@@ -220,6 +242,10 @@ pub(super) struct RawRecord {
 /// Records in the order of use, read ahead by a thread of its own.
 pub(super) struct RecordStream {
     records: Receiver<Result<RawRecord, Error>>,
+    /// Until its end was seen.
+    thread: Option<JoinHandle<()>>,
+    /// The first file.
+    file: PathBuf,
 }
 
 /// Records that wait to be taken.
@@ -228,15 +254,17 @@ const AHEAD: usize = 64;
 impl RecordStream {
     /// The records of training from a position on. Memory: the order's window and [`AHEAD`] records.
     pub(super) fn training(shards: Arc<Shards>, order: WindowOrder, position: u64) -> Self {
+        let file = shards.files[0].clone();
         let mut reader = Reader::new(shards, order, position);
-        RecordStream::of(move || Some(reader.next()))
+        RecordStream::of(file, move || Some(reader.next()))
     }
 
     /// All records in the order of the files, once.
     pub(super) fn straight(shards: Arc<Shards>) -> Self {
+        let first = shards.files[0].clone();
         let mut file = 0;
         let mut open: Option<RecordReader> = None;
-        RecordStream::of(move || {
+        RecordStream::of(first, move || {
             loop {
                 let path = shards.files.get(file)?;
                 let mut next = || {
@@ -266,10 +294,13 @@ impl RecordStream {
         })
     }
 
-    fn of(mut next: impl FnMut() -> Option<Result<RawRecord, Error>> + Send + 'static) -> Self {
+    fn of(
+        file: PathBuf,
+        mut next: impl FnMut() -> Option<Result<RawRecord, Error>> + Send + 'static,
+    ) -> Self {
         let (sender, records) = sync_channel(AHEAD);
         // It ends with its last record, with an error that is not of one record alone, or when nobody takes records any more.
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             while let Some(record) = next() {
                 let failed = matches!(&record, Err(error) if !error.spoils_one_example());
                 if sender.send(record).is_err() || failed {
@@ -277,12 +308,25 @@ impl RecordStream {
                 }
             }
         });
-        RecordStream { records }
+        RecordStream {
+            records,
+            thread: Some(thread),
+            file,
+        }
     }
 
     /// The next record; none after the last one or after an error.
     pub(super) fn next(&mut self) -> Option<Result<RawRecord, Error>> {
-        self.records.recv().ok()
+        if let Ok(record) = self.records.recv() {
+            return Some(record);
+        }
+        // A thread that broke down has not come to the end.
+        match self.thread.take()?.join() {
+            Ok(()) => None,
+            Err(_) => Some(Err(Error::ReaderPanicked {
+                file: self.file.clone(),
+            })),
+        }
     }
 }
 
@@ -391,5 +435,22 @@ impl Reader {
             index,
             data: data?.unwrap_or_default(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_breaks_down_is_no_end() {
+        let mut broken = RecordStream::of("a.tfrecord".into(), || panic!("on purpose"));
+        let error = broken.next().expect("not the end").unwrap_err();
+        assert!(
+            error.to_string().contains("a.tfrecord") && !error.spoils_one_example(),
+            "{error}"
+        );
+        assert!(broken.next().is_none());
+        assert!(RecordStream::of("b".into(), || None).next().is_none());
     }
 }

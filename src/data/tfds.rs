@@ -103,6 +103,22 @@ fn version(name: &str) -> Option<[u32; 3]> {
     numbers?.try_into().ok()
 }
 
+/// The features that `dataset_info.json` says a set is supervised by; none without such a file or statement.
+pub(super) fn supervised_keys(file: &Path) -> Result<Vec<String>, Error> {
+    if !file.is_file() {
+        return Ok(Vec::new());
+    }
+    let json: serde_json::Value =
+        serde_json::from_slice(&read(file)?).map_err(|error| Error::Info {
+            file: file.into(),
+            reason: error.to_string(),
+        })?;
+    let items = json.pointer("/supervisedKeys/tuple/items");
+    let items = items.and_then(|items| items.as_array());
+    let key = |item: &serde_json::Value| Some(item.get("featureKey")?.as_str()?.to_owned());
+    Ok(items.into_iter().flatten().filter_map(key).collect())
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Info {

@@ -6,12 +6,43 @@ use super::evaluate::{FIGURES, Worth, features, worth, worth_of_pixels};
 use super::pretrain::{Run, say};
 use super::run_dir::RunDir;
 use super::step::{Objective, StepSpec};
-use crate::data::Examples;
+use crate::data::{Description, Examples};
 use crate::hlo::Literal;
 use crate::report::summary::{Figure, Next, Unit, Written};
 use crate::report::{Recorder, Scalars, Summary, metrics, wall_time};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Whether a run measures itself on this set.
+///
+/// # Errors
+/// If its labels are not those that the network learns.
+fn suited(
+    run: &Run,
+    spec: &StepSpec,
+    train: &Description,
+    test: &Description,
+) -> Result<bool, Error> {
+    if test.is_also(train) {
+        say(
+            run.screen,
+            &format!(
+                "no evaluation: eval_split {} of {} are the images trained on (train_split {}); make a folder {} in data_dir for others",
+                test.split, test.name, train.split, test.split
+            ),
+        );
+        return Ok(false);
+    }
+    test.labelled_as(train)?;
+    match spec.network.num_classes {
+        Some(classes) if classes != test.classes => Err(Error::Classes {
+            name: test.name.clone(),
+            found: test.classes,
+            expected: classes,
+        }),
+        _ => Ok(true),
+    }
+}
 
 /// Figures before and after.
 pub(super) struct Evaluation<'a> {
@@ -38,7 +69,7 @@ impl<'a> Evaluation<'a> {
         let test = if config.runtime.eval {
             let dir = config.data_dir.as_deref();
             let found = Examples::open(&config.dataset, &config.eval_split, dir)?;
-            Some(Arc::new(found))
+            suited(run, spec, train.description(), found.description())?.then(|| Arc::new(found))
         } else {
             None
         };

@@ -23,6 +23,7 @@ pub(super) fn spec(loaded: &Loaded, devices: usize) -> Result<StepSpec, Error> {
         // A number to make a schedule of, as many as CIFAR-10 has.
         examples: 50_000,
         classes: 10,
+        class_names: Vec::new(),
         image: None,
         fingerprint: String::new(),
     };

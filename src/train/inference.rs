@@ -137,6 +137,14 @@ impl Inference<'_> {
             steps => steps.saturating_mul(config.eval_batch_size),
         };
         if let Some(set) = examples.memory() {
+            if [set.height, set.width] != [self.side; 2] {
+                return Err(Error::ImageSide {
+                    name: set.name.clone(),
+                    height: set.height,
+                    width: set.width,
+                    side: self.side,
+                });
+            }
             let count = set.len().min(most);
             let seen = self.run(&set.images[..count * set.image_bytes()])?;
             return Ok((seen, set.labels[..count].to_vec()));

@@ -190,6 +190,7 @@ impl<'a> Launcher<'a> {
             arguments.push(list);
         }
         let mut waited = begin.elapsed();
+        let batch = self.supply.spec.batch;
         let (program, supply) = (&self.program, &mut self.supply);
         let results = std::thread::scope(|scope| {
             let ahead = (next > 0).then(|| {
@@ -208,7 +209,13 @@ impl<'a> Launcher<'a> {
                 Ok((results, bytes))
             });
             let done = Instant::now();
-            self.ready = ahead.and_then(|thread| thread.join().ok());
+            // A stream that broke down is somewhere else by now, so that the arguments cannot be made again.
+            self.ready = ahead.map(|thread| {
+                thread.join().unwrap_or_else(|_| Ready {
+                    count: next,
+                    arguments: Err(short_step(0, batch)),
+                })
+            });
             waited += done.elapsed();
             results
         });
@@ -227,6 +234,10 @@ impl<'a> Launcher<'a> {
             waited,
         })
     }
+}
+
+fn short_step(found: usize, expected: usize) -> Error {
+    Error::Data(crate::data::Error::ShortStep { found, expected })
 }
 
 impl StepSpec {
@@ -284,7 +295,11 @@ impl Supply<'_> {
                 let mut crops = vec![vec![0u8; most * n * bytes]; replicas];
                 let mut labels = vec![vec![0i32; most * n]; replicas];
                 for k in 0..count {
-                    for (example, found) in feed.step()?.iter().enumerate() {
+                    let given = feed.step()?;
+                    if given.len() != self.spec.batch {
+                        return Err(short_step(given.len(), self.spec.batch));
+                    }
+                    for (example, found) in given.iter().enumerate() {
                         let (replica, place) = (example / n, k * n + example % n);
                         crops[replica][place * bytes..][..bytes].copy_from_slice(&found.pixels);
                         labels[replica][place] = found.label as i32;

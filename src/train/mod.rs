@@ -91,6 +91,23 @@ pub enum Error {
         expected: usize,
     },
     #[error(
+        "images of `{name}` have {height} rows and {width} columns, the network's image_size is {side}; evaluate it on images of that size"
+    )]
+    ImageSide {
+        name: String,
+        height: usize,
+        width: usize,
+        side: usize,
+    },
+    #[error(
+        "`eval_split` {split} of `{name}` are the very images of `train_split` {training}, expected others; make a folder {split} in data_dir, or set eval_split={training} to evaluate on the images trained on"
+    )]
+    SameImages {
+        name: String,
+        split: String,
+        training: String,
+    },
+    #[error(
         "{what} is not a number at step {step} (seed {seed}), expected finite numbers; lower learning_rate or raise temperature, and start again from {from}"
     )]
     NotANumber {
@@ -114,7 +131,10 @@ impl Error {
             Error::RunDir(error) => error.class(),
             Error::Report(error) => error.class(),
             Error::NotInMemory { .. } => Class::Usage,
-            Error::Classes { .. } | Error::Teacher { .. } => Class::Usage,
+            Error::Classes { .. }
+            | Error::Teacher { .. }
+            | Error::ImageSide { .. }
+            | Error::SameImages { .. } => Class::Usage,
             Error::NotANumber { .. } => Class::Failed,
         }
     }

@@ -235,7 +235,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     Ok(Outcome { stopped, summary })
 }
 
-pub(super) fn say(screen: &Screen, text: &str) {
+pub(crate) fn say(screen: &Screen, text: &str) {
     tracing::info!("{text}");
     if screen.style() != crate::report::progress::Style::Quiet {
         // A closed standard error does not stop a run.

@@ -5,9 +5,13 @@ use super::{Error, state, trained};
 use crate::config::Loaded;
 use crate::hlo::Literal;
 use fancy_regex::Regex;
+use std::collections::HashSet;
 
 /// Every array but optimizer slots and the step: what a run without `variable_schema` takes over.
 const VARIABLES: &str = r"(?!global_step|.*/(?:Momentum|Adam|Adam_1):0)";
+
+/// The array that counts steps.
+const STEP: &str = "global_step";
 
 /// Which names of a checkpoint are taken over: a pattern as of Python's `re.match`, that is from the start of the name, with the
 /// trailing `:0` of the original's names.
@@ -22,9 +26,17 @@ impl Schema {
             .map_err(|error| error.to_string())
     }
 
-    /// Whether an array of this name is taken over. A pattern whose matching explodes takes nothing.
-    pub fn takes(&self, name: &str) -> bool {
-        self.0.is_match(&format!("{name}:0")).unwrap_or(false)
+    /// Whether an array of this name is taken over. The step never is: it begins at 0 (reference §8.2).
+    ///
+    /// # Errors
+    /// A pattern whose matching explodes.
+    pub fn takes(&self, name: &str) -> Result<bool, String> {
+        if name == STEP {
+            return Ok(false);
+        }
+        self.0
+            .is_match(&format!("{name}:0"))
+            .map_err(|error| format!("at {name}: {error}"))
     }
 }
 
@@ -37,12 +49,13 @@ pub(super) fn values(loaded: &Loaded, module: &StepModule) -> Result<Vec<Literal
     let config = &loaded.config;
     let mut values = state::initial(&module.state, &module.variables, config.runtime.seed);
     let pattern = config.variable_schema.as_deref().unwrap_or(VARIABLES);
-    let schema = Schema::new(pattern).map_err(|reason| {
+    let bad = |reason: String| {
         let expected = format!(
             "a pattern as of Python's re.match, such as \"(?!global_step|(?:.*/|^)Momentum|head)\" ({reason})"
         );
         Error::Config(loaded.bad("variable_schema", expected))
-    })?;
+    };
+    let schema = Schema::new(pattern).map_err(bad)?;
     let Some(path) = &config.checkpoint else {
         if config.zero_init_logits_layer {
             let expected = "false without checkpoint, whose head it sets to zero";
@@ -51,7 +64,13 @@ pub(super) fn values(loaded: &Loaded, module: &StepModule) -> Result<Vec<Literal
         return Ok(values);
     };
     let from = trained::open(path)?;
-    let found = from.values_for(&module.state, |name| schema.takes(name), loaded)?;
+    let mut wanted = HashSet::new();
+    for array in &module.state {
+        if schema.takes(&array.name).map_err(bad)? {
+            wanted.insert(array.name.as_str());
+        }
+    }
+    let found = from.values_for(&module.state, |name| wanted.contains(name), loaded)?;
     let mut taken = 0;
     for (value, found) in values.iter_mut().zip(found) {
         if let Some(found) = found {
@@ -98,7 +117,7 @@ mod tests {
     fn taken(pattern: &str) -> Vec<usize> {
         let schema = Schema::new(pattern).expect("a pattern");
         (0..NAMES.len())
-            .filter(|&i| schema.takes(NAMES[i]))
+            .filter(|&i| schema.takes(NAMES[i]).expect("a match or none"))
             .collect()
     }
 
@@ -118,8 +137,16 @@ mod tests {
         assert_eq!(taken("base_model|head_con"), [0, 1, 2, 3, 4]);
         assert_eq!(taken("conv2d"), Vec::<usize>::new(), "from the start");
         assert_eq!(taken(r".*kernel:0$"), [0, 3], "to the end of the full name");
-        assert_eq!(taken(""), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(taken(""), [0, 1, 2, 3, 4, 5, 6], "all but the step");
+        assert_eq!(taken("global_step"), Vec::<usize>::new());
         assert_eq!(taken(VARIABLES), [0, 2, 3, 5]);
+    }
+
+    #[test]
+    fn a_pattern_that_explodes_is_an_error() {
+        let schema = Schema::new(r"(?:a(?=a*)|a)*b").expect("a pattern");
+        let name = "a".repeat(64);
+        assert!(schema.takes(&name).is_err());
     }
 
     /// The original's default is no pattern.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Examples of a sheet.
 pub const MOST: usize = 16;
 
-/// Examples of a training split, each with the two views that the first step of a configuration makes of it. The sheet shows
+/// Examples of a training split, each with the views that the first step of a configuration makes of it: two, or one with labels. The sheet shows
 /// `train_batch_size` of them, 16 at most.
 ///
 /// # Errors
@@ -62,19 +62,20 @@ pub(super) fn sheet(
             }
             let dims = [n as i64, set.height as i64, set.width as i64, 3];
             let images = graph.parameter("images", Shape::new(DType::U8, dims));
-            let views = spec.augmentation.two_views(images, key, place);
+            let views = spec.objective.cut(&spec.augmentation, images, key, place);
             (views, Literal::new(&dims, &bytes))
         }
         _ => {
             let mut feed = Feed::start(examples.clone(), spec.feed(config, step));
-            let dims = [n as i64, 2, side as i64, side as i64, 3];
+            let count = spec.objective.views();
+            let dims = [n as i64, count as i64, side as i64, side as i64, 3];
             let found = feed.step()?;
             let bytes: Vec<u8> = found[..n]
                 .iter()
                 .flat_map(|crops| crops.pixels.iter().copied())
                 .collect();
             let crops = graph.parameter("crops", Shape::new(DType::U8, dims));
-            let views = spec.augmentation.two_views_of_crops(crops, key, place);
+            let views = spec.objective.take(&spec.augmentation, crops, key, place);
             (views, Literal::new(&dims, &bytes))
         }
     };
@@ -83,8 +84,9 @@ pub(super) fn sheet(
         .map_err(crate::engine::Error::Hlo)?;
     let program = engine.compile(&module)?;
     let views = program.run(engine, &[vec![bytes]])?[0][0].to_vec::<f32>();
-    let (first, second) = views.split_at(n * side * side * 3);
-    let pictures: Vec<&[f32]> = originals.into_iter().chain([first, second]).collect();
+    // All first views, then all second ones where there are any.
+    let each = views.chunks_exact(n * side * side * 3);
+    let pictures: Vec<&[f32]> = originals.into_iter().chain(each).collect();
     let layout = Layout {
         columns: if originals.is_some() { 2 } else { 4 },
         ..Layout::for_side(side)

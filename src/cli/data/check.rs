@@ -2,7 +2,7 @@
 
 use super::Place;
 use crate::cli::ui::Ui;
-use crate::data::check::{Report, check};
+use crate::data::check::{Report, check, compare};
 use crate::error::Class;
 use crate::report::progress::count;
 use clap::Args;
@@ -23,6 +23,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         reports.push(check(&found, &|examples| bar.inc(examples))?);
         bar.finish_and_clear();
     }
+    compare(&mut reports);
     if arguments.json {
         ui.result(&serde_json::to_string_pretty(&reports)?)?;
     } else {

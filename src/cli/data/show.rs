@@ -57,8 +57,13 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     std::fs::write(&arguments.out, sheet.png())
         .with_context(|| format!("cannot write {}", arguments.out.display()))?;
     ui.result(&format!(
-        "{} examples, each with two views of {} pixels: {}",
+        "{} examples, each with {} of {} pixels: {}",
         batch,
+        if loaded.config.finetune || loaded.config.distill.is_some() {
+            "one view"
+        } else {
+            "two views"
+        },
         loaded.config.image_size,
         arguments.out.display()
     ))?;
