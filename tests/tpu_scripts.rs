@@ -10,7 +10,8 @@ struct Place {
     folder: tempfile::TempDir,
 }
 
-/// Records its call; fails at the call number in `fail_at`; tells what it is asked for.
+/// Records its call; fails at the call number in `fail_at`; tells what it is asked for. Where there is a folder `home`, ssh executes
+/// what it is told to, there.
 const TOOL: &str = r#"#!/usr/bin/env bash
 here=$(dirname "$0")
 # Workers are called at the same time: each call is one line, and lines are counted under a lock.
@@ -20,10 +21,23 @@ number=$(wc -l < "$here/calls")
 flock -u 9
 [ "$number" != "$(cat "$here/fail_at" 2>/dev/null)" ] || { echo "pretended failure" >&2; exit 1; }
 case "$(basename "$0") $*" in
+  *\ create\ *) [ ! -e "$here/signal" ] || kill -TERM "$PPID" ;;
+  ssh*) [ ! -d "$here/home" ] || { cd "$here/home" && exec bash -c "${!#}"; } ;;
+esac
+case "$(basename "$0") $*" in
   *queued-resources\ describe*) cat "$here/state" ;;
-  *tpu-vm\ describe*) echo "10.0.0.1;10.0.0.2" ;;
-  *instances\ list*) printf '10.0.0.1\n10.0.0.2\n' ;;
+  *tpu-vm\ describe*) cat "$here/hosts" ;;
+  *instances\ list*) tr ';' '\n' < "$here/hosts" ;;
   *tail*) echo "step 1" ;;
+esac
+"#;
+
+/// A pretended `sleep`, so that no test depends on time. The wait of `launch` ends once the program is there, or the run is over; the
+/// wait before the next start ends by a signal.
+const SLEEP: &str = r#"#!/usr/bin/env bash
+case $1 in
+  launching) until [ -e started ] && { [ -e lasting ] || [ ! -e pid ]; }; do command -p sleep 0.01; done ;;
+  5) touch lasting; exec tail -f /dev/null ;;
 esac
 "#;
 
@@ -32,19 +46,34 @@ impl Place {
         let folder = tempfile::tempdir().unwrap();
         let place = Place { folder };
         for tool in ["gcloud", "ssh", "scp"] {
-            let path = place.path(tool);
-            fs::write(&path, TOOL).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            place.program(tool, TOOL);
         }
         for (name, text) in [
             ("pod.env", settings),
             ("state", "ACTIVE"),
+            ("hosts", "10.0.0.1\n"),
             ("simclr", ""),
             ("run.yaml", ""),
         ] {
             fs::write(place.path(name), text).unwrap();
         }
         place
+    }
+
+    /// A place with one worker on which commands are executed, and a program there.
+    fn with_worker(simclr: &str) -> Self {
+        let settings = "POD_NAME=s\nPOD_WORLD=hosts\nPOD_HOST_LIST=w\nPOD_FOLDER=run\nPOD_LAUNCH_SECONDS=launching\n";
+        let place = Place::new(settings);
+        fs::create_dir_all(place.path("home/run")).unwrap();
+        place.program("sleep", SLEEP);
+        place.program("home/run/simclr", simclr);
+        place
+    }
+
+    fn program(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -54,7 +83,8 @@ impl Place {
     fn run(&self, arguments: &[&str]) -> Output {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tpu/pod.sh");
         let path = format!(
-            "{}:{}",
+            "{}:{}:{}",
+            self.path("first").display(),
             self.folder.path().display(),
             std::env::var("PATH").unwrap()
         );
@@ -73,10 +103,12 @@ impl Place {
     }
 }
 
-const TPU_VM: &str = "POD_NAME=s\nPOD_WORLD=tpu-vm\nPOD_ZONE=z\nPOD_TYPE=v3-16\nPOD_RUNTIME=r\nPOD_SPOT=yes\nPOD_WAIT_SECONDS=0\nPOD_WAIT_TRIES=3\n";
+const TPU_VM: &str = "POD_NAME=s\nPOD_WORLD=tpu-vm\nPOD_ZONE=z\nPOD_TYPE=v3-8\nPOD_RUNTIME=r\nPOD_SPOT=yes\nPOD_WAIT_SECONDS=0\nPOD_WAIT_TRIES=3\n";
 const ENGINE: &str =
-    "POD_NAME=s\nPOD_WORLD=compute-engine\nPOD_ZONE=z\nPOD_TEMPLATE=t\nPOD_HOSTS=2\n";
-const HOSTS: &str = "POD_NAME=s\nPOD_WORLD=hosts\nPOD_HOST_LIST='10.0.0.1 10.0.0.2'\nPOD_USER=me\n";
+    "POD_NAME=s\nPOD_WORLD=compute-engine\nPOD_ZONE=z\nPOD_TEMPLATE=t\nPOD_HOSTS=1\n";
+const HOSTS: &str = "POD_NAME=s\nPOD_WORLD=hosts\nPOD_HOST_LIST=10.0.0.1\nPOD_USER=me\n";
+const TWO_HOSTS: &str =
+    "POD_NAME=s\nPOD_WORLD=hosts\nPOD_HOST_LIST='10.0.0.1 10.0.0.2'\nPOD_USER=me\n";
 const UP: [&str; 5] = [
     "up",
     "simclr",
@@ -90,37 +122,142 @@ fn words(output: &Output) -> String {
 }
 
 #[test]
-fn a_slice_is_rented_filled_and_started_on_every_worker() {
+fn a_slice_is_rented_filled_and_started() {
     for settings in [TPU_VM, ENGINE] {
         let place = Place::new(settings);
         let output = place.run(&UP);
         assert_eq!(output.status.code(), Some(0), "{}", words(&output));
         let calls = place.calls();
         assert!(calls[0].contains(" create s "), "{calls:?}");
-        for worker in ["10.0.0.1", "10.0.0.2"] {
-            let own: Vec<&String> = calls.iter().filter(|call| call.contains(worker)).collect();
-            assert!(
-                own[0].starts_with("ssh") && own[0].contains("mkdir"),
-                "{own:?}"
-            );
-            assert!(
-                own[1].contains("simclr") && own[2].contains("run.yaml"),
-                "{own:?}"
-            );
-            assert!(
-                own.last().unwrap().contains("train_batch_size=4096"),
-                "{own:?}"
-            );
-        }
-        // The same command everywhere.
-        let launched: Vec<String> = calls
+        let own: Vec<&String> = calls
             .iter()
-            .filter(|call| call.contains("nohup"))
-            .map(|call| call.replace("10.0.0.2", "10.0.0.1"))
+            .filter(|call| call.contains("10.0.0.1"))
             .collect();
-        assert_eq!(launched.len(), 2);
-        assert_eq!(launched[0], launched[1]);
+        assert!(
+            own[0].starts_with("ssh") && own[0].contains("mkdir"),
+            "{own:?}"
+        );
+        assert!(
+            own[1].contains("simclr") && own[2].contains("run.yaml"),
+            "{own:?}"
+        );
+        let last = own.last().unwrap();
+        assert!(
+            last.contains("nohup") && last.contains("train_batch_size=4096"),
+            "{own:?}"
+        );
     }
+}
+
+/// Training drives one host: before anything is copied, and before anything is rented where that can be told.
+#[test]
+fn several_workers_are_filled_but_not_started() {
+    for settings in [TPU_VM, ENGINE, TWO_HOSTS] {
+        let place = Place::new(settings);
+        fs::write(place.path("hosts"), "10.0.0.1;10.0.0.2\n").unwrap();
+        let output = place.run(&["copy", "simclr", "run.yaml"]);
+        assert!(output.status.success(), "{}", words(&output));
+        let calls = place.calls();
+        for worker in ["10.0.0.1", "10.0.0.2"] {
+            assert!(calls.iter().any(|call| call.contains(worker)), "{calls:?}");
+        }
+        let output = place.run(&["launch"]);
+        assert_eq!(output.status.code(), Some(1));
+        let text = words(&output);
+        assert!(text.contains("2 workers and training drives one"), "{text}");
+        assert!(!place.calls().iter().any(|call| call.starts_with("ssh")));
+    }
+    let place = Place::new(TPU_VM);
+    fs::write(place.path("hosts"), "10.0.0.1;10.0.0.2\n").unwrap();
+    let output = place.run(&UP);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(words(&output).contains("may exist and cost money"));
+    assert!(!place.calls().iter().any(|call| call.starts_with("ssh")));
+    let place = Place::new(&ENGINE.replace("POD_HOSTS=1", "POD_HOSTS=2"));
+    let output = place.run(&UP);
+    assert!(
+        words(&output).contains("POD_HOSTS is 2"),
+        "{}",
+        words(&output)
+    );
+    assert!(place.calls().is_empty());
+}
+
+/// A program that is waiting for its next start is not started after `stop`.
+#[test]
+fn after_stop_nothing_starts_again() {
+    let place = Place::with_worker("#!/bin/sh\necho x >> started\nexit 75\n");
+    let log = place.path("home/run/log.txt");
+    fs::write(&log, "before\n").unwrap();
+    let output = place.run(&["launch"]);
+    assert!(output.status.success(), "{}", words(&output));
+    let output = place.run(&["launch"]);
+    assert!(words(&output).contains("a run is there already"));
+    let output = place.run(&["stop"]);
+    assert!(output.status.success(), "{}", words(&output));
+    // The loop takes its pid away when it ends.
+    while place.path("home/run/pid").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let started = fs::read_to_string(place.path("home/run/started")).unwrap();
+    assert_eq!(started, "x\n");
+    assert!(fs::read_to_string(&log).unwrap().starts_with("before\n"));
+    let output = place.run(&["stop"]);
+    assert!(output.status.success(), "{}", words(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("no run there"));
+}
+
+#[test]
+fn a_run_that_is_over_at_once_is_not_launched() {
+    let place = Place::with_worker("#!/bin/sh\necho x >> started\necho no such key >&2\nexit 2\n");
+    let output = place.run(&["launch"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = words(&output);
+    assert!(
+        text.contains("over already") && text.contains("no such key"),
+        "{text}"
+    );
+    fs::remove_dir_all(place.path("home/run")).unwrap();
+    let output = place.run(&["launch"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!place.path("home/log.txt").exists());
+}
+
+#[test]
+fn an_interruption_says_what_may_remain() {
+    let place = Place::new(TPU_VM);
+    fs::write(place.path("signal"), "").unwrap();
+    let output = place.run(&UP);
+    assert_eq!(output.status.code(), Some(130));
+    let text = words(&output);
+    assert!(text.contains("may exist and cost money"), "{text}");
+    assert_eq!(place.calls().len(), 1);
+}
+
+#[test]
+fn settings_mean_what_they_say() {
+    for (spot, rented) in [("yes", true), ("no", false), ("", false)] {
+        let place = Place::new(&TPU_VM.replace("POD_SPOT=yes", &format!("POD_SPOT={spot}")));
+        assert!(place.run(&["create"]).status.success());
+        assert_eq!(place.calls()[0].contains("--spot"), rented, "{spot}");
+    }
+    let place = Place::new(&TPU_VM.replace("POD_SPOT=yes", "POD_SPOT=maybe"));
+    assert!(words(&place.run(&["create"])).contains("POD_SPOT is maybe; expected yes or no"));
+    // The settings are those of this folder, not those of the PATH.
+    let place = Place::new(HOSTS);
+    fs::create_dir(place.path("first")).unwrap();
+    fs::write(
+        place.path("first/pod.env"),
+        "POD_NAME=other\nPOD_WORLD=moon\n",
+    )
+    .unwrap();
+    let output = place.run(&["--dry-run", "hosts"]);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "10.0.0.1\n",
+        "{}",
+        words(&output)
+    );
 }
 
 /// Whichever call fails: nothing is rented after it, and the user is told of what may remain.
@@ -146,14 +283,7 @@ fn after_any_failure_nothing_more_is_rented_and_what_remains_is_said() {
                 "{text}"
             );
             let calls = place.calls();
-            let created = calls
-                .iter()
-                .filter(|call| call.contains(" create "))
-                .count();
-            assert_eq!(created, 1, "{calls:?}");
-            if number <= 2 {
-                assert_eq!(calls.len(), number, "a call after the failure: {calls:?}");
-            }
+            assert_eq!(calls.len(), number, "a call after the failure: {calls:?}");
         }
     }
 }
@@ -206,7 +336,7 @@ fn a_dry_run_calls_nothing_and_prints_everything() {
 
 #[test]
 fn logs_come_with_their_worker_and_machines_of_others_are_left_alone() {
-    let place = Place::new(HOSTS);
+    let place = Place::new(TWO_HOSTS);
     let output = place.run(&["follow"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     for line in ["[10.0.0.1] step 1", "[10.0.0.2] step 1"] {

@@ -7,7 +7,7 @@
 #   wait              until it is there
 #   hosts             print its workers' addresses
 #   copy BINARY YAML  to every worker
-#   launch [KEY=VALUE …]  the same command on every worker
+#   launch [KEY=VALUE …]  pretrain on the worker; training drives one host, so several workers are refused
 #   follow            the workers' logs, each line with its worker
 #   doctor            simclr doctor on every worker
 #   stop              SIGTERM everywhere: all save at one step and end
@@ -30,6 +30,8 @@ while [ $# -gt 0 ]; do
 done
 [ $# -gt 0 ] || { sed -n '2,19s/^# \{0,1\}//p' "$0"; exit 2; }
 [ -f "$settings" ] || { echo "pod.sh: no settings in $settings; copy $here/pod.env.example there and edit it" >&2; exit 2; }
+# Without a slash `.` would search PATH first.
+[[ $settings == */* ]] || settings=./$settings
 # shellcheck source=pod.env.example
 . "$settings"
 : "${POD_NAME:?$settings must set POD_NAME}" "${POD_WORLD:?$settings must set POD_WORLD}"
@@ -49,6 +51,22 @@ fail() { echo "pod.sh: $*" >&2; exit 1; }
 # Said whenever something goes wrong while a slice may be there.
 remains() { echo "pod.sh: the slice $POD_NAME may exist and cost money; give it back with: $0 --settings $settings delete" >&2; }
 
+# Ends what still runs for us, and says what may remain.
+interrupted() {
+  trap '' INT TERM HUP
+  local id
+  for id in $(jobs -p); do kill "$id" 2>/dev/null || true; done
+  echo "pod.sh: interrupted" >&2
+  remains
+  exit 130
+}
+
+case ${POD_SPOT:-} in
+  yes | '') ;;
+  no) POD_SPOT= ;;
+  *) fail "POD_SPOT is $POD_SPOT; expected yes or no" ;;
+esac
+
 case $POD_WORLD in
   tpu-vm | compute-engine | hosts)
     # shellcheck source=worlds/tpu-vm.sh
@@ -56,8 +74,13 @@ case $POD_WORLD in
   *) fail "POD_WORLD is $POD_WORLD; expected tpu-vm, compute-engine or hosts" ;;
 esac
 
-# The addresses, one a line; in a dry run a stand-in.
-hosts() { world_hosts && if [ -n "$dry" ]; then echo WORKER; fi; }
+# The addresses, one a line; a stand-in where a dry run did not ask for them.
+hosts() {
+  local list
+  list=$(world_hosts) || return 1
+  if [ -n "$dry" ] && [ -z "$list" ]; then list=WORKER; fi
+  echo "$list"
+}
 
 # ssh to a worker. The first word after the host is what runs there.
 on() { run ssh "${ssh_options[@]}" "${POD_USER:+$POD_USER@}$1" "$2"; }
@@ -86,19 +109,27 @@ copy_to() {
     on "$host" "cd $POD_FOLDER && ./simclr plugins install tpu"
 }
 
-# What runs on a worker: exit code 75 means "saved, start me again", unless somebody wants it to stop.
+# On a worker: whether a run is there.
+there="[ -e pid ] && kill -0 \$(cat pid) 2>/dev/null"
+
+# What runs on a worker: exit code 75 means "saved, start me again", unless somebody wants it to stop. Whether it runs is looked at after
+# a while, because a program that cannot start ends at once.
 launch_on() {
   local host=${!#} words=
   [ $# -le 1 ] || words=$(printf ' %q' "${@:1:$#-1}")
-  local loop="while ./simclr pretrain --config run.yaml$words; [ \$? = 75 ] && [ ! -e stop ]; do sleep 5; done"
-  local there="[ -e pid ] && kill -0 \$(cat pid) 2>/dev/null"
-  on "$host" "cd $POD_FOLDER && if $there; then echo 'a run is there already; stop it first' >&2; exit 1; fi; rm -f stop; \
-nohup bash -c $(printf %q "echo \$\$ > pid; $loop; rm -f pid") > log.txt 2>&1 < /dev/null &"
+  local loop="while [ ! -e stop ]; do ./simclr pretrain --config run.yaml$words; [ \$? = 75 ] || break; [ -e stop ] || sleep 5; done"
+  on "$host" "cd $POD_FOLDER || exit 1; if $there; then echo 'a run is there already; stop it first' >&2; exit 1; fi; rm -f stop pid; \
+nohup bash -c $(printf %q "echo \$\$ > pid; $loop; rm -f pid") >> log.txt 2>&1 < /dev/null & \
+sleep ${POD_LAUNCH_SECONDS:-5}; $there || { echo 'the run is over already; the end of its log:' >&2; tail -n 20 log.txt >&2; exit 1; }"
 }
 
 follow_on() { on "$1" "tail -n 20 -F $POD_FOLDER/log.txt" | sed -u "s/^/[$1] /"; }
 doctor_on() { on "$1" "cd $POD_FOLDER && ./simclr doctor" | sed -u "s/^/[$1] /"; }
-stop_on() { on "$1" "cd $POD_FOLDER && touch stop && if [ -e pid ]; then pkill -TERM -P \$(cat pid); else echo 'no run there'; fi"; }
+# A moment before the program starts there is nothing to signal yet, so it is tried again.
+stop_on() {
+  on "$1" "cd $POD_FOLDER && touch stop || exit 1; if $there; then for try in 1 2 3 4 5; do \
+pkill -TERM -P \$(cat pid) && exit 0; $there || exit 0; sleep 1; done; exit 1; else echo 'no run there'; fi"
+}
 
 need_files() {
   [ $# -ge 2 ] || fail "name the binary and the YAML file"
@@ -109,9 +140,19 @@ need_files() {
 create() { world_create || { remains; fail "the slice could not be asked for"; }; }
 wait_for() { world_wait || { remains; fail "the slice did not come"; }; }
 copy() { need_files "$@"; everywhere copy_to "$1" "$2" || { remains; fail "copying failed"; }; }
-launch() { everywhere launch_on "$@" || { remains; fail "launching failed; workers that did start wait for the others: $0 stop"; }; }
+# A run on one worker of several would wait for the others for ever.
+one_host() {
+  local list count
+  list=$(hosts) || { remains; fail "the workers' addresses could not be asked for"; }
+  count=$(wc -w <<< "$list")
+  [ "$count" -le 1 ] || { remains; fail "the slice has $count workers and training drives one; delete it and rent a slice of one host, such as v3-8"; }
+}
+launch() { one_host; everywhere launch_on "$@" || { remains; fail "launching failed"; }; }
 
 command=$1; shift
+case $command in
+  create | wait | copy | launch | up) [ -n "$dry" ] || trap interrupted INT TERM HUP ;;
+esac
 case $command in
   create) create ;;
   wait) wait_for ;;
@@ -122,6 +163,10 @@ case $command in
   doctor) everywhere doctor_on ;;
   stop) everywhere stop_on || fail "not stopped everywhere" ;;
   delete) world_delete || { remains; fail "the slice could not be deleted"; } ;;
-  up) need_files "$@"; create; wait_for; copy "$1" "$2"; launch "${@:3}" ;;
+  up)
+    need_files "$@"
+    [ "$POD_WORLD" != compute-engine ] || [ "$POD_HOSTS" = 1 ] || fail "POD_HOSTS is $POD_HOSTS and training drives one host; expected 1"
+    create; wait_for; one_host; copy "$1" "$2"; launch "${@:3}"
+    ;;
   *) fail "unknown command $command; see the head of $0" ;;
 esac

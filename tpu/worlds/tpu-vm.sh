@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # pod.sh sets create_options
 # The Cloud TPU API: queued resources. Serves v2 to v6e.
 
-: "${POD_ZONE:?set POD_ZONE}" "${POD_TYPE:?set POD_TYPE, such as v3-32}" "${POD_RUNTIME:?set POD_RUNTIME, the runtime version for this chip}"
+: "${POD_ZONE:?set POD_ZONE}" "${POD_TYPE:?set POD_TYPE, such as v3-8}" "${POD_RUNTIME:?set POD_RUNTIME, the runtime version for this chip}"
 
 world_create() {
   run gcloud compute tpus queued-resources create "$POD_NAME" --node-id "$POD_NAME" --zone "$POD_ZONE" \
@@ -20,7 +20,8 @@ world_wait() {
     esac
     tries=$((tries + 1))
     [ "$tries" -lt "${POD_WAIT_TRIES:-1440}" ] || return 1
-    sleep "${POD_WAIT_SECONDS:-30}"
+    # In the background, so that a signal need not wait for its end.
+    sleep "${POD_WAIT_SECONDS:-30}" & wait $!
   done
 }
 
