@@ -80,7 +80,14 @@ fn find_as(
     environment: &[(&str, &str)],
     answers: &[(&'static str, Answer)],
 ) -> Result<Identity, String> {
-    let metadata = Metadata::at(&server(answers), Duration::from_millis(500));
+    // Where a right answer is expected a busy machine may take its time; silence is not waited for.
+    let silent = |(_, answer): &(&str, Answer)| matches!(answer, Answer::Silence);
+    let patience = if answers.iter().any(silent) {
+        Duration::from_millis(500)
+    } else {
+        Duration::from_secs(10)
+    };
+    let metadata = Metadata::at(&server(answers), patience);
     let variable = |name: &str| {
         let found = environment.iter().find(|(key, _)| *key == name);
         found.map(|(_, value)| value.to_string())
@@ -390,6 +397,18 @@ fn the_doctor_names_who_holds_the_chips() {
     std::fs::write(&maps, "7f00-7f01 r-xp /usr/lib/libc.so\n").unwrap();
     std::fs::write(proc.join("4711/comm"), "python3\n").unwrap();
     assert_eq!(lock(&proc, &file, 4).words, "free");
+    // Whom this user may not look at could hold the chips.
+    std::fs::create_dir_all(proc.join("12/maps")).unwrap();
+    let unknown = lock(&proc, &file, 4);
+    assert_eq!(unknown.state, State::Absent);
+    assert!(
+        unknown.words.contains("unknown") && unknown.remedy.contains("root"),
+        "{unknown:?}"
+    );
+    assert!(lock(&proc.join("none"), &file, 4).words.contains("unknown"));
+    std::fs::remove_dir_all(proc.join("12")).unwrap();
+    // One that has just ended has no maps.
+    std::fs::create_dir_all(proc.join("13")).unwrap();
     std::fs::write(&file, "").unwrap();
     let left = lock(&proc, &file, 4);
     assert_eq!(left.state, State::Good);
@@ -442,7 +461,7 @@ fn the_doctor_names_workers_that_do_not_answer() {
     };
     let look = |hosts: String| {
         let identity = Identity::find(Wanted::default(), &variables(hosts), None).unwrap();
-        others(&identity, Duration::from_millis(300))
+        others(&identity, Duration::from_secs(10))
     };
     // One listens, one refuses: both are there.
     assert_eq!(look(format!("a,{here},127.0.0.1:9")).state, State::Good);
@@ -468,6 +487,9 @@ fn the_doctor_through_the_program() {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_simclr"))
         .args(["doctor", "--json"])
         .env("GCE_METADATA_IP", &address)
+        // A proxy of the environment is not asked for it.
+        .env("http_proxy", "http://127.0.0.1:9")
+        .env("no_proxy", "")
         .env("SIMCLR_PLUGIN_TPU", "/nonexistent/libtpu.so")
         .env_remove("TPU_WORKER_ID")
         .output()
@@ -489,4 +511,35 @@ fn the_doctor_through_the_program() {
     assert_eq!(state("runtime").0, "bad");
     assert!(state("runtime").1.contains("tpuv5-lite"));
     assert_eq!(state("workers").0, "good");
+}
+
+/// A client there would wait for the other workers for ever.
+#[test]
+fn a_worker_that_is_one_of_several_does_not_train() {
+    let folder = tempfile::tempdir().unwrap();
+    let pretrain = |platform: &str, hosts: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_simclr"))
+            .args(["pretrain", "dataset=shapes32"])
+            .arg(format!("runtime.platform={platform}"))
+            .arg(format!("model_dir={}", folder.path().display()))
+            .env("SIMCLR_PLUGIN_TPU", "/nonexistent/libtpu.so")
+            .env("SIMCLR_PLUGIN_CPU", "/nonexistent/cpu.so")
+            .env("TPU_WORKER_ID", "1")
+            .env("TPU_WORKER_HOSTNAMES", hosts)
+            .output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), words)
+    };
+    let (code, words) = pretrain("tpu", "10.0.0.1,10.0.0.2");
+    assert_eq!(code, Some(2), "{words}");
+    assert!(
+        words.contains("worker 1 of 2") && words.contains("v3-8"),
+        "{words}"
+    );
+    for (platform, hosts) in [("cpu", "10.0.0.1,10.0.0.2"), ("tpu", "not,,understood")] {
+        let (code, words) = pretrain(platform, hosts);
+        assert_eq!(code, Some(3), "{words}");
+        assert!(words.contains("/nonexistent/"), "{words}");
+    }
 }

@@ -2,8 +2,12 @@
 
 use super::Configuration;
 use super::ui::Ui;
+use crate::cluster;
+use crate::cluster::identity::{Identity, Wanted};
+use crate::cluster::metadata::Metadata;
 use crate::config::{self, Loaded};
 use crate::engine::{self, Choice, Engine};
+use crate::pjrt::{Platform, tpu_chips};
 use crate::train::pretrain::{Run, pretrain};
 use crate::train::setup;
 use crate::train::signals::Stop;
@@ -81,6 +85,7 @@ fn train(arguments: &Arguments, loaded: &Loaded, ui: &Ui) -> anyhow::Result<u8> 
         return Err(loaded.bad("train_batch_size", expected).into());
     }
     let model_dir = model_dir(loaded, arguments.configuration.config.as_deref());
+    one_host(&loaded.config.runtime.platform)?;
     let (engine, devices) = open(loaded, ui)?;
     let stop = Stop::listen()?;
     let outcome = pretrain(&Run {
@@ -100,6 +105,32 @@ fn train(arguments: &Arguments, loaded: &Loaded, ui: &Ui) -> anyhow::Result<u8> 
     };
     ui.result(&text)?;
     Ok(outcome.stopped.map_or(0, |kind| kind.exit_code()))
+}
+
+/// Refuses a worker that is one of several: a client there would wait for the others for ever, without a word.
+fn one_host(platform: &str) -> Result<(), cluster::Error> {
+    let chips = tpu_chips();
+    if platform != Platform::Tpu.name() && (platform != "auto" || chips == 0) {
+        return Ok(());
+    }
+    // A machine without chips is no TPU VM, and has nobody to ask.
+    let server = (chips > 0).then(Metadata::new);
+    match Identity::find(
+        Wanted::default(),
+        &|name| std::env::var(name).ok(),
+        server.as_ref(),
+    ) {
+        Ok(found) if found.processes > 1 => Err(cluster::Error::SeveralHosts {
+            process: found.process,
+            processes: found.processes,
+        }),
+        Ok(_) => Ok(()),
+        // Who cannot be told is taken to be alone; `simclr doctor` says what is wrong.
+        Err(error) => {
+            tracing::info!("which worker this is cannot be told: {error}");
+            Ok(())
+        }
+    }
 }
 
 /// `model_dir`, or a folder named after the configuration.

@@ -64,8 +64,13 @@ impl Finding {
 /// The chips' lock: who has libtpu loaded. `proc` is `/proc`, `lock` is `/tmp/libtpu_lockfile`.
 pub fn lock(proc: &Path, lock: &Path, chips: usize) -> Finding {
     let what = "lock";
-    let holders = holders(proc);
+    let (holders, unread) = holders(proc);
     match (holders.as_slice(), lock.exists()) {
+        ([], _) if unread > 0 => Finding::absent(
+            what,
+            format!("unknown: the memory maps of {unread} processes cannot be read"),
+            "run `simclr doctor` as root, who may read them",
+        ),
         ([], false) => Finding::good(what, "free"),
         ([], true) => Finding::good(
             what,
@@ -87,12 +92,14 @@ pub fn lock(proc: &Path, lock: &Path, chips: usize) -> Finding {
     }
 }
 
-/// Processes other than this one that have libtpu in their memory, as far as this user may look.
-fn holders(proc: &Path) -> Vec<String> {
+/// Processes other than this one that have libtpu in their memory, and how many could not be looked at.
+fn holders(proc: &Path) -> (Vec<String>, usize) {
+    const GONE: i32 = 3; // ESRCH: it ended between our opening and reading.
     let own = std::process::id().to_string();
     let Ok(entries) = fs::read_dir(proc) else {
-        return Vec::new();
+        return (Vec::new(), 1);
     };
+    let mut unread = 0;
     let mut found: Vec<String> = entries
         .filter_map(Result::ok)
         .filter_map(|entry| {
@@ -100,8 +107,16 @@ fn holders(proc: &Path) -> Vec<String> {
             if id == own || !id.bytes().all(|byte| byte.is_ascii_digit()) {
                 return None;
             }
-            let maps = fs::read_to_string(entry.path().join("maps")).ok()?;
-            if !maps.contains("libtpu.so") {
+            let maps = match fs::read(entry.path().join("maps")) {
+                Ok(maps) => maps,
+                Err(error) => {
+                    let gone = error.kind() == io::ErrorKind::NotFound
+                        || error.raw_os_error() == Some(GONE);
+                    unread += usize::from(!gone);
+                    return None;
+                }
+            };
+            if !String::from_utf8_lossy(&maps).contains("libtpu.so") {
                 return None;
             }
             let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
@@ -109,7 +124,7 @@ fn holders(proc: &Path) -> Vec<String> {
         })
         .collect();
     found.sort();
-    found
+    (found, unread)
 }
 
 /// Whether the image of a TPU VM is one for its chips.

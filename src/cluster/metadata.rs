@@ -42,6 +42,8 @@ impl Metadata {
     pub fn at(host: &str, patience: Duration) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(patience))
+            // The server is in this machine's own network: a proxy of the environment would answer for it.
+            .proxy(None)
             .http_status_as_error(false)
             .build();
         Metadata {

@@ -9,7 +9,8 @@
 //! | [`metadata`] | the metadata server of a Cloud TPU VM |
 //! | [`store`] | a key-value service over TCP, by which processes exchange what they must agree on |
 //!
-//! Training does not use more than one process yet; [`slice`] and [`doctor`] are what commands use today.
+//! Training does not use more than one process yet, and refuses to start on one worker of several; [`slice`], [`doctor`] and
+//! [`identity`] are what commands use today.
 //!
 //! Invariant: nothing here knows of graphs or plugins.
 
@@ -32,6 +33,10 @@ pub enum Error {
         expected: String,
         nearest: String,
     },
+    #[error(
+        "this is worker {process} of {processes}, and training drives the devices of one host only; rent a slice of one host, such as v3-8"
+    )]
+    SeveralHosts { process: usize, processes: usize },
     #[error("target `{found}` is unknown; expected cpu, or a TPU slice by --topology")]
     UnknownTarget { found: String },
     #[error(
@@ -81,6 +86,7 @@ impl Error {
         match self {
             Error::UnknownSlice { .. }
             | Error::UnknownTarget { .. }
+            | Error::SeveralHosts { .. }
             | Error::Place { .. }
             | Error::NoCoordinator { .. }
             | Error::Disagree { .. } => Class::Usage,
