@@ -52,11 +52,13 @@ impl Ahead {
         file: &Path,
     ) -> Result<(), Error> {
         let bytes = self.compiled.serialize()?;
-        let kind = topology.devices().first().map_or("", |device| &device.kind);
+        let devices = topology.devices();
+        let kind = devices.first().map_or("", |device| &device.kind);
         Circumstances::new(
             &self.module.to_proto_bytes(),
             target.platform,
             kind,
+            super::saved::shape(devices.iter().map(|device| device.attributes.as_slice())),
             self.module.replicas,
             plugin,
             &target.compiler,
@@ -102,7 +104,7 @@ pub struct OutOfMemory {
     pub message: String,
 }
 
-/// Whether a compilation failed because the program needs more memory than a device has.
+/// Whether a compilation failed because the program needs more memory (HBM) than a device has.
 pub fn out_of_memory(error: &Error) -> Option<OutOfMemory> {
     const RESOURCE_EXHAUSTED: i32 = 8;
     let Error::Pjrt(pjrt::Error::Plugin { code, message, .. }) = error else {
@@ -112,6 +114,10 @@ pub fn out_of_memory(error: &Error) -> Option<OutOfMemory> {
         return None;
     }
     let first = message.lines().next().unwrap_or_default();
+    // What a kernel needs of a core's own memories (vmem, smem) says nothing of whether the program fits.
+    if !first.to_ascii_lowercase().contains("hbm") {
+        return None;
+    }
     Some(OutOfMemory {
         needed: needed_bytes(first),
         message: first.trim().to_string(),
@@ -152,9 +158,22 @@ mod tests {
                 "Ran out of memory in memory space hbm. Used 512.5M of 15.75G hbm.",
                 Some(512.5 * (1u64 << 20) as f64),
             ),
-            ("Ran out of memory in memory space vmem.", None),
+            ("Ran out of memory in memory space HBM.", None),
         ] {
-            assert_eq!(needed_bytes(message), needed, "{message}");
+            let found = out_of_memory(&refusal(8, message)).expect(message);
+            assert_eq!(found.needed, needed, "{message}");
         }
+        let vmem = "Ran out of memory in memory space vmem. Used 20.00M of 16.00M vmem.";
+        assert_eq!(out_of_memory(&refusal(8, vmem)), None);
+        assert_eq!(out_of_memory(&refusal(3, "too much HBM")), None);
+    }
+
+    fn refusal(code: i32, message: &str) -> Error {
+        Error::Pjrt(pjrt::Error::Plugin {
+            call: "PJRT_Client_Compile",
+            code: pjrt::Code(code),
+            message: message.into(),
+            path: "libtpu.so".into(),
+        })
     }
 }

@@ -45,11 +45,7 @@ impl Cache {
             surroundings.push_str(&format!("{} {}\n", device.id(), device.kind()));
         }
         surroundings.push_str(&processor()?);
-        for name in ["XLA_FLAGS", "LIBTPU_INIT_ARGS"] {
-            if let Some(value) = std::env::var_os(name) {
-                surroundings.push_str(&format!("{name}={}\n", value.display()));
-            }
-        }
+        surroundings.push_str(&compiler_flags());
         Some(Cache {
             folder,
             surroundings,
@@ -176,8 +172,16 @@ fn touch(path: &Path) {
         .and_then(|file| file.set_modified(SystemTime::now()));
 }
 
+/// The environment's flags for compilers, a line each.
+pub(super) fn compiler_flags() -> String {
+    ["XLA_FLAGS", "LIBTPU_INIT_ARGS"]
+        .iter()
+        .filter_map(|name| Some(format!("{name}={}\n", std::env::var_os(name)?.display())))
+        .collect()
+}
+
 /// Name and features of the processor: code for one may not run on another.
-fn processor() -> Option<String> {
+pub(super) fn processor() -> Option<String> {
     let text = fs::read_to_string("/proc/cpuinfo").ok()?;
     let lines: Vec<&str> = text
         .lines()

@@ -275,6 +275,7 @@ impl Engine {
             &prepared.to_proto_bytes(),
             self.client.platform_name(),
             devices.first().map_or("", Device::kind),
+            saved::shape(devices.iter().map(Device::attributes)),
             prepared.replicas,
             &self.client.plugin(),
             &self.compiler_options,

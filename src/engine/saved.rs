@@ -2,8 +2,9 @@
 //!
 //! The file says what the program depends on; it is used only where all of that is the same.
 
+use super::cache::{compiler_flags, processor};
 use super::sealed;
-use crate::pjrt::{self, OptionValue, Plugin};
+use crate::pjrt::{self, OptionValue, Platform, Plugin};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -27,23 +28,58 @@ pub struct Circumstances {
     pub plugin: String,
     /// Options of the compiler.
     pub options: String,
+    /// The environment's flags for compilers.
+    pub flags: String,
+    /// SHA-256 of name and features of the processor, where it is the device; empty elsewhere.
+    pub processor: String,
+    /// How the devices lie, such as `2x2x1`; empty where the plugin gives them no coordinates.
+    pub shape: String,
+}
+
+/// How many places devices with these attributes take along each dimension.
+pub(super) fn shape<'a>(devices: impl Iterator<Item = &'a [(String, OptionValue)]>) -> String {
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    for (_, value) in devices.flatten().filter(|(name, _)| name == "coords") {
+        let OptionValue::IntList(place) = value else {
+            continue;
+        };
+        for (dimension, &at) in place.iter().enumerate() {
+            match ranges.get_mut(dimension) {
+                Some((low, high)) => (*low, *high) = (at.min(*low), at.max(*high)),
+                None => ranges.push((at, at)),
+            }
+        }
+    }
+    let extents: Vec<String> = ranges
+        .iter()
+        .map(|(low, high)| (high - low + 1).to_string())
+        .collect();
+    extents.join("x")
 }
 
 impl Circumstances {
-    /// Of a module's bytes on devices of a plugin.
+    /// Of a module's bytes on devices of a plugin that lie in this shape.
     ///
     /// # Errors
-    /// If the plugin's file cannot be read.
+    /// If the plugin's file cannot be read, or the processor is the device and cannot be told.
     pub fn new(
         module: &[u8],
         platform: &str,
         device_kind: &str,
+        shape: String,
         devices: usize,
         plugin: &Plugin,
         options: &[(String, OptionValue)],
     ) -> io::Result<Self> {
         let mut hash = Sha256::new();
         io::copy(&mut File::open(plugin.path())?, &mut HashWriter(&mut hash))?;
+        let processor = if platform == Platform::Cpu.name() {
+            let text = processor()
+                .ok_or_else(|| io::Error::other("/proc/cpuinfo does not name the processor"))?;
+            hex(&Sha256::digest(text))
+        } else {
+            String::new()
+        };
         let options: Vec<String> = options
             .iter()
             .map(|(name, value)| format!("{name}={value}"))
@@ -55,6 +91,9 @@ impl Circumstances {
             devices,
             plugin: hex(&hash.finalize()),
             options: options.join(" "),
+            flags: compiler_flags().trim_end().replace('\n', " "),
+            processor,
+            shape,
         })
     }
 
@@ -73,11 +112,18 @@ impl Circumstances {
                 self.devices.to_string(),
                 now.devices.to_string(),
             ),
+            ("shape", self.shape.clone(), now.shape.clone()),
+            ("processor", short(&self.processor), short(&now.processor)),
             ("plugin", short(&self.plugin), short(&now.plugin)),
             (
                 "compiler options",
                 self.options.clone(),
                 now.options.clone(),
+            ),
+            (
+                "environment of the compiler",
+                self.flags.clone(),
+                now.flags.clone(),
             ),
             ("step", short(&self.module), short(&now.module)),
         ];
@@ -164,6 +210,37 @@ mod tests {
             devices: 8,
             plugin: "bb".into(),
             options: String::new(),
+            flags: String::new(),
+            processor: "dd".into(),
+            shape: "2x2x1".into(),
+        }
+    }
+
+    #[test]
+    fn the_shape_is_what_the_devices_span() {
+        let device = |place: &[i64]| {
+            let place = OptionValue::IntList(place.to_vec());
+            vec![
+                ("core_on_chip".to_string(), OptionValue::Int(0)),
+                ("coords".to_string(), place),
+            ]
+        };
+        let devices = [[4, 0, 0], [5, 0, 0], [4, 1, 0], [5, 1, 0], [5, 2, 0]].map(|p| device(&p));
+        assert_eq!(shape(devices.iter().map(Vec::as_slice)), "2x3x1");
+        assert_eq!(shape([].into_iter()), "");
+    }
+
+    /// One of before there was a processor, flags and a shape in it.
+    #[test]
+    fn a_file_that_does_not_say_all_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("step.program");
+        for key in ["processor", "flags", "shape", "module"] {
+            let mut head = serde_json::to_value(circumstances()).unwrap();
+            head.as_object_mut().unwrap().remove(key);
+            sealed::write(&path, MAGIC, format!("{head}\nprogram").as_bytes()).unwrap();
+            let error = load(&path, &circumstances()).unwrap_err().to_string();
+            assert!(error.contains("its head is damaged"), "{key}: {error}");
         }
     }
 
@@ -180,13 +257,16 @@ mod tests {
         assert_eq!(describe(&file), Some(None));
         assert_eq!(describe(b"something else"), None);
         type Change = fn(&mut Circumstances);
-        let changes: [(&str, Change); 6] = [
+        let changes: [(&str, Change); 9] = [
             ("step", |c| c.module = "cc".into()),
             ("platform", |c| c.platform = "cpu".into()),
             ("device kind", |c| c.device_kind = "TPU v4".into()),
             ("device count", |c| c.devices = 16),
             ("plugin", |c| c.plugin = "cc".into()),
             ("compiler options", |c| c.options = "a=1".into()),
+            ("environment", |c| c.flags = "XLA_FLAGS=--a".into()),
+            ("processor", |c| c.processor = "cc".into()),
+            ("shape", |c| c.shape = "4x1x1".into()),
         ];
         for (what, change) in changes {
             let mut now = circumstances();

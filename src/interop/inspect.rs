@@ -81,6 +81,9 @@ pub fn inspect(path: &Path) -> Result<Contents, Error> {
         contents.fact("module SHA-256", &needs.module);
         contents.fact("plugin SHA-256", &needs.plugin);
         contents.fact("options", &needs.options);
+        contents.fact("environment", &needs.flags);
+        contents.fact("processor SHA-256", &needs.processor);
+        contents.fact("shape", &needs.shape);
         contents.fact("bytes", bytes.len());
         return Ok(contents);
     }

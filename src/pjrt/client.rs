@@ -111,11 +111,17 @@ impl Client {
         inner.version = api.platform_version(handle)?;
         for device in api.devices(handle)? {
             let (id, kind, text) = api.describe(device)?;
+            // Not every plugin has some to tell.
+            let attributes = api
+                .description(device)
+                .and_then(|description| api.description_attributes(description))
+                .unwrap_or_default();
             inner.devices.push(Device {
                 handle: device,
                 id,
                 kind,
                 text,
+                attributes,
             });
         }
         Ok(Client {
@@ -239,6 +245,7 @@ pub struct Device {
     id: i64,
     kind: String,
     text: String,
+    attributes: Vec<(String, OptionValue)>,
 }
 
 impl Device {
@@ -250,6 +257,11 @@ impl Device {
     /// Its model, such as `cpu` or `TPU v5 lite`.
     pub fn kind(&self) -> &str {
         &self.kind
+    }
+
+    /// What else the plugin tells, such as `coords`.
+    pub fn attributes(&self) -> &[(String, OptionValue)] {
+        &self.attributes
     }
 
     /// The plugin's short description.

@@ -413,15 +413,20 @@ impl Api {
 
     /// `(id, kind, text)` of a device.
     pub(super) fn describe(&self, device: Handle) -> Result<(i64, String, String), Error> {
-        let mut get = Device_GetDescription::new();
-        get.device = device.0;
-        self.call(&mut get)?;
-        let description = Handle(get.description);
+        let description = self.description(device)?;
         let (id, kind) = self.description_id_kind(description)?;
         let mut text = DeviceDescription_ToString::new();
         text.description = description.0;
         self.call(&mut text)?;
         Ok((id, kind, copy_text(text.text, text.size)))
+    }
+
+    /// The description of a device.
+    pub(super) fn description(&self, device: Handle) -> Result<Handle, Error> {
+        let mut get = Device_GetDescription::new();
+        get.device = device.0;
+        self.call(&mut get)?;
+        Ok(Handle(get.description))
     }
 
     /// `(id, kind)` of a device description.
