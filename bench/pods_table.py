@@ -3,13 +3,14 @@
     python3 bench/pods_table.py [--only TEXT] RESULTS.jsonl
 
 Compiles each network at each batch for each slice with `simclr compile` and appends what it says to RESULTS.jsonl; what is there already
-is not compiled again, so that the hours can be spent in pieces. Prints the table as Markdown. The program must be built.
+is not compiled again unless it failed, so that the hours can be spent in pieces. Prints the table as Markdown. The program must be built.
 """
 
 import argparse
 import json
 import pathlib
 import subprocess
+import sys
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
 NETWORKS = {
@@ -38,11 +39,36 @@ def compile_one(network, batch, slice_name):
     return row | {"error": found.stderr.strip().splitlines()[0] if found.stderr else f"exit code {found.returncode}"}
 
 
+def load(path):
+    """The rows of a file; a line that was cut off is left out, and so compiled again."""
+    rows = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            print(f"skipped a line of {path} that cannot be read: {line[:60]}", file=sys.stderr)
+            continue
+        rows[key(row)] = row
+    return rows
+
+
+def append(path, row):
+    """Begins a new line where the last one was cut off."""
+    cut_off = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
+    with path.open("a") as out:
+        out.write("\n" * cut_off + json.dumps(row) + "\n")
+
+
+def impossible(row):
+    """Whether it failed for a reason that stays: the batch cannot be shared by so many devices."""
+    return "multiple of the number of devices" in row["error"]
+
+
 def cell(row):
     if row is None:
         return "not compiled"
     if "error" in row:
-        return "–" if "multiple of the number of devices" in row["error"] else "error"
+        return "–" if impossible(row) else "error"
     if not row["fits"]:
         needed = row.get("needed") or row.get("memory_total")
         return f"no ({needed / 2**30:.0f} GiB)" if needed else "no"
@@ -55,20 +81,17 @@ def main():
     parser.add_argument("--only", default="", help="compile only rows whose 'network batch slice' holds this text")
     parser.add_argument("--print", action="store_true", help="compile nothing, print what there is")
     arguments = parser.parse_args()
-    rows = {}
-    if arguments.results.exists():
-        for line in arguments.results.read_text().splitlines():
-            row = json.loads(line)
-            rows[key(row)] = row
+    rows = load(arguments.results)
     for network in NETWORKS:
         for batch in BATCHES:
             for slice_name in SLICES:
                 wanted = arguments.only in f"{network} {batch} {slice_name}" and not arguments.print
-                if wanted and (network, batch, slice_name) not in rows:
+                before = rows.get((network, batch, slice_name))
+                done = before is not None and ("error" not in before or impossible(before))
+                if wanted and not done:
                     row = compile_one(network, batch, slice_name)
                     rows[key(row)] = row
-                    with arguments.results.open("a") as out:
-                        out.write(json.dumps(row) + "\n")
+                    append(arguments.results, row)
     print("| network | batch | " + " | ".join(SLICES) + " |")
     print("|---|---|" + "---|" * len(SLICES))
     for network in NETWORKS:

@@ -1,7 +1,7 @@
 //! `simclr compile` through the binary: a small network for a TPU slice that is not there (skipped, loudly, where libtpu is not
 //! installed), the same for CPU devices, saved programs, and what can be wrong.
 //!
-//! The large compilations of the recipes take minutes to hours: `bench/pods.sh` runs them.
+//! The large compilations of the recipes take minutes to hours: `bench/pods_table.py` runs them.
 
 mod binary;
 
