@@ -6,7 +6,7 @@ mod common;
 
 use binary::{refused, simclr};
 use simclr::hlo::{DType, Graph, Literal, Shape};
-use simclr::interop::tensor_bundle::{Tensor, write};
+use simclr::interop::tensor_bundle::{Bundle, Tensor, write};
 use simclr::model::Network;
 use simclr::nn::{Builder, Settings};
 use simclr::pjrt::{Argument, BufferSpec, CompileOptions, ElementType};
@@ -19,6 +19,11 @@ use std::process::Output;
 
 /// Imports a TF1 checkpoint of a network with any numbers, slots and step included.
 fn run_of(folder: &Path, network: &Network) -> PathBuf {
+    run_with(folder, network, &["Momentum"], &[])
+}
+
+/// The same with these slots and keys.
+fn run_with(folder: &Path, network: &Network, slots: &[&str], keys: &[&str]) -> PathBuf {
     let variables = network.variables().expect("a network");
     let mut state = 1u32;
     let mut number = |low: f32, high: f32| {
@@ -45,15 +50,22 @@ fn run_of(folder: &Path, network: &Network) -> PathBuf {
         let dims: Vec<usize> = variable.dims.iter().map(|&dim| dim as usize).collect();
         tensors.push(Tensor::numbers(&variable.name, Dtype::F32, &dims, bytes));
         if variable.kind.trainable() {
-            let slot = format!("{}/Momentum", variable.name);
-            tensors.push(Tensor::numbers(slot, Dtype::F32, &dims, bytes));
+            for slot in slots {
+                let slot = format!("{}/{slot}", variable.name);
+                tensors.push(Tensor::numbers(slot, Dtype::F32, &dims, bytes));
+            }
         }
     }
     let source = folder.join("source");
     fs::create_dir(&source).expect("a folder");
     write(&source.join("model.ckpt-12"), &tensors).expect("a bundle");
     let run = folder.join("run");
-    succeeded(&command("import", &source, &run, &["--slots"]));
+    succeeded(&command(
+        "import",
+        &source,
+        &run,
+        &[&["--slots"], keys].concat(),
+    ));
     run
 }
 
@@ -142,6 +154,70 @@ fn tensorflow_checkpoints_come_back_bit_for_bit() {
         ours.iter()
             .all(|(name, array)| state.get(name) == Some(array))
     );
+}
+
+#[test]
+fn adam_goes_out_as_the_original_restores_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let network = Network {
+        num_classes: None,
+        resnet_depth: 10,
+        sk_ratio: 0.0,
+        se_ratio: 0.0,
+        ..everything()
+    };
+    let keys = ["optimizer=adam", "stem_stride=2"];
+    let run = run_with(folder.path(), &network, &["Adam", "Adam_1"], &keys);
+    let output = export(&run, &at("tf1"), &["--format", "tf-checkpoint"]);
+    succeeded(&output);
+    let said = binary::stderr(&output);
+    for word in ["resnet_depth=10", "width_multiplier=0.125", "stem_stride=2"] {
+        assert!(said.contains(word), "`{word}` is missing in: {said}");
+    }
+    let bundle = Bundle::open(&at("tf1")).unwrap();
+    // After 12 steps, the powers of the thirteenth.
+    for (name, base) in [("beta1_power", 0.9f64), ("beta2_power", 0.999)] {
+        let power = (base.powi(13) as f32).to_le_bytes();
+        assert_eq!(bundle.numbers(name).unwrap(), power, "{name}");
+    }
+    let mut found = arrays(&at("tf1"));
+    found.retain(|name, _| !name.ends_with("_power"));
+    assert_eq!(found, arrays(&at("source")));
+
+    let tf2 = ["--format", "tf-checkpoint", "--generation", "tf2"];
+    let output = export(&run, &at("tf2"), &tf2);
+    succeeded(&output);
+    let said = binary::stderr(&output);
+    assert!(
+        said.contains("slots of optimizer `adam` are left out"),
+        "{said}"
+    );
+    let names = arrays(&at("tf2"));
+    assert!(names.keys().all(|name| !name.contains("OPTIMIZER_SLOT")));
+}
+
+#[test]
+fn the_script_pads_as_the_network_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    run_of(folder.path(), &plain(18, 224));
+    // Maps of 112, 113 and 75 pixels behind the stem.
+    for (size, padding) in [
+        ("224", "(0, 1, 0, 1)"),
+        ("226", "(1, 1, 1, 1)"),
+        ("150", "(1, 1, 1, 1)"),
+    ] {
+        let key = format!("image_size={size}");
+        succeeded(&command("import", &at("source"), &at(size), &[&key]));
+        let out = at(&format!("tv{size}"));
+        succeeded(&export(&at(size), &out, &["--format", "torchvision"]));
+        let script = fs::read_to_string(out.join("load.py")).unwrap();
+        assert!(
+            script.contains(&format!("ZeroPad2d({padding})")),
+            "{script}"
+        );
+    }
 }
 
 #[test]

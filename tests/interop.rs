@@ -270,6 +270,30 @@ fn an_imported_checkpoint_has_every_bit_and_its_network() {
 }
 
 #[test]
+fn what_the_shapes_leave_open_can_be_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = original(folder.path(), &network());
+    let out = folder.path().join("imported");
+    let more = ["image_size=28", "stem_stride=2", "width_multiplier=0.124"];
+    let output = import(&source, &out, &more);
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        !said.contains("image_size=") && !said.contains("stem_stride="),
+        "{said}"
+    );
+    assert!(said.contains("ft_proj_selector=0"), "{said}");
+    let run = simclr::train::trained::open(&out).expect("a run");
+    let expected = Network {
+        image_size: 28,
+        stem_stride: 2,
+        width_multiplier: 0.124,
+        ..network()
+    };
+    assert_eq!(run.network, expected);
+}
+
+#[test]
 fn bad_imports_are_one_sentence_and_leave_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -298,6 +322,28 @@ fn bad_imports_are_one_sentence_and_leave_nothing() {
         2,
         &["ft_proj_selector", "9"],
     );
+    for (given, key, holds) in [
+        (
+            "width_multiplier=0.25",
+            "`width_multiplier` is 0.25",
+            "0.125",
+        ),
+        ("resnet_depth=18", "`resnet_depth` is 18", "50"),
+        ("image_size=64", "`image_size` is 64", "a size up to 32"),
+        ("sk_ratio=0", "`sk_ratio` is 0", "0.0625"),
+        ("se_ratio=0.5", "`se_ratio` is 0.5", "0.25"),
+        (
+            "proj_head_mode=linear",
+            "`proj_head_mode` is linear",
+            "nonlinear",
+        ),
+        ("num_proj_layers=3", "`num_proj_layers` is 3", "2"),
+        ("proj_out_dim=128", "`proj_out_dim` is 128", "16"),
+        ("ft_proj_selector=2", "`ft_proj_selector` is 2", "0"),
+    ] {
+        let expected = format!("expected {holds}, as the checkpoint's shapes say");
+        refused(&import(&source, &out, &[given]), 2, &[key, &expected]);
+    }
     refused(
         &import(&source, folder.path(), &[]),
         2,

@@ -7,10 +7,11 @@ use super::names::tf2_paths;
 use super::object_graph::{GRAPH_KEY, Objects, VALUE};
 use super::tensor_bundle::{Bundle, DataType};
 use super::{Error, folder};
-use crate::config::{self, Loaded};
+use crate::config::{self, Config, Loaded, Origin};
 use crate::model::{DEPTHS, HeadMode, Network};
 use crate::nn::{Kind, Variable};
 use crate::train::checkpoint::{self, Array, Manifest};
+use crate::train::setup;
 use safetensors::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -65,8 +66,8 @@ pub struct Imported {
 /// (`key=value`), for what a checkpoint does not tell.
 ///
 /// # Errors
-/// What is wrong with the bundle; names or shapes of no network of ours; a folder that exists or cannot be written. Then nothing
-/// is left in `out`.
+/// What is wrong with the bundle; names or shapes of no network of ours; overrides that describe another network; a folder that
+/// exists or cannot be written. Then nothing is left in `out`.
 pub fn import(
     path: &Path,
     out: &Path,
@@ -79,24 +80,19 @@ pub fn import(
     let mut assumed = Vec::new();
     let network = source.network(&mut assumed)?;
     let loaded = configuration(&network, source.generation(), overrides)?;
-    let network = Network {
-        ft_proj_selector: loaded.config.ft_proj_selector,
-        stem_stride: loaded.config.stem_stride,
-        ..network
-    };
-    network.check()?;
-    if loaded.config.ft_proj_selector != 0 {
-        assumed.retain(|line| !line.contains("ft_proj_selector"));
-    }
+    let network = described(&network, &loaded.config)?;
+    let key = |line: &str| line.split('=').next().map(|key| key.trim().to_owned());
+    let given: BTreeSet<_> = overrides.iter().map(|line| key(line)).collect();
+    assumed.retain(|line| !given.contains(&key(line)));
     let (step, mut arrays, mut used) = source.step()?;
     let variables = network.variables()?;
     let keys = source.keys(&network, &names(&variables));
     for (variable, key) in variables.iter().zip(&keys) {
-        // All are there: the network was chosen by them.
-        if let Some(key) = key {
-            arrays.push(source.array(variable, key)?);
-            used.insert(key.clone());
-        }
+        let Some(key) = key else {
+            return Err(source.unknown(&network, format!("`{}` is missing", variable.name)));
+        };
+        arrays.push(source.array(variable, key)?);
+        used.insert(key.clone());
     }
     let slots = if choice.slots {
         let before = arrays.len();
@@ -191,6 +187,57 @@ fn configuration(
     ];
     values.extend_from_slice(overrides);
     config::load(None, &values)
+}
+
+/// The network of a configuration, which must have the variables of the one in the file.
+fn described(network: &Network, config: &Config) -> Result<Network, Error> {
+    let described = setup::network(config, network.num_classes);
+    let shapes = |network: &Network| -> Result<Vec<_>, Error> {
+        let variables = network.variables()?;
+        Ok(variables.into_iter().map(|v| (v.name, v.dims)).collect())
+    };
+    let wanted = shapes(network)?;
+    if shapes(&described)? == wanted {
+        return Ok(described);
+    }
+    let stem = if network.image_size > 32 {
+        "a size above 32"
+    } else {
+        "a size up to 32"
+    };
+    // One key after the other taken back: the first whose value the file has otherwise.
+    macro_rules! keys {
+        ($($key:ident: $holds:expr),*) => {
+            [$((
+                stringify!($key),
+                Network { $key: described.$key, ..network.clone() },
+                format!("{:?}", described.$key).to_lowercase(),
+                $holds.to_lowercase(),
+            )),*]
+        };
+    }
+    let keys = keys!(
+        resnet_depth: network.resnet_depth.to_string(),
+        width_multiplier: network.width_multiplier.to_string(),
+        image_size: stem,
+        sk_ratio: network.sk_ratio.to_string(),
+        se_ratio: network.se_ratio.to_string(),
+        proj_head_mode: format!("{:?}", network.proj_head_mode),
+        num_proj_layers: network.num_proj_layers.to_string(),
+        proj_out_dim: network.proj_out_dim.to_string(),
+        ft_proj_selector: network.ft_proj_selector.to_string()
+    );
+    let culprit = keys
+        .into_iter()
+        .find(|(_, alone, ..)| alone != network && shapes(alone).ok().as_ref() != Some(&wanted));
+    // Some value differs, or the variables would not.
+    let (key, _, found, holds) = culprit.expect("a key that tells another network");
+    Err(Error::Config(config::Error::BadValue {
+        key,
+        origin: Origin::Argument,
+        found,
+        expected: format!("{holds}, as the checkpoint's shapes say; leave it out"),
+    }))
 }
 
 /// A bundle read as one of the original's checkpoints.
@@ -375,12 +422,25 @@ impl<'a> Source<'a> {
                 .and_then(|dims| dims.get(3))
                 .map_or(0.0, |&dim| dim as f64)
         };
-        let stem = if candidate.sk_ratio > 0.0 && candidate.image_size > 32 {
-            2
+        let (sk, squeezed) = (candidate.sk_ratio > 0.0, candidate.se_ratio > 0.0);
+        let squeezed = 2 * usize::from(squeezed);
+        // In each group: shortcut, then the main path, whose first convolution is as wide as the group.
+        let per_block = match (candidate.bottleneck(), sk) {
+            (true, true) => 5,
+            (true, false) => 3,
+            (false, _) => 2,
+        } + squeezed;
+        let mut first = if sk && candidate.image_size > 32 {
+            3
         } else {
-            0
+            1
         };
-        let width = output(Some(stem)) / 64.0;
+        let widths = candidate.blocks().map(|count| {
+            let width = output(Some(first + 1));
+            first += 1 + count * per_block;
+            width
+        });
+        let width = multiplier(widths);
         let image_size = if convolutions.first().and_then(|dims| dims.first()) == Some(&7) {
             224
         } else if candidate.sk_ratio == 0.0 {
@@ -396,9 +456,12 @@ impl<'a> Source<'a> {
                 "up to 32"
             }
         ));
-        let filters = 512.0 * width;
+        if image_size <= 32 {
+            assumed
+                .push("stem_stride=1 (as the original's; the shapes are those of 2, too)".into());
+        }
+        let filters = widths[3];
         let (mut sk_ratio, mut se_ratio) = (candidate.sk_ratio, candidate.se_ratio);
-        let squeezed = 2 * usize::from(se_ratio > 0.0);
         // The last convolutions: (selective kernel: reduce, expand,) last of the block, (squeeze-excite: reduce, expand).
         if sk_ratio > 0.0 && candidate.bottleneck() {
             let middle = output(convolutions.len().checked_sub(3 + squeezed));
@@ -407,7 +470,14 @@ impl<'a> Source<'a> {
             }
         }
         if se_ratio > 0.0 {
-            se_ratio = output(convolutions.len().checked_sub(2)) / filters;
+            let middle = output(convolutions.len().checked_sub(2));
+            if (filters * se_ratio).trunc().max(1.0) != middle {
+                se_ratio = middle / filters;
+                // Widths are cut to integers: rounding may not bring the quotient below the one it came from.
+                if (filters * se_ratio).trunc() < middle {
+                    se_ratio = (middle + 0.5) / filters;
+                }
+            }
         }
         Ok(Network {
             width_multiplier: width,
@@ -570,6 +640,31 @@ impl<'a> Source<'a> {
             .map(|(what, (count, first))| (what, count, first))
             .collect()
     }
+}
+
+/// The multiplier that gives the four groups these widths. Fractions are rounded to widths, so that many do: powers of two go before
+/// decimals, short ones before long ones.
+fn multiplier(widths: [f64; 4]) -> f64 {
+    let plain = widths[3] / 512.0;
+    let fits = |&multiplier: &f64| {
+        let network = Network {
+            width_multiplier: multiplier,
+            ..Network::default()
+        };
+        network.widths().map(|width| width as f64) == widths
+    };
+    // What rounds to the last width lies within half a step of 8 around it.
+    let (low, high) = ((widths[3] - 4.0) / 512.0, (widths[3] + 4.0) / 512.0);
+    [1.0, 16.0, 10.0, 100.0, 1000.0]
+        .into_iter()
+        .flat_map(|parts| {
+            let (from, to) = ((low * parts).ceil() as i64, (high * parts).floor() as i64);
+            (from..=to).map(move |at| at as f64 / parts)
+        })
+        .chain([plain])
+        .filter(|&multiplier| multiplier > 0.0)
+        .find(fits)
+        .unwrap_or(plain)
 }
 
 fn is_variable(name: &str) -> bool {

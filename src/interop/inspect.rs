@@ -13,6 +13,9 @@ use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::Path;
 
+/// Columns for people are at most this wide.
+const WIDEST: usize = 120;
+
 /// What a file or folder holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Contents {
@@ -143,11 +146,18 @@ impl Contents {
         if self.arrays.is_empty() {
             return text;
         }
-        let width =
-            |of: &dyn Fn(&ArrayFacts) -> usize| self.arrays.iter().map(of).max().unwrap_or(0);
+        // One long name shall not move all others off the screen (and a format takes no width above 65,535).
+        let width = |of: &dyn Fn(&ArrayFacts) -> usize| {
+            let longest = self.arrays.iter().map(of).max().unwrap_or(0);
+            longest.min(WIDEST)
+        };
         let (names, shapes) = (width(&|a| a.name.len()), width(&|a| a.shape().len()));
-        let bytes: u64 = self.arrays.iter().map(|a| a.bytes).sum();
-        let elements: usize = self.arrays.iter().map(ArrayFacts::elements).sum();
+        // Parts of a partitioned variable may claim any size.
+        let sum = |of: &dyn Fn(&ArrayFacts) -> u64| {
+            self.arrays.iter().map(of).fold(0, u64::saturating_add)
+        };
+        let bytes = sum(&|a| a.bytes);
+        let elements = sum(&|a| a.elements());
         text.push_str(&format!(
             "  {:<16} {}, {elements} elements, {bytes} bytes\n\n",
             "arrays",
@@ -201,13 +211,14 @@ impl ArrayFacts {
             dtype: dtype.to_string().to_lowercase(),
             dims: dims.to_vec(),
             bytes: bytes.len() as u64,
-            norm: norm(dtype, bytes),
+            norm: norm(dtype, dims, bytes),
             sha256: Some(sha256(bytes)),
         }
     }
 
-    fn elements(&self) -> usize {
-        self.dims.iter().product()
+    fn elements(&self) -> u64 {
+        let sizes = self.dims.iter().map(|&dim| dim as u64);
+        sizes.fold(1, u64::saturating_mul)
     }
 
     fn shape(&self) -> String {
@@ -216,10 +227,14 @@ impl ArrayFacts {
     }
 }
 
-/// Root of the sum of squares of floats; an integer if it is the only one.
-fn norm(dtype: Dtype, bytes: &[u8]) -> Option<f64> {
-    fn squares<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f64) -> f64 {
+/// Root of the sum of squares of floats, the value of a scalar; an integer if it is the only one.
+fn norm(dtype: Dtype, dims: &[usize], bytes: &[u8]) -> Option<f64> {
+    let scalar = dims.is_empty();
+    fn squares<const N: usize>(scalar: bool, bytes: &[u8], read: impl Fn([u8; N]) -> f64) -> f64 {
         let (chunks, _) = bytes.as_chunks::<N>();
+        if let ([only], true) = (chunks, scalar) {
+            return read(*only);
+        }
         chunks
             .iter()
             .map(|&c| read(c) * read(c))
@@ -227,12 +242,14 @@ fn norm(dtype: Dtype, bytes: &[u8]) -> Option<f64> {
             .sqrt()
     }
     Some(match dtype {
-        Dtype::F32 => squares(bytes, |b| f64::from(f32::from_le_bytes(b))),
-        Dtype::F64 => squares(bytes, f64::from_le_bytes),
-        Dtype::BF16 => squares(bytes, |b| f64::from(bf16::from_le_bytes(b))),
-        Dtype::F16 => squares(bytes, |b| f64::from(f16::from_le_bytes(b))),
-        Dtype::I64 | Dtype::U64 => i64::from_le_bytes(bytes.try_into().ok()?) as f64,
-        Dtype::I32 | Dtype::U32 => f64::from(i32::from_le_bytes(bytes.try_into().ok()?)),
+        Dtype::F32 => squares(scalar, bytes, |b| f64::from(f32::from_le_bytes(b))),
+        Dtype::F64 => squares(scalar, bytes, f64::from_le_bytes),
+        Dtype::BF16 => squares(scalar, bytes, |b| f64::from(bf16::from_le_bytes(b))),
+        Dtype::F16 => squares(scalar, bytes, |b| f64::from(f16::from_le_bytes(b))),
+        Dtype::I64 => i64::from_le_bytes(bytes.try_into().ok()?) as f64,
+        Dtype::U64 => u64::from_le_bytes(bytes.try_into().ok()?) as f64,
+        Dtype::I32 => f64::from(i32::from_le_bytes(bytes.try_into().ok()?)),
+        Dtype::U32 => f64::from(u32::from_le_bytes(bytes.try_into().ok()?)),
         _ => return None,
     })
 }
@@ -301,7 +318,7 @@ fn of_bundle(bundle: &Bundle) -> Result<Contents, Error> {
         match entry.dtype {
             DataType::Numbers(dtype) if !entry.partitioned => {
                 let bytes = bundle.numbers(name)?;
-                array.norm = norm(dtype, &bytes);
+                array.norm = norm(dtype, &entry.dims, &bytes);
                 array.sha256 = Some(sha256(&bytes));
             }
             DataType::Text if !entry.partitioned => {
@@ -361,4 +378,46 @@ fn of_records(path: &Path, bytes: &[u8]) -> Result<Contents, Error> {
         .facts
         .insert(1, ("bytes of data".into(), data.to_string()));
     Ok(contents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn array(name: &str, dtype: Dtype, dims: &[usize], bytes: &[u8]) -> ArrayFacts {
+        ArrayFacts::new(name, dtype, dims, bytes)
+    }
+
+    #[test]
+    fn names_and_sizes_of_any_length_are_shown() {
+        let mut contents = Contents::new("safetensors file");
+        let long = "n".repeat(70_000);
+        contents.arrays = vec![
+            array(&long, Dtype::F32, &[1], &[0; 4]),
+            array("many", Dtype::F32, &[1; 40_000], &[0; 4]),
+        ];
+        for array in &mut contents.arrays {
+            array.bytes = u64::MAX;
+        }
+        contents.arrays[0].dims = vec![usize::MAX, 3];
+        let text = contents.text();
+        assert!(text.contains(&long));
+        assert!(
+            text.contains("18446744073709551615 elements, 18446744073709551615 bytes"),
+            "{}",
+            &text[..200]
+        );
+    }
+
+    #[test]
+    fn scalars_show_their_value() {
+        let norm = |dtype, dims: &[usize], bytes: &[u8]| array("a", dtype, dims, bytes).norm;
+        let float = (-2.5f32).to_le_bytes();
+        assert_eq!(norm(Dtype::F32, &[], &float), Some(-2.5));
+        assert_eq!(norm(Dtype::F32, &[1], &float), Some(2.5));
+        assert_eq!(norm(Dtype::U32, &[], &[255; 4]), Some(4_294_967_295.0));
+        assert_eq!(norm(Dtype::I32, &[], &[255; 4]), Some(-1.0));
+        assert_eq!(norm(Dtype::U64, &[], &[255; 8]), Some(u64::MAX as f64));
+        assert_eq!(norm(Dtype::I64, &[], &[255; 8]), Some(-1.0));
+    }
 }

@@ -196,6 +196,11 @@ impl Network {
         self.width(512) * expansion
     }
 
+    /// Base widths of the blocks of the four groups.
+    pub fn widths(&self) -> [i64; 4] {
+        [64, 128, 256, 512].map(|base| self.width(base))
+    }
+
     /// Runs the network on images `[B, H, W, 3]` in [0, 1]. The classifier, if there is one, only watches: no gradient reaches what
     /// it looks at (reference §5.6).
     pub fn forward<'g>(&self, builder: &mut Builder<'g>, images: Value<'g>) -> Outputs<'g> {

@@ -142,11 +142,16 @@ pub fn global_mean(x: Value) -> Value {
     x.mean(&[1, 2])
 }
 
-/// Padding of a window that gives ⌈n / stride⌉ outputs, the odd cell at the end.
-fn same(n: i64, size: i64, stride: i64) -> WindowDim {
+/// Padding of a window that gives ⌈n / stride⌉ outputs, before and after; the odd cell is after.
+pub fn same_padding(n: i64, size: i64, stride: i64) -> (i64, i64) {
     let outputs = (n + stride - 1) / stride;
     let total = ((outputs - 1) * stride + size - n).max(0);
-    WindowDim::new(size, stride, total / 2, total - total / 2)
+    (total / 2, total - total / 2)
+}
+
+fn same(n: i64, size: i64, stride: i64) -> WindowDim {
+    let (low, high) = same_padding(n, size, stride);
+    WindowDim::new(size, stride, low, high)
 }
 
 fn pixels(x: Value, dim: impl Fn(i64) -> WindowDim) -> Vec<WindowDim> {

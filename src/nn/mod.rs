@@ -11,7 +11,7 @@ mod init;
 mod layers;
 
 pub use init::initial_value;
-pub use layers::{global_mean, max_pool_same, relu, shortcut_pool};
+pub use layers::{global_mean, max_pool_same, relu, same_padding, shortcut_pool};
 
 use crate::hlo::{DType, Graph, Shape, Value};
 

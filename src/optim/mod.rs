@@ -176,8 +176,10 @@ impl Optimizer {
     }
 }
 
-const BETA_1: f64 = 0.9;
-const BETA_2: f64 = 0.999;
+/// Share of the old first moment in Adam.
+pub const BETA_1: f64 = 0.9;
+/// Share of the old second moment in Adam.
+pub const BETA_2: f64 = 0.999;
 
 /// η·√(1−β₂ᵏ)/(1−β₁ᵏ) with k = step + 1.
 fn adam_step<'g>(graph: &'g Graph, rate: Value<'g>, step: Value<'g>) -> Value<'g> {

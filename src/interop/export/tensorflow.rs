@@ -4,6 +4,8 @@ use super::Error;
 use crate::interop::names::tf2_paths;
 use crate::interop::object_graph::{GRAPH_KEY, Grow};
 use crate::interop::tensor_bundle::{self, Tensor};
+use crate::model::Network;
+use crate::optim::{BETA_1, BETA_2};
 use crate::train::checkpoint;
 use crate::train::trained::Trained;
 use safetensors::Dtype;
@@ -18,6 +20,29 @@ pub enum Generation {
     Second,
 }
 
+/// What a network has that the original's flags cannot say.
+fn unknown_there(network: &Network) -> Vec<String> {
+    let mut notes = Vec::new();
+    if network.resnet_depth == 10 {
+        notes.push(
+            "resnet_depth=10 is none of the original's: its code restores none of this".into(),
+        );
+    }
+    if network.width_multiplier.fract() != 0.0 {
+        notes.push(format!(
+            "width_multiplier={} is none of the original's, which takes integers: its code restores none of this",
+            network.width_multiplier
+        ));
+    }
+    if network.image_size <= 32 && network.stem_stride != 1 {
+        notes.push(format!(
+            "stem_stride={} is none of the original's: its code restores the weights and computes other features, with a stem of stride 1",
+            network.stem_stride
+        ));
+    }
+    notes
+}
+
 /// Writes variables, slots and step.
 pub(super) fn write(
     run: &Trained,
@@ -25,8 +50,21 @@ pub(super) fn write(
     generation: Generation,
 ) -> Result<Vec<String>, Error> {
     let (_, arrays) = checkpoint::arrays(&run.checkpoint)?;
+    let mut notes = unknown_there(&run.network);
     let step = (run.manifest.step as i64).to_le_bytes();
+    // Keras keeps the slots of its own optimizers in another way in each release; those of LARS are the original's.
+    let slots: &[&str] = match (generation, run.loaded.config.optimizer.as_str()) {
+        (Generation::Second, optimizer) if optimizer != "lars" => &[],
+        (Generation::Second, _) => &["Momentum"],
+        (Generation::First, _) => &["Momentum", "Adam", "Adam_1"],
+    };
+    let (mut left_out, mut adam) = (0, false);
     let one = 1i64.to_le_bytes();
+    // Powers for the step to come: they start at the first power and are multiplied after each step.
+    let powers = [("beta1_power", BETA_1), ("beta2_power", BETA_2)].map(|(name, base)| {
+        let power = base.powf(run.manifest.step as f64 + 1.0) as f32;
+        (name, power.to_le_bytes())
+    });
     let mut tensors = Vec::new();
     let mut graph = Grow::default();
     let names: Vec<String> = run.variables.iter().map(|v| v.name.clone()).collect();
@@ -42,6 +80,11 @@ pub(super) fn write(
         for slot in ["Momentum", "Adam", "Adam_1"] {
             let own = format!("{}/{slot}", variable.name);
             if let Some(array) = arrays.get(&own) {
+                if !slots.contains(&slot) {
+                    left_out += 1;
+                    continue;
+                }
+                adam |= slot != "Momentum";
                 let name = match generation {
                     Generation::First => own,
                     Generation::Second => graph.slot(&path, slot, &own),
@@ -58,6 +101,11 @@ pub(super) fn write(
     let stem = match generation {
         Generation::First => {
             tensors.push(Tensor::numbers("global_step", Dtype::I64, &[], &step));
+            if adam {
+                for (name, bytes) in &powers {
+                    tensors.push(Tensor::numbers(*name, Dtype::F32, &[], bytes));
+                }
+            }
             "model.ckpt"
         }
         Generation::Second => {
@@ -71,5 +119,11 @@ pub(super) fn write(
     };
     let prefix = folder.join(format!("{stem}-{}", run.manifest.step));
     tensor_bundle::write(&prefix, &tensors)?;
-    Ok(Vec::new())
+    if left_out > 0 {
+        notes.push(format!(
+            "{left_out} slots of optimizer `{}` are left out: the original's second generation restores those of LARS alone",
+            run.loaded.config.optimizer
+        ));
+    }
+    Ok(notes)
 }

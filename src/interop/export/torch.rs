@@ -1,11 +1,12 @@
 //! Weights under the names and in the layouts of torchvision and timm.
 //!
 //! Their plain ResNets have the same layers in the same order; what they do differently cannot be said in weights and is told in
-//! notes: their max-pool pads on both sides, ours (TensorFlow's) after the image only, and ours takes images in [0, 1].
+//! notes: their max-pool pads both sides of every map, ours (TensorFlow's) before the map only where its side is odd, and ours takes
+//! images in [0, 1].
 
 use super::{Error, Tensor, about, folder, safetensors_file};
 use crate::hlo::Literal;
-use crate::nn::{Kind, Variable};
+use crate::nn::{Kind, Variable, same_padding};
 use crate::train::trained::Trained;
 use safetensors::Dtype;
 use serde_json::json;
@@ -246,10 +247,13 @@ fn load_script(run: &Trained, timm: bool, classes: Option<usize>) -> String {
     };
     let mut changes = String::new();
     if network.image_size > 32 {
-        changes.push_str(
-            "    # TensorFlow pads after the image only; zeros are as good as nothing behind a ReLU.\n    \
-             model.maxpool = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2))\n",
-        );
+        // The stem's stride of 2 comes before.
+        let side = network.image_size.div_ceil(2);
+        let (low, high) = same_padding(side as i64, 3, 2);
+        changes.push_str(&format!(
+            "    # TensorFlow pads a map of {side} x {side} by {low} before and {high} after; zeros are as good as nothing behind a ReLU.\n    \
+             model.maxpool = nn.Sequential(nn.ZeroPad2d(({low}, {high}, {low}, {high})), nn.MaxPool2d(3, 2))\n",
+        ));
     } else {
         changes.push_str(&format!(
             "    model.conv1 = nn.Conv2d(3, 64, 3, {}, 1, bias=False)\n    model.maxpool = nn.Identity()\n",

@@ -77,6 +77,15 @@ fn networks() -> Vec<Network> {
         small(network(34, 0.25, 0.0)),
         small(network(50, 1.0, 0.0625)),
         small(network(10, 0.125, 0.0)),
+        small(network(10, 0.2, 0.0)),
+        network(18, 0.3, 0.0),
+        network(50, 0.3, 0.0625),
+        Network {
+            se_ratio: 0.25,
+            ..small(network(50, 0.2, 0.0))
+        },
+        network(34, 0.75, 0.0),
+        network(10, 1.5, 0.0),
         network(50, 1.0, 0.25),
         Network {
             se_ratio: 0.25,
@@ -165,6 +174,25 @@ fn what_is_assumed_is_said() {
     let (_, assumed) = recognised(&first_generation(&network), None, Choice::default()).unwrap();
     assert!(assumed[0].contains("image_size=224"), "{assumed:?}");
     assert!(assumed[1].contains("ft_proj_selector=0"), "{assumed:?}");
+    let small = Network {
+        image_size: 32,
+        ..network
+    };
+    let (_, assumed) = recognised(&first_generation(&small), None, Choice::default()).unwrap();
+    assert!(assumed[1].contains("stem_stride=1"), "{assumed:?}");
+}
+
+#[test]
+fn every_rounded_width_comes_back() {
+    for hundredths in 1..=400 {
+        let network = network(10, f64::from(hundredths) / 100.0, 0.0);
+        let widths = network.widths();
+        let found = Network {
+            width_multiplier: multiplier(widths.map(|width| width as f64)),
+            ..network
+        };
+        assert_eq!(found.widths(), widths, "{hundredths} hundredths");
+    }
 }
 
 fn refused(edit: impl Fn(&mut List), words: &[&str]) {

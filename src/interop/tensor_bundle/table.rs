@@ -19,6 +19,9 @@ const RESTART: usize = 16;
 const BLOCK: usize = 256 << 10;
 /// Longer keys are a sign of damage: prefix compression could make a small file fill any memory.
 const LONGEST_KEY: usize = 4096;
+/// All keys together, and what snappy makes of all blocks beyond the file's own length, are at most this long: two hundred times the
+/// index of the largest network.
+const BUDGET: usize = 64 << 20;
 
 /// Why bytes are no table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +34,22 @@ pub(super) enum Problem {
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// Bytes that may still be made out of a file.
+struct Budget {
+    keys: usize,
+    blocks: usize,
+}
+
 /// The keys and values of a table, in order.
 pub(super) fn read(bytes: &[u8]) -> Result<Pairs, Problem> {
+    read_within(bytes, BUDGET)
+}
+
+fn read_within(bytes: &[u8], budget: usize) -> Result<Pairs, Problem> {
+    let mut budget = Budget {
+        keys: budget,
+        blocks: budget.saturating_add(bytes.len()),
+    };
     let Some(at) = bytes.len().checked_sub(FOOTER) else {
         return Err(Problem::Foreign);
     };
@@ -45,14 +62,15 @@ pub(super) fn read(bytes: &[u8]) -> Result<Pairs, Problem> {
     let index = handle(&mut handles).ok_or_else(|| damaged("the footer", "has one handle"))?;
     let body = &bytes[..at];
     let mut pairs: Pairs = Vec::new();
-    for (_, value) in entries(&block(body, index)?, index.0)? {
+    let handles = entries(&block(body, index, &mut budget)?, index.0, &mut budget)?;
+    for (_, value) in handles {
         let at = handle(&mut Reader::new(&value)).ok_or_else(|| {
             damaged(
                 &format!("the index block at byte {}", index.0),
                 "has a bad handle",
             )
         })?;
-        let found = entries(&block(body, at)?, at.0)?;
+        let found = entries(&block(body, at, &mut budget)?, at.0, &mut budget)?;
         if let (Some((last, _)), Some((first, _))) = (pairs.last(), found.first())
             && last >= first
         {
@@ -103,7 +121,11 @@ fn handle(reader: &mut Reader) -> Option<(u64, u64)> {
 }
 
 /// The content of a block, checked and decompressed.
-fn block(body: &[u8], (offset, length): (u64, u64)) -> Result<Vec<u8>, Problem> {
+fn block(
+    body: &[u8],
+    (offset, length): (u64, u64),
+    budget: &mut Budget,
+) -> Result<Vec<u8>, Problem> {
     let name = || format!("the block at byte {offset}");
     let range = usize::try_from(offset)
         .ok()
@@ -131,14 +153,20 @@ fn block(body: &[u8], (offset, length): (u64, u64)) -> Result<Vec<u8>, Problem> 
         )));
     }
     let content = &sealed[..length];
+    let mut spend = |bytes: usize| {
+        let left = budget.blocks.checked_sub(bytes);
+        budget.blocks = left.ok_or_else(|| damaged(&name(), "holds more than an index can"))?;
+        Ok(())
+    };
     match sealed[length] {
-        0 => Ok(content.to_vec()),
+        0 => spend(length).map(|()| content.to_vec()),
         1 => {
             // Snappy makes at most 64 bytes out of 3; a larger claim would only fill the memory.
             let claimed = snap::raw::decompress_len(content).unwrap_or(usize::MAX);
             if claimed > 64 + content.len().saturating_mul(32) {
                 return Err(damaged(&name(), "is no snappy data"));
             }
+            spend(claimed)?;
             snap::raw::Decoder::new()
                 .decompress_vec(content)
                 .map_err(|error| damaged(&name(), &format!("is no snappy data ({error})")))
@@ -151,7 +179,7 @@ fn block(body: &[u8], (offset, length): (u64, u64)) -> Result<Vec<u8>, Problem> 
 }
 
 /// The pairs of a block, whose keys must ascend.
-fn entries(block: &[u8], offset: u64) -> Result<Pairs, Problem> {
+fn entries(block: &[u8], offset: u64, budget: &mut Budget) -> Result<Pairs, Problem> {
     let bad = |what: &str| damaged(&format!("the block at byte {offset}"), what);
     let count = block
         .split_last_chunk::<4>()
@@ -175,6 +203,8 @@ fn entries(block: &[u8], offset: u64) -> Result<Pairs, Problem> {
         if previous.is_some_and(|previous| previous >= key.as_slice()) {
             return Err(bad("has keys that do not ascend"));
         }
+        let left = budget.keys.checked_sub(key.len());
+        budget.keys = left.ok_or_else(|| bad("has longer names than an index can"))?;
         pairs.push((key.clone(), entry.value.to_vec()));
     }
     Ok(pairs)
@@ -369,6 +399,28 @@ mod tests {
             }
             let _ = read(&bytes);
         }
+    }
+
+    #[test]
+    fn a_small_file_fills_no_memory() {
+        let words = |bytes: &[u8], budget| match read_within(bytes, budget) {
+            Err(Problem::Damaged(what)) => what,
+            other => panic!("{other:?}"),
+        };
+        // A long name, then 100 more that repeat it in five bytes each.
+        let long = |last: u8| [vec![b'k'; 4000], vec![last]].concat();
+        let pairs: Pairs = (0..100).map(|last| (long(last), Vec::new())).collect();
+        let table = sealed(&content(&pairs), 0);
+        assert_eq!(read(&table), Ok(pairs));
+        assert!(words(&table, 100_000).contains("longer names"));
+        // Values of zeros, packed.
+        let zeros: Pairs = vec![(b"a".to_vec(), vec![0; 100_000])];
+        let packed = snap::raw::Encoder::new()
+            .compress_vec(&content(&zeros))
+            .unwrap();
+        let table = sealed(&packed, 1);
+        assert_eq!(read(&table), Ok(zeros));
+        assert!(words(&table, 50_000).contains("more than an index can"));
     }
 
     #[test]

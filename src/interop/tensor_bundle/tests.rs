@@ -313,7 +313,8 @@ proptest! {
         fs::write(&index, table::write(&pairs)).unwrap();
         if let Ok(bundle) = Bundle::open(&prefix) {
             for (name, entry) in bundle.entries() {
-                prop_assert!(entry.bytes() <= 100);
+                // What is stored in parts is not read, and its size not looked at.
+                prop_assert!(entry.partitioned || entry.bytes() <= 100);
                 let _ = bundle.numbers(name);
                 let _ = bundle.strings(name);
             }
