@@ -1,8 +1,8 @@
 //! Rewrites for a target, applied after differentiation, so that a model is written once.
 //!
 //! A pass is a function from module to module with a name by which `runtime.disable_passes` switches it off. No pass changes a
-//! result beyond rounding. `docs/benchmarks.md` has a figure of `canonical-convolutions` among the levers; the others have not been
-//! measured by themselves.
+//! result beyond rounding. `docs/benchmarks.md` has a figure of `canonical-convolutions` among the levers; it has none yet of the
+//! others.
 
 mod canonical_convolutions;
 mod pointwise_convolutions;
