@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::schema;
 use crate::error::Class;
 use crate::report::{disk, log_file, metrics};
 
@@ -140,7 +141,9 @@ pub fn differences(found: &[(String, String)], expected: &[(String, String)]) ->
     };
     let gone = found
         .iter()
-        .filter(|(key, _)| value(expected, key).is_none());
+        .filter(|(key, _)| value(expected, key).is_none())
+        // A run of before such a key ceased to count goes on.
+        .filter(|(key, _)| schema::find(key).is_none_or(|key| key.identity));
     let keys = expected.iter().chain(gone).map(|(key, _)| key);
     let pairs = keys.map(|key| Difference {
         key: key.clone(),
@@ -332,4 +335,24 @@ fn lock(folder: &Path) -> Result<Lock, Error> {
     let mut lock = Lock(file);
     write(&mut lock.0).map_err(Error::io("write", &path))?;
     Ok(lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_ceased_to_count_make_no_other_run() {
+        let list = |keys: &[&str]| -> Vec<(String, String)> {
+            keys.iter()
+                .map(|key| (key.to_string(), "x".into()))
+                .collect()
+        };
+        let expected = list(&["dataset"]);
+        assert!(differences(&list(&["dataset", "on_bad_record"]), &expected).is_empty());
+        for gone in ["optimizer", "data"] {
+            let found = differences(&list(&["dataset", gone]), &expected);
+            assert_eq!(found.len(), 1, "{gone}");
+        }
+    }
 }
