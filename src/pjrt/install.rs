@@ -185,14 +185,11 @@ pub fn ensure(platform: Platform, say: &mut dyn FnMut(&str)) -> Result<Found, Er
         Err(Error::NotFound { .. }) if platform == Platform::Cpu => {
             let pin = Package::Cpu.pin();
             say(&format!(
-                "fetching the CPU plugin {} {} with pip, once (63 MB)",
+                "fetching the CPU plugin {} {} with pip, once (63 MB, checked by its SHA-256)",
                 pin.name, pin.version
             ));
             let installed = install(Package::Cpu)?;
-            say(&format!(
-                "installed {} (SHA-256 checked)",
-                installed.path.display()
-            ));
+            tracing::info!("installed {}", installed.path.display());
             Ok(Found {
                 platform,
                 source: Source::Cache,
