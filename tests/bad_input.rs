@@ -355,6 +355,22 @@ fn a_cifar_file_of_the_wrong_size_is_refused() {
     }
     fs::write(batches.join("data_batch_3.bin"), vec![0; 3073 * 40 - 1]).unwrap();
     refused(&cifar(data.path()), 4, &["data_batch_3.bin", "3073"]);
+    fs::remove_file(batches.join("data_batch_3.bin")).unwrap();
+    refused(
+        &cifar(data.path()),
+        4,
+        &["data_batch_3.bin", "is missing", "4 of 5"],
+    );
+}
+
+#[test]
+fn a_missing_shard_is_named() {
+    let data = folder();
+    let set = data.path().join("cifar10/3.0.2");
+    fs::create_dir_all(&set).unwrap();
+    fs::write(set.join("cifar10-train.tfrecord-00000-of-00002"), []).unwrap();
+    let words = ["00001-of-00002", "is missing", "1 of 2"];
+    refused(&cifar(data.path()), 4, &words);
 }
 
 #[test]

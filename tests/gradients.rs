@@ -366,6 +366,21 @@ fn dot_cases() -> Vec<Case> {
         .collect()
 }
 
+/// One dimension; input [feature, batch, space], kernel [output, space, input], output [space, feature, batch].
+fn unusual_layout() -> ConvDims {
+    ConvDims {
+        input_batch: 1,
+        input_feature: 0,
+        input_spatial: vec![2],
+        kernel_input: 2,
+        kernel_output: 0,
+        kernel_spatial: vec![1],
+        output_batch: 2,
+        output_feature: 1,
+        output_spatial: vec![0],
+    }
+}
+
 fn convolution_cases() -> Vec<Case> {
     let w = |size, stride, low, high, window_dilation, base_dilation| WindowDim {
         size,
@@ -434,17 +449,7 @@ fn convolution_cases() -> Vec<Case> {
         "convolution with batch groups, features before the batch",
         &[(&[3, 6, 8], -1.0, 1.0), (&[6, 3, 3], -1.0, 1.0)],
         move |_, x| {
-            let dims = ConvDims {
-                input_batch: 1,
-                input_feature: 0,
-                input_spatial: vec![2],
-                kernel_input: 2,
-                kernel_output: 0,
-                kernel_spatial: vec![1],
-                output_batch: 2,
-                output_feature: 1,
-                output_spatial: vec![0],
-            };
+            let dims = unusual_layout();
             let conv = Conv {
                 window: vec![windows[2]],
                 dims,
@@ -469,18 +474,7 @@ fn convolution_cases() -> Vec<Case> {
         "convolution of one dimension, other layout",
         &[(&[3, 2, 8], -1.0, 1.0), (&[4, 3, 3], -1.0, 1.0)],
         move |_, x| {
-            // Input [feature, batch, space], kernel [output, space, input], output [space, feature, batch].
-            let dims = ConvDims {
-                input_batch: 1,
-                input_feature: 0,
-                input_spatial: vec![2],
-                kernel_input: 2,
-                kernel_output: 0,
-                kernel_spatial: vec![1],
-                output_batch: 2,
-                output_feature: 1,
-                output_spatial: vec![0],
-            };
+            let dims = unusual_layout();
             let window = vec![windows[2]];
             x[0].convolve(
                 x[1],
