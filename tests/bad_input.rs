@@ -286,7 +286,7 @@ fn impossible_values_are_refused() {
         2,
         &["`train_batch_size`", "10000"],
     );
-    refused_tiny(&["mode=eval"], 2, &["`mode: eval`", "not there yet"]);
+    refused_tiny(&["mode=eval"], 2, &["`mode` is eval", "simclr run"]);
     refused_tiny(&["noequals"], 2, &["`noequals`", "key=value"]);
 }
 

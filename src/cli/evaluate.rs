@@ -3,9 +3,9 @@
 use super::ui::Ui;
 use crate::config::Config;
 use crate::data::{Description, Examples};
-use crate::eval::{Classified, Features};
-use crate::train::evaluate::{FIGURES, Worth, worth};
-use crate::train::inference::Inference;
+use crate::eval::Classified;
+use crate::train::evaluate::{FIGURES, Worth};
+use crate::train::judge::{Judged, judge, suits};
 use crate::train::trained;
 use clap::Args;
 use std::path::PathBuf;
@@ -36,58 +36,24 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     };
     let test = open(&config.eval_split)?;
     let described = test.description();
-    if let Some(classes) = trained.network.num_classes
-        && classes != described.classes
-    {
-        return Err(crate::train::Error::Classes {
-            name: described.name.clone(),
-            found: described.classes,
-            expected: classes,
-        }
-        .into());
-    }
     let train = if arguments.head_only {
         None
     } else {
         Some(open(&config.train_split)?)
     };
-    if let Some(train) = &train {
-        let train = train.description();
-        if described.is_also(train) {
-            return Err(crate::train::Error::SameImages {
-                name: described.name.clone(),
-                split: described.split.clone(),
-                training: train.split.clone(),
-            }
-            .into());
-        }
-        described.labelled_as(train)?;
-    }
+    suits(
+        &trained,
+        described,
+        train.as_ref().map(|train| train.description()),
+    )?;
     if let Some(_) = trained.network.num_classes
         && described.name == "folder"
     {
         of_training(&trained.loaded.config, described, ui)?;
     }
     let (engine, devices) = super::pretrain::open(&loaded, ui)?;
-    let batch = config.eval_batch_size.min(described.examples);
-    let (network, values) = (&trained.network, &trained.values);
-    let inference = Inference::new(&engine, config, network, values, devices, batch)?;
-    let (seen, labels) = inference.see(&test, config)?;
-    let classified =
-        (inference.classes > 0).then(|| Classified::new(&seen.logits, &labels, inference.classes));
-    let features = |values, labels| Features {
-        width: inference.width,
-        values,
-        labels,
-    };
-    let worth = match &train {
-        None => None,
-        Some(train) => {
-            let (own, own_labels) = inference.see(train, config)?;
-            let train = features(own.features, own_labels);
-            Some(worth(&engine, &train, &features(seen.features, labels))?)
-        }
-    };
+    let Judged { classified, worth } =
+        judge(&engine, devices, &trained, config, &test, train.as_ref())?;
     let step = trained.manifest.step;
     let names = &described.class_names;
     if arguments.json {

@@ -16,6 +16,7 @@ mod isolated;
 mod plugins;
 mod pretrain;
 mod report;
+mod run;
 mod topologies;
 mod ui;
 
@@ -82,6 +83,8 @@ enum Command {
     Finetune(pretrain::Arguments),
     /// Train a network to say what another one says (teacher=RUN), with or without labels
     Distill(pretrain::Arguments),
+    /// Train, evaluate every checkpoint as it appears, or both, as `mode` and `train_mode` say (the original's program)
+    Run(pretrain::Arguments),
     /// Measure a trained network on its evaluation split: top-1, top-5, confusion, k-NN, linear probe
     Evaluate(evaluate::Arguments),
     /// Write the features of pictures
@@ -176,6 +179,7 @@ pub fn main() -> ExitCode {
         Command::Pretrain(arguments) => pretrain::run(arguments, &ui),
         Command::Finetune(arguments) => pretrain::finetune(arguments, &ui),
         Command::Distill(arguments) => pretrain::distill(arguments, &ui),
+        Command::Run(arguments) => run::run(arguments, &ui),
         Command::Evaluate(arguments) => evaluate::run(arguments, &ui),
         Command::Embed(arguments) => embed::run(arguments, &ui),
         Command::Predict(arguments) => embed::predict(arguments, &ui),

@@ -5,12 +5,12 @@ use super::ui::Ui;
 use crate::cluster;
 use crate::cluster::identity::{Identity, Wanted};
 use crate::cluster::metadata::Metadata;
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, Mode};
 use crate::engine::{self, Choice, Engine};
 use crate::pjrt::{Platform, tpu_chips};
 use crate::train::pretrain::{Run, pretrain};
 use crate::train::setup;
-use crate::train::signals::Stop;
+use crate::train::signals::{Stop, StopKind};
 use crate::train::trained;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    configuration: Configuration,
+    pub(super) configuration: Configuration,
     /// Go on from this checkpoint instead of the newest one in model_dir; later ones are set aside, not deleted
     #[arg(long, value_name = "CHECKPOINT")]
     resume_from: Option<PathBuf>,
     /// Print the closing summary as JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// `simclr pretrain`.
@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
             )
             .into());
     }
-    train(arguments, &loaded, ui)
+    train(arguments, loaded, ui)
 }
 
 /// `simclr finetune`.
@@ -46,22 +46,36 @@ pub(super) fn finetune(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     let loaded = arguments
         .configuration
         .load_with(&["train_mode=finetune"])?;
-    let loaded = as_trained(loaded, arguments)?;
-    train(arguments, &loaded, ui)
+    train(arguments, loaded, ui)
 }
 
-/// `simclr distill`: a student sees what its teacher saw, unless the user says otherwise.
+/// `simclr distill`.
 pub(super) fn distill(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
-    let mut loaded = arguments.configuration.load_with(&["train_mode=distill"])?;
+    let loaded = arguments.configuration.load_with(&["train_mode=distill"])?;
+    train(arguments, loaded, ui)
+}
+
+fn train(arguments: &Arguments, loaded: Loaded, ui: &Ui) -> anyhow::Result<u8> {
+    if loaded.config.mode != Mode::Train {
+        let expected = "train, or the command `simclr run`";
+        return Err(loaded.bad("mode", expected).into());
+    }
+    let loaded = inherited(loaded, arguments)?;
+    let session = Session::open(arguments, &loaded, ui)?;
+    let stopped = session.train(arguments, &loaded, ui, true)?;
+    Ok(stopped.map_or(0, StopKind::exit_code))
+}
+
+/// Nobody has to say again what a run builds on: of fine-tuning, network and data are those of the checkpoint, or, if that is gone,
+/// of this run so far; of distillation, the data are the teacher's.
+pub(super) fn inherited(loaded: Loaded, arguments: &Arguments) -> anyhow::Result<Loaded> {
     if let Some(choice) = &loaded.config.distill {
         let from = trained::open(&choice.teacher)?.loaded;
-        loaded = loaded.inherit(&from, &trained::DATA_KEYS)?;
+        return Ok(loaded.inherit(&from, &trained::DATA_KEYS)?);
     }
-    train(arguments, &loaded, ui)
-}
-
-/// What nobody has set of network and data is as it was for the checkpoint, or, if that is gone, for this run so far.
-fn as_trained(loaded: Loaded, arguments: &Arguments) -> anyhow::Result<Loaded> {
+    if !loaded.config.finetune {
+        return Ok(loaded);
+    }
     let Some(checkpoint) = &loaded.config.checkpoint else {
         return Ok(loaded);
     };
@@ -74,37 +88,63 @@ fn as_trained(loaded: Loaded, arguments: &Arguments) -> anyhow::Result<Loaded> {
     Ok(loaded.inherit(&from, &trained::SHARED_KEYS)?)
 }
 
-fn train(arguments: &Arguments, loaded: &Loaded, ui: &Ui) -> anyhow::Result<u8> {
-    let (batch, devices) = (
-        loaded.config.train_batch_size,
-        loaded.config.runtime.devices,
-    );
-    if devices > 0 && !batch.is_multiple_of(devices) {
-        // Before a client makes so many devices.
-        let expected = format!("a multiple of the number of devices, {devices} (runtime.devices)");
-        return Err(loaded.bad("train_batch_size", expected).into());
+/// What training and evaluation of one process share.
+pub(super) struct Session {
+    pub(super) model_dir: PathBuf,
+    pub(super) engine: Engine,
+    pub(super) devices: usize,
+    pub(super) stop: Stop,
+}
+
+impl Session {
+    pub(super) fn open(arguments: &Arguments, loaded: &Loaded, ui: &Ui) -> anyhow::Result<Self> {
+        let (batch, devices) = (
+            loaded.config.train_batch_size,
+            loaded.config.runtime.devices,
+        );
+        if devices > 0 && !batch.is_multiple_of(devices) {
+            // Before a client makes so many devices.
+            let expected =
+                format!("a multiple of the number of devices, {devices} (runtime.devices)");
+            return Err(loaded.bad("train_batch_size", expected).into());
+        }
+        one_host(&loaded.config.runtime.platform)?;
+        let (engine, devices) = open(loaded, ui)?;
+        Ok(Session {
+            model_dir: model_dir(loaded, arguments.configuration.config.as_deref()),
+            engine,
+            devices,
+            stop: Stop::listen()?,
+        })
     }
-    let model_dir = model_dir(loaded, arguments.configuration.config.as_deref());
-    one_host(&loaded.config.runtime.platform)?;
-    let (engine, devices) = open(loaded, ui)?;
-    let stop = Stop::listen()?;
-    let outcome = pretrain(&Run {
-        loaded,
-        model_dir: &model_dir,
-        engine: &engine,
-        devices,
-        resume_from: arguments.resume_from.as_deref(),
-        screen: &ui.screen,
-        log: &ui.log,
-        stop: &stop,
-    })?;
-    let text = if arguments.json {
-        outcome.summary.json()
-    } else {
-        outcome.summary.text()
-    };
-    ui.result(&text)?;
-    Ok(outcome.stopped.map_or(0, |kind| kind.exit_code()))
+
+    /// Trains, and prints the closing summary.
+    pub(super) fn train(
+        &self,
+        arguments: &Arguments,
+        loaded: &Loaded,
+        ui: &Ui,
+        measure: bool,
+    ) -> anyhow::Result<Option<StopKind>> {
+        let outcome = pretrain(&Run {
+            loaded,
+            model_dir: &self.model_dir,
+            engine: &self.engine,
+            devices: self.devices,
+            resume_from: arguments.resume_from.as_deref(),
+            measure,
+            screen: &ui.screen,
+            log: &ui.log,
+            stop: &self.stop,
+        })?;
+        let text = if arguments.json {
+            outcome.summary.json()
+        } else {
+            outcome.summary.text()
+        };
+        ui.result(&text)?;
+        Ok(outcome.stopped)
+    }
 }
 
 /// Refuses a worker that is one of several: a client there would wait for the others for ever, without a word.

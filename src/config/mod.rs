@@ -94,6 +94,15 @@ pub enum Scaling {
     Sqrt,
 }
 
+/// What `simclr run` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Mode {
+    Train,
+    Eval,
+    TrainThenEval,
+}
+
 /// The generation of the original to follow where they differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -106,6 +115,7 @@ pub enum Behaviour {
 #[derive(Debug, Clone, PartialEq)]
 #[allow(missing_docs)]
 pub struct Config {
+    pub mode: Mode,
     pub finetune: bool,
     pub distill: Option<Distill>,
     pub model_dir: Option<PathBuf>,
@@ -155,6 +165,7 @@ pub struct Config {
     pub keep_checkpoint_max: usize,
     pub train_summary_steps: u64,
     pub eval_batch_size: usize,
+    pub eval_name: Option<String>,
     pub runtime: Runtime,
 }
 
@@ -416,6 +427,11 @@ impl Config {
             });
         }
         let config = Config {
+            mode: match word("mode").as_str() {
+                "eval" => Mode::Eval,
+                "train_then_eval" => Mode::TrainThenEval,
+                _ => Mode::Train,
+            },
             finetune: word("train_mode") == "finetune",
             distill: path("teacher").filter(|_| distill).map(|teacher| Distill {
                 teacher,
@@ -477,6 +493,7 @@ impl Config {
             keep_checkpoint_max: size("keep_checkpoint_max"),
             train_summary_steps: int("train_summary_steps") as u64,
             eval_batch_size: size("eval_batch_size"),
+            eval_name: text("eval_name"),
             runtime: Runtime {
                 platform,
                 plugin: path("runtime.plugin"),
@@ -543,7 +560,6 @@ impl Config {
 /// Refuses values whose feature is not there yet.
 fn not_yet(values: &BTreeMap<&'static str, (Value, Origin)>) -> Result<(), Error> {
     let only: &[(&'static str, &str, &'static str)] = &[
-        ("mode", "train", "leave it at train"),
         (
             "master",
             "null",

@@ -107,7 +107,7 @@ pub const KEYS: &[Key] = &[
         Choice(&["train", "eval", "train_then_eval"]),
         "train",
         false,
-        "Accepted at its default: each command says by itself what it does",
+        "For `simclr run`: train; eval follows model_dir and evaluates every new checkpoint; train_then_eval",
     ),
     key(
         "train_mode",
@@ -420,7 +420,7 @@ pub const KEYS: &[Key] = &[
         Text,
         "null",
         false,
-        "Accepted and without effect",
+        "Evaluation by `simclr run` logs to model_dir/eval, or to eval_NAME",
     ),
     key(
         "keep_hub_module_max",

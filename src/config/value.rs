@@ -41,6 +41,25 @@ impl Value {
     }
 }
 
+impl Value {
+    /// As JSON.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Value::Null => serde_json::Value::Null,
+            Value::Bool(value) => (*value).into(),
+            Value::Int(value) => (*value).into(),
+            Value::Float(value) => (*value).into(),
+            Value::Text(text) => text.as_str().into(),
+            Value::List(values) => values.iter().map(Value::to_json).collect(),
+            Value::Map(section) => section
+                .iter()
+                .map(|(key, (value, _))| (key.clone(), value.to_json()))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
+        }
+    }
+}
+
 impl fmt::Display for Value {
     /// As YAML that reads back the same.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

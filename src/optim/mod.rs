@@ -151,6 +151,14 @@ impl Optimizer {
         (new_values, new_slots)
     }
 
+    /// Whether the decay of a trained variable is part of the loss (reference §4.4).
+    pub fn in_loss(&self, variable: &Variable) -> bool {
+        let lars = matches!(self, Optimizer::Lars(_));
+        variable.kind.trainable()
+            && !variable.kind.batch_norm()
+            && (!lars || variable.supervised_head() && variable.kind != crate::nn::Kind::Bias)
+    }
+
     /// The decay that is part of the loss: with LARS ½λ‖·‖² of the supervised kernel, otherwise of everything trained outside
     /// batch normalisation, biases included (reference §4.4).
     pub fn weight_decay_loss<'g>(
@@ -162,13 +170,9 @@ impl Optimizer {
         dtype: DType,
     ) -> Value<'g> {
         let _scope = graph.scope("weight_decay");
-        let lars = matches!(self, Optimizer::Lars(_));
         let mut total = graph.scalar_of(dtype, 0.0);
         for (variable, value) in variables.iter().zip(values) {
-            let counts = variable.kind.trainable()
-                && !variable.kind.batch_norm()
-                && (!lars || variable.supervised_head() && variable.kind != crate::nn::Kind::Bias);
-            if counts {
+            if self.in_loss(variable) {
                 total = total + (*value * *value).sum_all() * 0.5;
             }
         }

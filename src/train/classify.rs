@@ -1,7 +1,7 @@
 //! Evaluation of a supervised head on a split.
 
 use super::Error;
-use super::inference::Inference;
+use super::inference::{Inference, Reach};
 use crate::config::Config;
 use crate::data::Examples;
 use crate::engine::Engine;
@@ -39,6 +39,6 @@ pub fn classify(
     }
     let batch = config.eval_batch_size.min(described.examples);
     let inference = Inference::new(engine, config, network, values, replicas, batch)?;
-    let (seen, labels) = inference.see(examples, config)?;
+    let (seen, labels) = inference.see(examples, config, Reach::EvalSteps)?;
     Ok(Classified::new(&seen.logits, &labels, classes))
 }

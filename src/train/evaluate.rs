@@ -1,7 +1,7 @@
 //! Features of a split by a frozen encoder, and what they are worth.
 
 use super::Error;
-use super::inference::Inference;
+use super::inference::{Inference, Reach};
 use super::step::StepSpec;
 use crate::config::Config;
 use crate::data::{Examples, ImageSet};
@@ -35,11 +35,12 @@ pub fn features(
     variables: &[Literal],
     examples: &Arc<Examples>,
     config: &Config,
+    reach: Reach,
 ) -> Result<Features, Error> {
     let (network, replicas) = (&spec.network, spec.settings.replicas);
     let batch = config.eval_batch_size.min(examples.description().examples);
     let inference = Inference::new(engine, config, network, variables, replicas, batch)?;
-    let (seen, labels) = inference.see(examples, config)?;
+    let (seen, labels) = inference.see(examples, config, reach)?;
     Ok(Features {
         width: inference.width,
         values: seen.features,

@@ -3,6 +3,7 @@
 use super::Error;
 use super::classify::{CLASSIFIED, classify};
 use super::evaluate::{FIGURES, Worth, features, worth, worth_of_pixels};
+use super::inference::Reach;
 use super::pretrain::{Run, say};
 use super::run_dir::RunDir;
 use super::step::{Objective, StepSpec};
@@ -66,7 +67,7 @@ impl<'a> Evaluation<'a> {
         step: u64,
     ) -> Result<Self, Error> {
         let config = &run.loaded.config;
-        let test = if config.runtime.eval {
+        let test = if config.runtime.eval && run.measure {
             let dir = config.data_dir.as_deref();
             let found = Examples::open(&config.dataset, &config.eval_split, dir)?;
             suited(run, spec, train.description(), found.description())?.then(|| Arc::new(found))
@@ -152,8 +153,9 @@ impl<'a> Evaluation<'a> {
                 values: vec![found.top1, found.top5],
             });
         }
-        let of = |set| features(self.run.engine, self.spec, variables, set, config);
-        worth(self.run.engine, &of(self.train)?, &of(test)?)
+        let of = |set, reach| features(self.run.engine, self.spec, variables, set, config, reach);
+        let train = of(self.train, Reach::Whole)?;
+        worth(self.run.engine, &train, &of(test, Reach::EvalSteps)?)
     }
 
     fn write(&self, scalars: &mut Scalars, worth: &Worth, suffix: &str) {

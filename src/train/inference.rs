@@ -27,6 +27,15 @@ pub struct Inference<'a> {
     pub classes: usize,
 }
 
+/// How much of a split to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// All of it.
+    Whole,
+    /// Its first `eval_steps` batches of `eval_batch_size`; all of it where that is 0.
+    EvalSteps,
+}
+
 /// What a network says of images, row by row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Seen {
@@ -123,7 +132,7 @@ impl<'a> Inference<'a> {
 }
 
 impl Inference<'_> {
-    /// Runs the examples of a split as evaluation sees them: its first `eval_steps` batches, or all; with their labels.
+    /// Runs the examples of a split as evaluation sees them; with their labels.
     ///
     /// # Errors
     /// If an example cannot be had, or the plugin fails.
@@ -131,10 +140,11 @@ impl Inference<'_> {
         &self,
         examples: &Arc<Examples>,
         config: &Config,
+        reach: Reach,
     ) -> Result<(Seen, Vec<u32>), Error> {
-        let most = match config.eval_steps {
-            0 => usize::MAX,
-            steps => steps.saturating_mul(config.eval_batch_size),
+        let most = match (reach, config.eval_steps) {
+            (Reach::Whole, _) | (_, 0) => usize::MAX,
+            (Reach::EvalSteps, steps) => steps.saturating_mul(config.eval_batch_size),
         };
         if let Some(set) = examples.memory() {
             if [set.height, set.width] != [self.side; 2] {

@@ -8,6 +8,8 @@
 //! | [`pretrain`] | the loop |
 //! | [`evaluate`] | features of a split, and what they are worth |
 //! | [`classify`] | what a supervised head is worth on a split |
+//! | [`judge`] | both, of a trained network |
+//! | [`follow`] | that of each checkpoint as it appears, and the original's files of results |
 //! | `evaluation` | that before and after a run, and the summary |
 //! | `start` | what a new run begins with: initial values, another run's weights |
 //! | [`inference`] | a network in evaluation mode: features and logits |
@@ -28,9 +30,11 @@ pub mod checkpoint;
 pub mod classify;
 pub mod evaluate;
 mod evaluation;
+pub mod follow;
 pub mod forecast;
 mod given;
 pub mod inference;
+pub mod judge;
 mod launch;
 mod measure;
 pub mod pretrain;

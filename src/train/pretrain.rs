@@ -33,6 +33,8 @@ pub struct Run<'a> {
     pub devices: usize,
     /// A checkpoint to go on from instead of the newest.
     pub resume_from: Option<&'a Path>,
+    /// Whether to measure before and after, where the configuration wants it; not if evaluation follows.
+    pub measure: bool,
     /// Where progress goes.
     pub screen: &'a Screen,
     /// The log, opened in the run folder.
