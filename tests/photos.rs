@@ -684,3 +684,77 @@ fn names_and_folders_are_checked() {
         &["how many classes", "label.labels.txt"],
     );
 }
+
+/// Packs a file anew as TensorFlow's `TFRecordOptions` do, by gzip or zlib.
+fn repack(file: &Path, gzip: bool) -> Vec<u8> {
+    use flate2::{Compression, write};
+    use std::io::Write;
+    let plain = fs::read(file).unwrap();
+    if gzip {
+        let mut packed = write::GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(&plain).unwrap();
+        packed.finish().unwrap()
+    } else {
+        let mut packed = write::ZlibEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(&plain).unwrap();
+        packed.finish().unwrap()
+    }
+}
+
+#[test]
+fn packed_shards_are_read_as_plain_ones_and_no_damage_to_them_passes() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = photos(folder.path(), &LENGTHS);
+    let expected = steps(&open(folder.path()), spec(2, 0, 7), 14);
+    let all = evaluation(&open(folder.path())).unwrap();
+    // Gzip, zlib and plain side by side.
+    for (number, gzip) in [(0, true), (1, false), (3, true)] {
+        let file = shard(&files, "train", number, 4);
+        fs::write(&file, repack(&file, gzip)).unwrap();
+    }
+    let examples = open(folder.path());
+    for start in [0, 5] {
+        let found = steps(&examples, spec(3, start as u64, 7), 14 - start);
+        assert_eq!(pixels(&found), pixels(&expected[start..]));
+        assert_eq!(labels(&found), labels(&expected[start..]));
+    }
+    assert_eq!(evaluation(&examples).unwrap().len(), all.len());
+    // Without the counts of dataset_info.json: counted by reading.
+    fs::remove_file(files.join("dataset_info.json")).unwrap();
+    assert_eq!(open(folder.path()).description().examples, ALL);
+
+    let mut unnoticed = Vec::new();
+    for number in [0, 1] {
+        let file = shard(&files, "train", number, 4);
+        let good = fs::read(&file).unwrap();
+        let last = good.len() - 1;
+        let cuts = [1, 2, 5, 300, good.len() / 2, last - 9, last - 4, last];
+        for cut in cuts.map(|at| good[..at].to_vec()) {
+            let at = cut.len();
+            fs::write(&file, cut).unwrap();
+            match Examples::open("photos", "train", Some(folder.path())) {
+                Ok(examples) => {
+                    if evaluation(&Arc::new(examples)).is_ok() {
+                        unnoticed.push(at);
+                    }
+                }
+                Err(error) => assert_eq!(error.class(), Class::Check, "{error}"),
+            }
+        }
+        // What is appended is no second set of records.
+        fs::write(&file, [&good[..], b"more"].concat()).unwrap();
+        let error = Examples::open("photos", "train", Some(folder.path())).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::Packing { .. }), "{text}");
+        assert!(
+            text.contains(if number == 0 { "gzip" } else { "zlib" }),
+            "{text}"
+        );
+        fs::write(&file, good).unwrap();
+    }
+    assert_eq!(
+        unnoticed,
+        Vec::<usize>::new(),
+        "lengths of cut files that were read as whole"
+    );
+}

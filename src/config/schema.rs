@@ -76,7 +76,7 @@ pub const KEYS: &[Key] = &[
         Text,
         "null",
         false,
-        "Folder with the data set: TFDS records, class folders, or the files of CIFAR's binary archive",
+        "Folder with the data set, local or gs://BUCKET/…: TFDS records, class folders, or the files of CIFAR's binary archive",
     ),
     key("train_split", Text, "train", true, "Split to train on"),
     key("eval_split", Text, "test", false, "Split to evaluate on"),

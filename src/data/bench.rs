@@ -49,13 +49,16 @@ pub fn measure(examples: &Arc<Examples>, spec: FeedSpec, images: usize) -> Resul
     let mut source = examples.training(seed, window, 0);
     let mut raws = Vec::new();
     // The window is filled before the clock starts.
-    raws.extend(source.next().transpose()?);
+    if let Some(raw) = source.next().transpose()? {
+        raws.push(examples.fetch(raw)?);
+    }
     let begin = Instant::now();
     for _ in 0..images {
         let Some(raw) = source.next().transpose()? else {
             break;
         };
-        // Files are read where they are decoded.
+        // One after the other; the threads of the whole read files side by side.
+        let raw = examples.fetch(raw)?;
         if raws.len() < HELD {
             raws.push(raw);
         }

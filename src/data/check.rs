@@ -45,6 +45,8 @@ pub struct Report {
     class_names: Vec<String>,
     /// Examples of each class.
     pub labels: Vec<u64>,
+    /// What lies in class folders and is not looked at, in a sentence.
+    pub passed_over: Option<String>,
     /// What is wrong, a sentence each; the first [`MOST`].
     pub problems: Vec<String>,
     /// How many things are wrong.
@@ -133,6 +135,7 @@ pub fn check(found: &Found, progress: &(dyn Fn(u64) + Sync)) -> Result<Report, E
         report.promised = folder.files.len() as u64;
         report.classes = folder.class_names.len();
         report.class_names = folder.class_names.clone();
+        report.passed_over = folder.passed_over.note();
         let classes = report.classes;
         (0..folder.files.len())
             .into_par_iter()
@@ -195,7 +198,7 @@ fn file(shards: &Shards, number: usize, progress: &(dyn Fn(u64) + Sync)) -> Repo
         ..Report::default()
     };
     let path = &shards.files[number];
-    let mut reader = match RecordReader::open(path) {
+    let mut reader = match RecordReader::open(path, Some(shards.sizes[number])) {
         Ok(reader) => reader,
         Err(error) => {
             part.problem(&error);

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::files::{read, summary};
-use super::record::{Record, Records};
+use super::record::read_all;
+use super::store::{is_dir, is_file, read, summary};
 use super::{Error, ImageSet, example::Example, tfds};
 
 const SIZE: usize = 32;
@@ -167,7 +167,7 @@ impl Cifar {
     /// Reads a split (`train` or `test`) from wherever it is under `dir`; TFRecords are preferred
     /// over binary files.
     pub(super) fn load(&self, split: &str, dir: &Path) -> Result<ImageSet, Error> {
-        if !dir.is_dir() {
+        if !is_dir(dir)? {
             return Err(Error::DataDirMissing {
                 dataset: self.name.into(),
                 dir: dir.into(),
@@ -183,20 +183,24 @@ impl Cifar {
         };
         for folder in [dir.to_path_buf(), dir.join(self.folder)] {
             let paths: Vec<_> = files.iter().map(|name| folder.join(name)).collect();
-            let present = paths.iter().filter(|path| path.is_file()).count();
-            if present == paths.len() {
-                return self.load_binary(split, &paths);
+            let mut missing = None;
+            let mut present = 0;
+            for path in &paths {
+                match is_file(path)? {
+                    true => present += 1,
+                    false => missing = missing.or(Some(path)),
+                }
             }
-            if let Some(missing) = paths
-                .iter()
-                .find(|path| !path.is_file())
-                .filter(|_| present > 0)
-            {
-                return Err(Error::MissingFile {
-                    file: missing.clone(),
-                    found: present,
-                    expected: paths.len(),
-                });
+            match missing {
+                None => return self.load_binary(split, &paths),
+                Some(missing) if present > 0 => {
+                    return Err(Error::MissingFile {
+                        file: missing.clone(),
+                        found: present,
+                        expected: paths.len(),
+                    });
+                }
+                Some(_) => {}
             }
         }
         let (name, folder) = (self.name, self.folder);
@@ -219,8 +223,7 @@ impl Cifar {
         };
         let (mut images, mut labels) = (Vec::new(), Vec::new());
         for (number, file) in found.shards.iter().enumerate() {
-            let bytes = read(file)?;
-            let records = Records::new(file, &bytes).collect::<Result<Vec<_>, _>>()?;
+            let records = read_all(file, found.sizes[number])?;
             if let Some(expected) = found
                 .lengths
                 .as_ref()
@@ -238,8 +241,8 @@ impl Cifar {
             images.resize(start + records.len() * BYTES, 0);
             let decoded: Vec<_> = images[start..]
                 .par_chunks_exact_mut(BYTES)
-                .zip(&records)
-                .map(|(image, record)| self.decode(file, record, image))
+                .zip(records.par_iter().enumerate())
+                .map(|(image, (index, record))| self.decode(file, index, record, image))
                 .collect();
             // Collected in order, so that the first bad record is the one named.
             for label in decoded {
@@ -250,29 +253,35 @@ impl Cifar {
     }
 
     /// Decodes one example into `image`; the result is its label.
-    fn decode(&self, file: &Path, record: &Record, image: &mut [u8]) -> Result<u32, Error> {
+    fn decode(
+        &self,
+        file: &Path,
+        index: usize,
+        record: &[u8],
+        image: &mut [u8],
+    ) -> Result<u32, Error> {
         let in_record = |cause| Error::Example {
             file: file.into(),
-            record: record.index,
+            record: index,
             cause,
         };
-        let example = Example::parse(record.data).map_err(in_record)?;
+        let example = Example::parse(record).map_err(in_record)?;
         let png = example.bytes("image").map_err(in_record)?;
         let label = example.int("label").map_err(in_record)?;
         decode_png(png, image).map_err(|problem| match problem {
             PngProblem::Unreadable(error) => Error::Image {
                 file: file.into(),
-                record: record.index,
+                record: index,
                 reason: error.to_string(),
             },
             PngProblem::Size(width, height) => Error::ImageSize {
                 file: file.into(),
-                record: record.index,
+                record: index,
                 found: format!("{width}x{height}"),
                 expected: format!("{SIZE}x{SIZE}"),
             },
         })?;
-        self.checked_label(label, file, record.index)
+        self.checked_label(label, file, index)
     }
 
     fn load_binary(&self, split: &str, files: &[PathBuf]) -> Result<ImageSet, Error> {

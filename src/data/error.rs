@@ -1,7 +1,7 @@
 //! What can be wrong with a data set, each with the file, what was found, what was expected and
 //! what to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::example::ExampleError;
 use crate::error::Class;
@@ -65,6 +65,25 @@ pub enum Error {
     Read {
         file: PathBuf,
         cause: std::io::Error,
+    },
+    /// A bucket that does not give what it is asked for.
+    #[error("cannot {action} {place}: {cause}, {attempts}; {remedy}")]
+    Bucket {
+        action: &'static str,
+        place: String,
+        cause: String,
+        attempts: String,
+        remedy: String,
+    },
+    /// A compressed file that cannot be unpacked.
+    #[error(
+        "{file} is corrupt: what is packed in it by {format} ends or breaks at record {record} ({reason}); fetch the file again"
+    )]
+    Packing {
+        file: PathBuf,
+        format: &'static str,
+        record: usize,
+        reason: String,
     },
     /// The operating system refused to write.
     #[error("cannot write {file}: {cause}")]
@@ -247,6 +266,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// What went wrong when `file` was read: an error of ours that came by way of the system's type, or the system's own.
+    pub(super) fn reading(file: &Path, cause: std::io::Error) -> Self {
+        cause.downcast().unwrap_or_else(|cause| Error::Read {
+            file: file.into(),
+            cause,
+        })
+    }
+
     /// Whether what follows in the data can be trusted all the same.
     pub(super) fn spoils_one_example(&self) -> bool {
         matches!(
@@ -269,11 +296,12 @@ impl Error {
             | Error::DataDirMissing { .. }
             | Error::NotFound { .. }
             | Error::OutputExists { .. } => Class::Usage,
-            Error::Read { .. } | Error::Write { .. } => Class::Environment,
+            Error::Read { .. } | Error::Write { .. } | Error::Bucket { .. } => Class::Environment,
             Error::MissingFile { .. }
             | Error::TwoShardings { .. }
             | Error::Info { .. }
             | Error::Count { .. }
+            | Error::Packing { .. }
             | Error::TruncatedRecord { .. }
             | Error::CorruptRecord { .. }
             | Error::Example { .. }

@@ -127,6 +127,8 @@ enum Place {
 pub(super) enum Raw {
     /// Its number in the set.
     Index(usize),
+    /// Its number and the bytes of its file.
+    File(usize, Vec<u8>),
     Record(RawRecord),
 }
 
@@ -202,6 +204,9 @@ impl Examples {
             }
             "folder" => {
                 let folder = Folder::open(split, dir()?)?;
+                if let Some(note) = folder.passed_over.note() {
+                    tracing::warn!("{note}");
+                }
                 let classes = folder.class_names.len();
                 let description = Description {
                     class_names: folder.class_names.clone(),
@@ -252,7 +257,15 @@ impl Examples {
         }
     }
 
-    /// Decodes an example.
+    /// What is needed to decode an example: the files of a folder are read here, by as many threads as ask.
+    pub(super) fn fetch(&self, raw: Raw) -> Result<Raw, Error> {
+        match (&self.place, raw) {
+            (Place::Folder(folder), Raw::Index(index)) => Ok(Raw::File(index, folder.read(index)?)),
+            (_, raw) => Ok(raw),
+        }
+    }
+
+    /// Decodes an example that was fetched.
     pub(super) fn decode(&self, raw: &Raw) -> Result<Picture<'_>, Error> {
         let decoded = |bytes: &[u8], label, bad: &dyn Fn(String) -> Error| {
             let found = decode::decode(bytes).map_err(bad)?;
@@ -270,13 +283,10 @@ impl Examples {
                 pixels: set.image(*index).into(),
                 label: set.labels[*index],
             }),
-            (Place::Folder(folder), Raw::Index(index)) => {
-                let bytes = folder.read(*index)?;
-                decoded(&bytes, folder.labels[*index], &|reason| {
-                    Error::PictureFile {
-                        file: folder.files[*index].clone(),
-                        reason,
-                    }
+            (Place::Folder(folder), Raw::File(index, bytes)) => {
+                decoded(bytes, folder.labels[*index], &|reason| Error::PictureFile {
+                    file: folder.files[*index].clone(),
+                    reason,
                 })
             }
             (Place::Shards(shards), Raw::Record(record)) => {
@@ -288,7 +298,7 @@ impl Examples {
                 })
             }
             // Sources give what their place holds.
-            (Place::Shards(_), Raw::Index(_)) | (_, Raw::Record(_)) => Err(Error::Empty {
+            _ => Err(Error::Empty {
                 file: self.description.name.clone().into(),
             }),
         }

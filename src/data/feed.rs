@@ -302,7 +302,7 @@ pub fn originals(examples: &Examples, spec: &FeedSpec, count: usize) -> Result<V
     while found.len() < count
         && let Some(raw) = source.next()
     {
-        let raw = raw?;
+        let raw = examples.fetch(raw?)?;
         let image = examples.decode(&raw)?;
         let mut pixels = vec![0; spec.image_size * spec.image_size * 3];
         let area = evaluated(image.height, image.width, spec.image_size);
@@ -361,7 +361,7 @@ impl Shared {
         while let Some((position, raw)) = self.claim() {
             // A decoder that panics has met a picture that it cannot read, and ends neither the thread nor the run.
             let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                raw.and_then(|raw| self.crops(position, &raw))
+                raw.and_then(|raw| self.crops(position, raw))
             }));
             let crops = made.unwrap_or(Err(Error::DecoderPanicked { position }));
             let mut ring = lock(&self.ring);
@@ -406,10 +406,13 @@ impl Shared {
         self.spent[stage].fetch_add(time, Ordering::Relaxed);
     }
 
-    fn crops(&self, position: u64, raw: &Raw) -> Result<Crops, Error> {
+    fn crops(&self, position: u64, raw: Raw) -> Result<Crops, Error> {
         let spec = &self.spec;
         let begin = Instant::now();
-        let image = self.examples.decode(raw)?;
+        let raw = self.examples.fetch(raw)?;
+        self.spend(0, begin);
+        let begin = Instant::now();
+        let image = self.examples.decode(&raw)?;
         self.spend(1, begin);
         let begin = Instant::now();
         let (step, place) = (

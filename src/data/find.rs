@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::files::{entries, summary};
+use super::store::{Entry, entries, is_dir, summary};
 
 /// A split that was found; its three parts are what [`Examples::open`](super::Examples::open) takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Found {
 /// # Errors
 /// If there are none, or a folder cannot be read.
 pub fn find(dir: &Path) -> Result<Vec<Found>, Error> {
-    if !dir.is_dir() {
+    if !is_dir(dir)? {
         return Err(Error::DataDirMissing {
             dataset: "any".into(),
             dir: dir.into(),
@@ -33,11 +33,11 @@ pub fn find(dir: &Path) -> Result<Vec<Found>, Error> {
     for depth in 0..3 {
         let mut below = Vec::new();
         for folder in level {
-            for name in entries(&folder)? {
-                if let Some((dataset, split)) = shard(&name) {
+            for entry in entries(&folder)? {
+                if entry.is_dir() && depth < 2 {
+                    below.push(folder.join(entry.name));
+                } else if let Some((dataset, split)) = shard(&entry.name) {
                     found.insert((folder.clone(), dataset, split), ());
-                } else if depth < 2 && folder.join(&name).is_dir() {
-                    below.push(folder.join(name));
                 }
             }
         }
@@ -56,7 +56,8 @@ pub fn find(dir: &Path) -> Result<Vec<Found>, Error> {
     }
     let folders: Vec<String> = entries(dir)?
         .into_iter()
-        .filter(|name| dir.join(name).is_dir())
+        .filter(Entry::is_dir)
+        .map(|entry| entry.name)
         .collect();
     let of = |split: &str| Found {
         dataset: "folder".into(),

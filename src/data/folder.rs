@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::files::{entries, read, summary};
-use super::{Error, store};
+use super::Error;
+use super::store::{Entry, entries, is_dir, read, summary};
 
 /// The pictures of a split, by class and name.
 #[derive(Debug)]
@@ -13,8 +14,34 @@ pub(super) struct Folder {
     pub(super) files: Vec<PathBuf>,
     pub(super) labels: Vec<u32>,
     pub(super) class_names: Vec<String>,
+    pub(super) passed_over: PassedOver,
     /// Over names and sizes.
     pub(super) fingerprint: String,
+}
+
+/// What lies in class folders and is no picture by its name.
+#[derive(Debug, Default)]
+pub(super) struct PassedOver {
+    count: usize,
+    first: Option<PathBuf>,
+}
+
+impl PassedOver {
+    fn add(&mut self, file: PathBuf) {
+        self.count += 1;
+        self.first.get_or_insert(file);
+    }
+
+    /// A sentence about it; none if there is nothing.
+    pub(super) fn note(&self) -> Option<String> {
+        let first = self.first.as_ref()?;
+        Some(format!(
+            "{} files or folders in the class folders are passed over, since their names end in none of {}; the first is {}",
+            self.count,
+            ENDINGS.join(", "),
+            first.display()
+        ))
+    }
 }
 
 /// What names of pictures end with.
@@ -23,28 +50,41 @@ const ENDINGS: [&str; 4] = [".jpg", ".jpeg", ".jpe", ".png"];
 impl Folder {
     /// `dir/SPLIT/CLASS/*`, or `dir/CLASS/*` where there is no folder `dir/SPLIT`. A class is a folder, in the order of the names.
     pub(super) fn open(split: &str, dir: &Path) -> Result<Self, Error> {
-        if !dir.is_dir() {
+        if !is_dir(dir)? {
             return Err(Error::DataDirMissing {
                 dataset: "folder".into(),
                 dir: dir.into(),
             });
         }
         let inner = dir.join(split);
-        let root = if inner.is_dir() { &inner } else { dir };
-        let mut class_names = entries(root)?;
-        class_names.retain(|name| !name.starts_with('.') && root.join(name).is_dir());
+        let root = if is_dir(&inner)? { &inner } else { dir };
+        let class_names: Vec<String> = entries(root)?
+            .into_iter()
+            .filter(|entry| entry.is_dir() && !entry.name.starts_with('.'))
+            .map(|entry| entry.name)
+            .collect();
+        // Side by side: a bucket takes its time to answer.
+        let folders: Vec<Vec<Entry>> = class_names
+            .par_iter()
+            .map(|class| entries(&root.join(class)))
+            .collect::<Result<_, _>>()?;
         let (mut files, mut labels) = (Vec::new(), Vec::new());
         let mut hash = Sha256::new();
-        for (label, class) in class_names.iter().enumerate() {
-            for name in entries(&root.join(class))? {
+        let mut passed_over = PassedOver::default();
+        for (label, (class, entries)) in class_names.iter().zip(folders).enumerate() {
+            for Entry { name, size } in entries {
                 let lower = name.to_ascii_lowercase();
-                if !ENDINGS.iter().any(|ending| lower.ends_with(ending)) {
-                    continue;
-                }
                 let file = root.join(class).join(&name);
-                hash.update(format!("{class}/{name} {}\n", store::size(&file)?));
-                files.push(file);
-                labels.push(label as u32);
+                match size {
+                    Some(size) if ENDINGS.iter().any(|ending| lower.ends_with(ending)) => {
+                        hash.update(format!("{class}/{name} {size}\n"));
+                        files.push(file);
+                        labels.push(label as u32);
+                    }
+                    // Hidden files are the system's.
+                    _ if name.starts_with('.') => {}
+                    _ => passed_over.add(file),
+                }
             }
         }
         if files.is_empty() {
@@ -60,6 +100,7 @@ impl Folder {
             files,
             labels,
             class_names,
+            passed_over,
             fingerprint: hash
                 .finalize()
                 .iter()

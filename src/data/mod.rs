@@ -3,7 +3,7 @@
 //! ```text
 //! small: TFRecords, binary archive, shapes32 ─→ ImageSet (all of a split) ──→ the device, once
 //!        order (seed, position) → indices ──────────────────────────────────→ the device, every launch
-//! large: shards → record → window ┐
+//! large: shards → record → window ┐        (store: from a disk or a bucket; unpack: gzip and zlib)
 //!        folder → file ───────────┴→ feed (threads: example, decode, crop) ─→ the device, every launch
 //! ```
 //!
@@ -18,7 +18,6 @@ mod error;
 pub mod example;
 mod examples;
 mod feed;
-mod files;
 mod find;
 mod folder;
 pub mod order;
@@ -28,8 +27,9 @@ pub mod record;
 mod rng;
 mod shapes32;
 mod shards;
-mod store;
+pub mod store;
 mod tfds;
+mod unpack;
 pub mod window;
 
 use std::path::Path;

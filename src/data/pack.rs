@@ -8,10 +8,10 @@ use serde_json::json;
 use tfrecord::protobuf::Features;
 use tfrecord::{Example, ExampleWriter, Feature};
 
-use super::files::{entries, read};
-use super::folder::Folder;
+use super::folder::{Folder, PassedOver};
 use super::order::epoch_permutation;
-use super::{Error, decode, store};
+use super::store::{entries, read};
+use super::{Error, decode};
 
 /// How to pack.
 #[derive(Debug, Clone)]
@@ -115,9 +115,9 @@ fn unlabelled(split: &str, images: &Path) -> Result<Folder, Error> {
     let inner = images.join(split);
     let root = if inner.is_dir() { inner } else { images.into() };
     let mut files = Vec::new();
-    for name in entries(&root)? {
-        let file = root.join(name);
-        if file.is_file() && decode::format(&read(&file)?).is_some() {
+    for entry in entries(&root)? {
+        let file = root.join(&entry.name);
+        if !entry.is_dir() && decode::format(&read(&file)?).is_some() {
             files.push(file);
         }
     }
@@ -129,6 +129,7 @@ fn unlabelled(split: &str, images: &Path) -> Result<Folder, Error> {
         labels: vec![0; files.len()],
         files,
         class_names: Vec::new(),
+        passed_over: PassedOver::default(),
         fingerprint: String::new(),
     })
 }
@@ -143,7 +144,7 @@ fn write_split(
     let count = folder.files.len();
     let mut total = 0;
     for file in &folder.files {
-        total += store::size(file)?;
+        total += size(file)?;
     }
     let shards = total
         .div_ceil(spec.shard_bytes.max(1))
@@ -186,7 +187,7 @@ fn write_split(
         writer.flush().map_err(failed)?;
         drop(writer);
         let length = (to - from) as u64;
-        packed.bytes += store::size(&file)? - 16 * length;
+        packed.bytes += size(&file)? - 16 * length;
         packed.lengths.push(length);
     }
     Ok(packed)
@@ -237,6 +238,11 @@ fn describe(
     });
     write(&folder.join("features.json"), &format!("{features:#}\n"))?;
     write(&folder.join("dataset_info.json"), &format!("{info:#}\n"))
+}
+
+fn size(file: &Path) -> Result<u64, Error> {
+    let found = fs::metadata(file).map_err(|cause| Error::reading(file, cause))?;
+    Ok(found.len())
 }
 
 fn write(file: &Path, text: &str) -> Result<(), Error> {

@@ -6,8 +6,8 @@ use rayon::prelude::*;
 
 use super::decode::decode;
 use super::example::Example;
-use super::files::{entries, read};
 use super::record::RecordReader;
+use super::store::{entries, read};
 use crate::augment::ResizeKernel;
 use crate::augment::host::{HostResize, evaluated};
 use crate::error::Class;
@@ -102,10 +102,10 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Picture>, Error> {
 }
 
 fn walk(folder: &Path, found: &mut Vec<Picture>) -> Result<(), Error> {
-    for name in entries(folder)? {
-        let path = folder.join(&name);
-        let lower = name.to_ascii_lowercase();
-        if path.is_dir() {
+    for entry in entries(folder)? {
+        let path = folder.join(&entry.name);
+        let lower = entry.name.to_ascii_lowercase();
+        if entry.is_dir() {
             walk(&path, found)?;
         } else if ENDINGS.iter().any(|ending| lower.ends_with(ending)) {
             found.push(Picture::File(path));
@@ -136,7 +136,7 @@ fn listed(list: &Path, found: &mut Vec<Picture>) -> Result<(), Error> {
 }
 
 fn records(path: &Path, found: &mut Vec<Picture>) -> Result<(), Error> {
-    let mut reader = RecordReader::open(path)?;
+    let mut reader = RecordReader::open(path, None)?;
     loop {
         let record = reader.index();
         let Some(bytes) = reader.next()? else {

@@ -3,10 +3,12 @@
 //!
 //! Both CRCs are checked, always: a flipped bit in a training set is otherwise never found.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::store::{self, Input};
+use super::unpack::{self, Packing};
 
 /// Bytes before the data: the length and its CRC.
 const HEADER: usize = 12;
@@ -133,20 +135,19 @@ fn check(
 pub(super) struct RecordReader {
     file: PathBuf,
     input: Box<dyn Input>,
-    /// Bytes of the file.
-    size: u64,
+    /// How the file is packed; none before its first bytes were seen.
+    packing: Option<Packing>,
     index: usize,
     offset: u64,
 }
 
 impl RecordReader {
-    /// Opens a file at its first record.
-    pub(super) fn open(file: &Path) -> Result<Self, Error> {
-        let (input, size) = store::open(file)?;
+    /// Opens a file at its first record, without waiting for its first byte; `size`, where it is known already, must be its size.
+    pub(super) fn open(file: &Path, size: Option<u64>) -> Result<Self, Error> {
         Ok(RecordReader {
             file: file.into(),
-            input,
-            size,
+            input: store::open(file, size)?,
+            packing: None,
             index: 0,
             offset: 0,
         })
@@ -162,13 +163,13 @@ impl RecordReader {
         let Some(length) = self.header()? else {
             return Ok(None);
         };
-        let mut data = vec![0; length + FOOTER];
-        self.fill(&mut data)?;
+        let mut data = self.take(length.saturating_add(FOOTER as u64), "data")?;
+        let length = data.len() - FOOTER;
         let (bytes, stored) = data.split_at(length);
         let place = [self.index, self.offset as usize];
         // Its length was right: whatever the data are, the next record can be read.
         let right = check(&self.file, place, "data", bytes, stored);
-        self.passed(length);
+        self.passed(length as u64);
         right?;
         data.truncate(length);
         Ok(Some(data))
@@ -179,24 +180,29 @@ impl RecordReader {
         let Some(length) = self.header()? else {
             return Ok(false);
         };
-        self.input
-            .skip((length + FOOTER) as u64)
-            .map_err(|cause| self.unreadable(cause))?;
+        let skipped = self.input.skip(length.saturating_add(FOOTER as u64));
+        skipped.map_err(|cause| self.unreadable(cause))?;
         self.passed(length);
         Ok(true)
     }
 
-    /// The length of the next record's data, which lies within the file.
-    fn header(&mut self) -> Result<Option<usize>, Error> {
-        let rest = self.size - self.offset;
-        if rest == 0 {
+    /// The length of the next record's data, which lies within the file where that has a size.
+    fn header(&mut self) -> Result<Option<u64>, Error> {
+        if self.packing.is_none() {
+            self.unpack()?;
+        }
+        let size = self.input.size().map_err(|cause| self.unreadable(cause))?;
+        let rest = size.map(|size| size.saturating_sub(self.offset));
+        if rest == Some(0) {
             return Ok(None);
         }
-        if rest < HEADER as u64 {
-            return Err(self.truncated("header", rest, HEADER as u64));
+        let header = self.bytes(HEADER as u64)?;
+        if header.is_empty() {
+            return Ok(None);
         }
-        let mut header = [0; HEADER];
-        self.fill(&mut header)?;
+        let Some((header, _)) = header.split_first_chunk::<HEADER>() else {
+            return Err(self.truncated("header", header.len() as u64, HEADER as u64));
+        };
         let (length, stored) = header.split_at(8);
         let place = [self.index, self.offset as usize];
         check(&self.file, place, "length", length, stored)?;
@@ -204,29 +210,58 @@ impl RecordReader {
             .iter()
             .rev()
             .fold(0, |word, &byte| word << 8 | u64::from(byte));
-        let rest = rest - HEADER as u64;
         let needed = length.saturating_add(FOOTER as u64);
-        if rest < needed {
-            return Err(self.truncated("data", rest, needed));
+        match rest.map(|rest| rest - HEADER as u64) {
+            Some(rest) if rest < needed => Err(self.truncated("data", rest, needed)),
+            _ => Ok(Some(length)),
         }
-        Ok(Some(length as usize))
     }
 
-    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Error> {
-        self.input
-            .read_exact(bytes)
-            .map_err(|cause| self.unreadable(cause))
+    /// Looks at the first bytes, and unpacks from there on if they are no record's.
+    fn unpack(&mut self) -> Result<(), Error> {
+        let first = self.bytes(HEADER as u64)?;
+        let packing = match first.split_at_checked(8) {
+            Some((length, stored)) if stored == masked_crc(length).to_le_bytes() => Packing::None,
+            _ => Packing::of(&first),
+        };
+        let rest = std::mem::replace(&mut self.input, Box::new(unpack::Nothing));
+        self.input = unpack::unpack(packing, first, rest);
+        self.packing = Some(packing);
+        Ok(())
     }
 
-    fn passed(&mut self, length: usize) {
-        self.offset += (HEADER + length + FOOTER) as u64;
+    /// Exactly so many bytes, which a part of a record has.
+    fn take(&mut self, count: u64, part: &'static str) -> Result<Vec<u8>, Error> {
+        let bytes = self.bytes(count)?;
+        match bytes.len() as u64 {
+            found if found < count => Err(self.truncated(part, found, count)),
+            _ => Ok(bytes),
+        }
+    }
+
+    /// So many bytes, or fewer at the end. A length is believed as far as bytes come: the memory grows with them.
+    fn bytes(&mut self, count: u64) -> Result<Vec<u8>, Error> {
+        const BELIEVED: u64 = 1 << 20;
+        let mut bytes = Vec::with_capacity(count.min(BELIEVED) as usize);
+        let read = (&mut self.input).take(count).read_to_end(&mut bytes);
+        read.map_err(|cause| self.unreadable(cause))?;
+        Ok(bytes)
+    }
+
+    fn passed(&mut self, length: u64) {
+        self.offset += HEADER as u64 + length + FOOTER as u64;
         self.index += 1;
     }
 
     fn unreadable(&self, cause: std::io::Error) -> Error {
-        Error::Read {
-            file: self.file.clone(),
-            cause,
+        match self.packing.and_then(Packing::name) {
+            Some(format) if unpack::is_of_packing(&cause) => Error::Packing {
+                file: self.file.clone(),
+                format,
+                record: self.index,
+                reason: cause.to_string(),
+            },
+            _ => Error::reading(&self.file, cause),
         }
     }
 
@@ -240,6 +275,16 @@ impl RecordReader {
             expected,
         }
     }
+}
+
+/// All records of a file, whose size must be `size`.
+pub(super) fn read_all(file: &Path, size: u64) -> Result<Vec<Vec<u8>>, Error> {
+    let mut reader = RecordReader::open(file, Some(size))?;
+    let mut records = Vec::new();
+    while let Some(record) = reader.next()? {
+        records.push(record);
+    }
+    Ok(records)
 }
 
 /// CRC-32C, rotated and shifted by a constant so that a CRC of data that hold CRCs stays a good

@@ -1,18 +1,21 @@
 //! A split in TFRecord shards that is too large for memory: what is known of it, and its records as a stream.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::example::Example;
-use super::files::{read, summary};
 use super::record::RecordReader;
+use super::store::{self, read, summary};
 use super::window::{Epoch, WindowOrder};
-use super::{Error, store, tfds};
+use super::{Error, tfds};
+use crate::error::Class;
 
 /// Which features of an example hold its picture and class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub(super) struct Layout {
 #[derive(Debug)]
 pub(super) struct Shards {
     pub(super) files: Vec<PathBuf>,
+    /// Bytes of each file.
+    pub(super) sizes: Vec<u64>,
     /// Records of each file.
     pub(super) lengths: Vec<u64>,
     pub(super) layout: Layout,
@@ -40,7 +45,7 @@ impl Shards {
     /// Finds a split of a set that TFDS has written, or ImageNet in its classic layout. No record but the first is read; where
     /// `dataset_info.json` does not count them, they are counted by their headers.
     pub(super) fn open(dataset: &str, split: &str, dir: &Path) -> Result<Self, Error> {
-        if !dir.is_dir() {
+        if !store::is_dir(dir)? {
             return Err(Error::DataDirMissing {
                 dataset: dataset.into(),
                 dir: dir.into(),
@@ -60,8 +65,9 @@ impl Shards {
             Some(lengths) => lengths,
             None => found
                 .shards
-                .iter()
-                .map(|file| count(file))
+                .par_iter()
+                .zip(&found.sizes)
+                .map(|(file, &size)| count(file, size))
                 .collect::<Result<_, _>>()?,
         };
         let first = found.shards[0].clone();
@@ -69,9 +75,9 @@ impl Shards {
             return Err(Error::Empty { file: first });
         }
         let mut hash = Sha256::new();
-        for (file, length) in found.shards.iter().zip(&lengths) {
+        for ((file, size), length) in found.shards.iter().zip(&found.sizes).zip(&lengths) {
             let name = file.file_name().unwrap_or_default();
-            let line = format!("{} {} {length}\n", name.display(), store::size(file)?);
+            let line = format!("{} {size} {length}\n", name.display());
             hash.update(line);
         }
         Ok(Shards {
@@ -82,8 +88,14 @@ impl Shards {
                 .map(|byte| format!("{byte:02x}"))
                 .collect(),
             files: found.shards,
+            sizes: found.sizes,
             lengths,
         })
+    }
+
+    /// Opens a file of it.
+    pub(super) fn reader(&self, shard: usize) -> Result<RecordReader, Error> {
+        RecordReader::open(&self.files[shard], Some(self.sizes[shard]))
     }
 
     /// Picture and class of a record.
@@ -114,8 +126,8 @@ impl Shards {
 }
 
 /// Records of a file, by their headers alone.
-fn count(file: &Path) -> Result<u64, Error> {
-    let mut reader = RecordReader::open(file)?;
+fn count(file: &Path, size: u64) -> Result<u64, Error> {
+    let mut reader = RecordReader::open(file, Some(size))?;
     while reader.skip()? {}
     Ok(reader.index() as u64)
 }
@@ -123,8 +135,8 @@ fn count(file: &Path) -> Result<u64, Error> {
 /// The layout: of the first record if it has the classic keys, otherwise of `features.json`, otherwise `image` and `label`.
 fn layout(files: &[PathBuf], label_names: Option<&Path>) -> Result<Layout, Error> {
     const CLASSIC: [&str; 2] = ["image/encoded", "image/class/label"];
-    let classic = |file: &PathBuf| {
-        let Some(data) = RecordReader::open(file)?.next()? else {
+    let classic = |file: &PathBuf| -> Result<Option<bool>, Error> {
+        let Some(data) = RecordReader::open(file, None)?.next()? else {
             return Ok(None);
         };
         let example = Example::parse(&data).map_err(|cause| Error::Example {
@@ -137,9 +149,9 @@ fn layout(files: &[PathBuf], label_names: Option<&Path>) -> Result<Layout, Error
     // Of the first file whose first record is whole; what is wrong with others is found when they are read.
     let mut seen = None;
     for found in files.iter().map(classic).filter_map(Result::transpose) {
-        let whole = found.is_ok();
+        let spoilt = matches!(&found, Err(error) if error.class() == Class::Check);
         seen = Some(found);
-        if whole {
+        if !spoilt {
             break;
         }
     }
@@ -162,7 +174,7 @@ fn layout(files: &[PathBuf], label_names: Option<&Path>) -> Result<Layout, Error
         classes: 0,
     };
     let features = files[0].with_file_name("features.json");
-    if store::exists(&features) {
+    if store::is_file(&features)? {
         features_of(&features, &mut layout)?;
     }
     if layout.classes == 0 {
@@ -251,6 +263,9 @@ pub(super) struct RecordStream {
 /// Records that wait to be taken.
 const AHEAD: usize = 64;
 
+/// Arrivals whose files are opened before they come.
+const OPENED_AHEAD: usize = 256;
+
 impl RecordStream {
     /// The records of training from a position on. Memory: the order's window and [`AHEAD`] records.
     pub(super) fn training(shards: Arc<Shards>, order: WindowOrder, position: u64) -> Self {
@@ -270,7 +285,7 @@ impl RecordStream {
                 let mut next = || {
                     let reader = match &mut open {
                         Some(reader) => reader,
-                        None => open.insert(RecordReader::open(path)?),
+                        None => open.insert(shards.reader(file)?),
                     };
                     let index = reader.index();
                     let data = reader.next()?;
@@ -345,9 +360,10 @@ struct Reader {
     order: WindowOrder,
     number: u64,
     epoch: Epoch,
-    /// Of the epoch: examples used, and arrivals looked at.
+    /// Of the epoch: examples used, arrivals looked at, and arrivals whose file is open.
     used: usize,
     arrived: usize,
+    opened: usize,
     /// Examples that were used before this start, by number; empty once an epoch begins at its beginning.
     passed: Vec<bool>,
     open: HashMap<usize, RecordReader>,
@@ -374,6 +390,7 @@ impl Reader {
             epoch,
             used,
             arrived: 0,
+            opened: 0,
             passed,
             open: HashMap::new(),
             window: HashMap::new(),
@@ -384,7 +401,7 @@ impl Reader {
         if self.used == self.epoch.order.len() {
             self.number += 1;
             self.epoch = self.order.epoch(self.number);
-            (self.used, self.arrived) = (0, 0);
+            (self.used, self.arrived, self.opened) = (0, 0, 0);
             self.passed.clear();
             self.open.clear();
         }
@@ -395,6 +412,7 @@ impl Reader {
                 return record;
             }
             // Every example of the order arrives, and each once: the loop ends before the arrivals do.
+            self.open_ahead()?;
             let example = self.epoch.arrivals[self.arrived];
             self.arrived += 1;
             if self.passed.get(example as usize) != Some(&true) {
@@ -406,12 +424,28 @@ impl Reader {
         }
     }
 
+    /// Opens the files of the arrivals to come: a bucket takes its time to answer.
+    fn open_ahead(&mut self) -> Result<(), Error> {
+        let end = (self.arrived + OPENED_AHEAD).min(self.epoch.arrivals.len());
+        while self.opened < end {
+            let example = self.epoch.arrivals[self.opened];
+            self.opened += 1;
+            if self.passed.get(example as usize) != Some(&true) {
+                let (shard, _) = self.order.locate(example);
+                if let Entry::Vacant(place) = self.open.entry(shard) {
+                    place.insert(self.shards.reader(shard)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn read(&mut self, example: u32) -> Result<RawRecord, Error> {
         let (shard, index) = self.order.locate(example);
         let (path, length) = (&self.shards.files[shard], self.shards.lengths[shard]);
         let mut reader = match self.open.remove(&shard) {
             Some(reader) => reader,
-            None => RecordReader::open(path)?,
+            None => self.shards.reader(shard)?,
         };
         let fewer = |reader: &RecordReader| wrong_count(path, reader.index() as u64, length);
         while reader.index() < index {

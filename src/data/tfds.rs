@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::Error;
-use super::files::{entries, read};
+use super::store::{self, entries, read};
 
 /// The files of one split.
 #[derive(Debug)]
 pub(super) struct Split {
     /// The shards in order, all present.
     pub(super) shards: Vec<PathBuf>,
+    /// Bytes of each.
+    pub(super) sizes: Vec<u64>,
     /// Records per shard, where `dataset_info.json` says it.
     pub(super) lengths: Option<Vec<u64>>,
     /// `label.labels.txt` beside the shards, if there is one.
@@ -32,7 +34,7 @@ pub(super) fn find(dataset: &str, split: &str, dir: &Path) -> Result<Option<Spli
     for parent in [dir.to_path_buf(), dir.join(dataset)] {
         let mut versions: Vec<_> = entries(&parent)?
             .into_iter()
-            .filter_map(|name| Some((version(&name)?, parent.join(name))))
+            .filter_map(|entry| Some((version(&entry.name)?, parent.join(entry.name))))
             .collect();
         versions.sort_by_key(|(version, _)| Reverse(*version));
         folders.extend(versions.into_iter().map(|(_, folder)| folder));
@@ -52,7 +54,9 @@ pub(super) fn find(dataset: &str, split: &str, dir: &Path) -> Result<Option<Spli
 fn in_folder(prefix: &str, split: &str, folder: &Path) -> Result<Option<Split>, Error> {
     let mut shards = BTreeMap::new();
     let mut total = None;
-    for name in entries(folder)? {
+    let entries = entries(folder)?;
+    for entry in &entries {
+        let name = &entry.name;
         let Some((index, of)) = name.strip_prefix(prefix).and_then(shard_numbers) else {
             continue;
         };
@@ -65,7 +69,8 @@ fn in_folder(prefix: &str, split: &str, folder: &Path) -> Result<Option<Split>, 
             });
         }
         total = Some(of);
-        shards.insert(index, folder.join(name));
+        // A folder by the name of a shard cannot be read, which is said then.
+        shards.insert(index, (folder.join(name), entry.size.unwrap_or(0)));
     }
     let Some(total) = total else { return Ok(None) };
     if let Some(missing) = (0..total).find(|index| !shards.contains_key(index)) {
@@ -76,11 +81,13 @@ fn in_folder(prefix: &str, split: &str, folder: &Path) -> Result<Option<Split>, 
             expected: total,
         });
     }
-    let shards: Vec<_> = shards.into_values().collect();
-    let label_names = Some(folder.join("label.labels.txt")).filter(|file| file.is_file());
+    let (shards, sizes): (Vec<_>, Vec<_>) = shards.into_values().unzip();
+    let has = |name: &str| entries.iter().any(|entry| entry.name == name);
+    let label_names = has("label.labels.txt").then(|| folder.join("label.labels.txt"));
     Ok(Some(Split {
         lengths: shard_lengths(folder, split, &shards)?,
         shards,
+        sizes,
         label_names,
     }))
 }
@@ -105,7 +112,7 @@ fn version(name: &str) -> Option<[u32; 3]> {
 
 /// The features that `dataset_info.json` says a set is supervised by; none without such a file or statement.
 pub(super) fn supervised_keys(file: &Path) -> Result<Vec<String>, Error> {
-    if !file.is_file() {
+    if !store::is_file(file)? {
         return Ok(Vec::new());
     }
     let json: serde_json::Value =
@@ -150,7 +157,7 @@ fn shard_lengths(
     shards: &[PathBuf],
 ) -> Result<Option<Vec<u64>>, Error> {
     let file = folder.join("dataset_info.json");
-    if !file.is_file() {
+    if !store::is_file(&file)? {
         return Ok(None);
     }
     let bad = |reason: String| Error::Info {

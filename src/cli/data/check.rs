@@ -67,6 +67,9 @@ fn text(report: &Report) -> String {
         formats.join(", "),
         count(report.bytes / report.examples.max(1)),
     ));
+    if let Some(note) = &report.passed_over {
+        text.push_str(&format!("  note      {note}\n"));
+    }
     if report.good() {
         text.push_str("  good      every CRC, record and picture\n");
     } else {

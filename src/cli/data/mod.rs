@@ -26,7 +26,7 @@ pub(super) enum Command {
 /// Which split.
 #[derive(Args)]
 struct Place {
-    /// Folder with the data: TFRecords of TFDS or of ImageNet's classic layout, or class folders of pictures
+    /// Folder with the data, local or gs://BUCKET/…: TFRecords of TFDS or of ImageNet's classic layout, or class folders of pictures
     dir: PathBuf,
     /// Only this data set, where the folder holds several
     #[arg(long)]

@@ -1,0 +1,140 @@
+//! How buckets are reached: where the service is, who asks, and how long one waits.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::{ClientOptions, RetryConfig};
+
+use super::bucket::Bucket;
+
+/// How a bucket is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Address of the service; none: Google's.
+    pub endpoint: Option<String>,
+    /// Whether to ask without saying who asks.
+    pub anonymous: bool,
+    /// Attempts in a row without progress, after which one gives up.
+    pub attempts: u32,
+    /// How long a connection may be silent.
+    pub patience: Duration,
+    /// The first pause between attempts, on average; each further one is twice as long, up to [`LONGEST`].
+    pub pause: Duration,
+}
+
+/// The longest pause between attempts, on average.
+pub const LONGEST: Duration = Duration::from_secs(20);
+
+impl Default for Access {
+    fn default() -> Self {
+        Access {
+            endpoint: None,
+            anonymous: false,
+            // Of pauses alone about three minutes.
+            attempts: 14,
+            patience: Duration::from_secs(20),
+            pause: Duration::from_millis(200),
+        }
+    }
+}
+
+impl Access {
+    /// As the environment says: `STORAGE_EMULATOR_HOST` is asked in place of Google, without credentials unless some are named;
+    /// `SIMCLR_GS_ATTEMPTS` and `SIMCLR_GS_PATIENCE` (seconds) are for networks that are worse than usual.
+    pub fn from_env() -> Self {
+        let text = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let number = |name| text(name).and_then(|text| text.parse::<u32>().ok());
+        let usual = Access::default();
+        let endpoint = text("STORAGE_EMULATOR_HOST").map(|host| match host.contains("://") {
+            true => host.trim_end_matches('/').to_string(),
+            false => format!("http://{host}"),
+        });
+        Access {
+            anonymous: endpoint.is_some() && !named() && text("GCE_METADATA_HOST").is_none(),
+            endpoint,
+            attempts: number("SIMCLR_GS_ATTEMPTS")
+                .unwrap_or(usual.attempts)
+                .max(1),
+            patience: number("SIMCLR_GS_PATIENCE")
+                .map_or(usual.patience, |n| Duration::from_secs(n.max(1).into())),
+            ..usual
+        }
+    }
+
+    /// A client of a bucket, and why it asks without credentials if it does. Credentials are those that the environment names
+    /// (`GOOGLE_APPLICATION_CREDENTIALS`, `GOOGLE_SERVICE_ACCOUNT`, …), else those of `gcloud auth application-default login`, else the
+    /// service account of this virtual machine, else none.
+    pub(super) async fn connect(
+        &self,
+        bucket: &str,
+    ) -> object_store::Result<(GoogleCloudStorage, Option<String>)> {
+        let client = ClientOptions::new()
+            .with_allow_http(true)
+            .with_timeout_disabled()
+            .with_connect_timeout(self.patience.min(Duration::from_secs(10)))
+            .with_read_timeout(self.patience);
+        let builder = || {
+            let mut builder = GoogleCloudStorageBuilder::from_env()
+                .with_bucket_name(bucket)
+                .with_client_options(client.clone())
+                // What fails is tried again by `Trials`, which knows the byte that was reached.
+                .with_retry(RetryConfig {
+                    max_retries: 0,
+                    ..RetryConfig::default()
+                });
+            if let Some(endpoint) = &self.endpoint {
+                builder = builder.with_base_url(endpoint);
+            }
+            builder
+        };
+        let anonymous = |why: String| {
+            let client = builder().with_skip_signature(true).build()?;
+            Ok((client, Some(why)))
+        };
+        if self.anonymous {
+            return anonymous("none are wanted".into());
+        }
+        let found = builder().build()?;
+        if !named()
+            && let Err(error) = found.credentials().get_credential().await
+        {
+            return anonymous(super::trials::cause(&error));
+        }
+        Ok((found, None))
+    }
+}
+
+/// Whether credentials are named by the environment or lie where gcloud puts them.
+fn named() -> bool {
+    use GoogleConfigKey as Key;
+    let builder = GoogleCloudStorageBuilder::from_env();
+    let keys = [
+        Key::ServiceAccount,
+        Key::ServiceAccountKey,
+        Key::ApplicationCredentials,
+        Key::BearerToken,
+    ];
+    let set = |key: &Key| builder.get_config_value(key).is_some();
+    let file = std::env::home_dir()
+        .map(|home| home.join(".config/gcloud/application_default_credentials.json"));
+    keys.iter().any(set) || file.is_some_and(|file| file.is_file())
+}
+
+static BUCKETS: LazyLock<Mutex<BTreeMap<String, Arc<Bucket>>>> = LazyLock::new(Mutex::default);
+
+/// Says how a bucket is reached, in place of what the environment says.
+pub fn mount(bucket: &str, access: Access) {
+    let mut known = BUCKETS.lock().unwrap_or_else(PoisonError::into_inner);
+    known.insert(bucket.into(), Arc::new(Bucket::new(bucket, access)));
+}
+
+/// The bucket of this name; one for the whole process, so that it asks for one token.
+pub(super) fn bucket(name: &str) -> Arc<Bucket> {
+    let mut known = BUCKETS.lock().unwrap_or_else(PoisonError::into_inner);
+    known
+        .entry(name.into())
+        .or_insert_with(|| Arc::new(Bucket::new(name, Access::from_env())))
+        .clone()
+}

@@ -1,0 +1,437 @@
+//! Objects of Google Cloud Storage, read ahead by tasks of their own.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use object_store::gcp::GoogleCloudStorage;
+use object_store::path::Path as Key;
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::access::{self, Access};
+use super::trials::{Failure, Kind, Trials};
+use super::{Entry, Input};
+use crate::data::Error;
+
+pub(super) const SCHEME: &str = "gs://";
+
+/// Bytes of an object that are read before they are wanted, at most.
+pub(super) const AHEAD: usize = 4 << 20;
+
+/// The threads that talk to buckets.
+static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
+    // Another one may have been chosen by whoever uses this as a library.
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("bucket")
+        .enable_all()
+        .build()
+});
+
+fn runtime(place: &str) -> Result<&'static Runtime, Error> {
+    RUNTIME.as_ref().map_err(|cause| Error::Read {
+        file: place.into(),
+        cause: io::Error::new(cause.kind(), cause.to_string()),
+    })
+}
+
+/// A bucket, with the client that asks it.
+#[derive(Debug)]
+pub(super) struct Bucket {
+    name: String,
+    access: Access,
+    client: Mutex<Option<Client>>,
+}
+
+#[derive(Debug, Clone)]
+struct Client {
+    store: Arc<GoogleCloudStorage>,
+    /// Why it shows no credentials, if it does not.
+    anonymous: Option<String>,
+}
+
+impl Bucket {
+    pub(super) fn new(name: &str, access: Access) -> Self {
+        Bucket {
+            name: name.into(),
+            access,
+            client: Mutex::new(None),
+        }
+    }
+
+    fn held(&self) -> Option<Client> {
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        client.clone()
+    }
+
+    async fn client(&self) -> Result<Client, Failure> {
+        if let Some(client) = self.held() {
+            return Ok(client);
+        }
+        let (store, anonymous) = self.access.connect(&self.name).await?;
+        if let Some(why) = &anonymous {
+            tracing::info!("gs://{} is asked without credentials ({why})", self.name);
+        }
+        let client = Client {
+            store: Arc::new(store),
+            anonymous,
+        };
+        let mut held = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(held.get_or_insert(client).clone())
+    }
+
+    /// Forgets the client whose token was not accepted, unless another one is there already.
+    fn forget(&self, used: &Client) {
+        let mut held = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if held
+            .as_ref()
+            .is_some_and(|now| Arc::ptr_eq(&now.store, &used.store))
+        {
+            *held = None;
+        }
+    }
+
+    /// Waits before the next attempt, or gives up.
+    async fn again(&self, trials: &mut Trials<'_>, failure: Failure, at: u64) -> Result<(), Error> {
+        let client = self.held();
+        let unauthenticated = failure.kind == Kind::Unauthenticated;
+        let anonymous = client.as_ref().and_then(|client| client.anonymous.clone());
+        let pause = trials.failed(failure, at, anonymous)?;
+        if unauthenticated && let Some(client) = client {
+            self.forget(&client);
+        }
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// A bucket and the name of an object or folder in it.
+#[derive(Debug, Clone)]
+pub(super) struct Address {
+    bucket: Arc<Bucket>,
+    key: Key,
+}
+
+/// What a path means, if it means a bucket.
+pub(super) fn address(path: &Path) -> Result<Option<Address>, Error> {
+    if !super::is_remote(path) {
+        return Ok(None);
+    }
+    let bad = |cause: String| Error::Bucket {
+        action: "use",
+        place: path.display().to_string(),
+        cause,
+        attempts: "which is not gs://BUCKET/NAME".into(),
+        remedy: "write it so".into(),
+    };
+    let text = path.to_str().ok_or_else(|| bad("it is not UTF-8".into()))?;
+    let rest = text.strip_prefix(SCHEME).unwrap_or(text);
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty() {
+        return Err(bad("it names no bucket".into()));
+    }
+    // As `join` does with local paths, two slashes are one.
+    let parts: Vec<&str> = key.split('/').filter(|part| !part.is_empty()).collect();
+    Ok(Some(Address {
+        bucket: access::bucket(bucket),
+        key: Key::parse(parts.join("/")).map_err(|error| bad(error.to_string()))?,
+    }))
+}
+
+impl Address {
+    fn place(&self) -> String {
+        format!("{SCHEME}{}/{}", self.bucket.name, self.key)
+    }
+
+    fn trials(&self, action: &'static str) -> Trials<'_> {
+        Trials::new(&self.bucket.access, action, self.place())
+    }
+
+    /// What lies directly below.
+    pub(super) fn entries(&self) -> Result<Vec<Entry>, Error> {
+        runtime(&self.place())?.block_on(async {
+            let mut trials = self.trials("list");
+            loop {
+                match self.list().await {
+                    Ok(found) => return Ok(found),
+                    Err(failure) => self.bucket.again(&mut trials, failure, 0).await?,
+                }
+            }
+        })
+    }
+
+    async fn list(&self) -> Result<Vec<Entry>, Failure> {
+        let client = self.bucket.client().await?;
+        let found = client.store.list_with_delimiter(Some(&self.key)).await?;
+        let name = |key: &Key| key.filename().unwrap_or_default().to_string();
+        let folders = found.common_prefixes.iter().map(|prefix| Entry {
+            name: name(prefix),
+            size: None,
+        });
+        let objects = found.objects.iter().map(|object| Entry {
+            name: name(&object.location),
+            size: Some(object.size),
+        });
+        // The console marks a folder with an object of its own name, which holds nothing.
+        let own = |entry: &Entry| !entry.name.is_empty();
+        Ok(folders.chain(objects).filter(own).collect())
+    }
+
+    pub(super) fn exists(&self) -> Result<bool, Error> {
+        runtime(&self.place())?.block_on(async {
+            let mut trials = self.trials("look for");
+            loop {
+                let asked = match self.bucket.client().await {
+                    Ok(client) => client.store.head(&self.key).await.map_err(Failure::from),
+                    Err(failure) => Err(failure),
+                };
+                match asked {
+                    Ok(_) => return Ok(true),
+                    Err(failure) if failure.kind == Kind::Missing => return Ok(false),
+                    Err(failure) => self.bucket.again(&mut trials, failure, 0).await?,
+                }
+            }
+        })
+    }
+
+    /// The whole object.
+    pub(super) fn read(&self) -> Result<Vec<u8>, Error> {
+        let mut whole = Sink::Whole(Vec::new());
+        runtime(&self.place())?.block_on(self.fetch(None, &mut whole))?;
+        match whole {
+            Sink::Whole(bytes) => Ok(bytes),
+            Sink::Ahead { .. } => Ok(Vec::new()),
+        }
+    }
+
+    /// Begins to read the object.
+    pub(super) fn open(self, size: Option<u64>) -> Result<Ahead, Error> {
+        let (sender, parts) = unbounded_channel();
+        let room = Arc::new(Semaphore::new(AHEAD));
+        let ahead = Ahead {
+            place: self.place(),
+            parts,
+            room: room.clone(),
+            part: None,
+            size: None,
+            at: 0,
+        };
+        runtime(&ahead.place)?.spawn(async move {
+            let mut sink = Sink::Ahead { sender, room };
+            if let Err(error) = self.fetch(size, &mut sink).await {
+                sink.fail(error);
+            }
+        });
+        Ok(ahead)
+    }
+
+    /// Gives all bytes of the object to `sink`, over as many connections as that takes.
+    async fn fetch(&self, expected: Option<u64>, sink: &mut Sink) -> Result<(), Error> {
+        let mut trials = self.trials("read");
+        let mut progress = Progress {
+            at: 0,
+            version: None,
+            expected,
+        };
+        loop {
+            match self.attempt(&mut progress, sink).await {
+                Ok(()) => return Ok(()),
+                Err(failure) => self.bucket.again(&mut trials, failure, progress.at).await?,
+            }
+        }
+    }
+
+    async fn attempt(&self, progress: &mut Progress, sink: &mut Sink) -> Result<(), Failure> {
+        let client = self.bucket.client().await?;
+        let options = GetOptions {
+            range: (progress.at > 0).then_some(GetRange::Offset(progress.at)),
+            ..GetOptions::default()
+        };
+        let found = client.store.get_opts(&self.key, options).await?;
+        let meta = &found.meta;
+        let version = (meta.size, meta.e_tag.clone(), meta.version.clone());
+        match &progress.version {
+            Some(before) if *before != version => {
+                return Err(Failure::lasting("it was replaced while it was read"));
+            }
+            Some(_) => {}
+            None => {
+                if let Some(expected) = progress.expected.filter(|&size| size != meta.size) {
+                    return Err(Failure::passing(format!(
+                        "it came with {} bytes, {expected} were listed",
+                        meta.size
+                    )));
+                }
+                if !sink.size(meta.size) {
+                    return Ok(());
+                }
+                progress.version = Some(version);
+            }
+        }
+        let size = meta.size;
+        let mut body = found.into_stream();
+        while progress.at < size {
+            let Some(bytes) = body.next().await.transpose()? else {
+                let at = progress.at;
+                return Err(Failure::passing(format!("it ended at byte {at} of {size}")));
+            };
+            progress.at += bytes.len() as u64;
+            if progress.at > size {
+                return Err(Failure::lasting(format!("more than its {size} bytes came")));
+            }
+            if !sink.take(bytes).await {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How far an object was read.
+struct Progress {
+    at: u64,
+    /// Size, tag and generation.
+    version: Option<(u64, Option<String>, Option<String>)>,
+    /// The size that it was listed with.
+    expected: Option<u64>,
+}
+
+/// Where bytes go.
+enum Sink {
+    Whole(Vec<u8>),
+    Ahead {
+        sender: UnboundedSender<Result<Part, Error>>,
+        room: Arc<Semaphore>,
+    },
+}
+
+/// What comes of an object.
+enum Part {
+    Size(u64),
+    /// Bytes, with the room that they take.
+    Bytes(Bytes, OwnedSemaphorePermit),
+}
+
+impl Sink {
+    /// False when nobody wants it any more, as below.
+    fn size(&mut self, size: u64) -> bool {
+        match self {
+            Sink::Whole(bytes) => {
+                // No more than a sane object has: what a server says is not memory yet.
+                bytes.reserve(size.min(AHEAD as u64) as usize);
+                true
+            }
+            Sink::Ahead { sender, .. } => sender.send(Ok(Part::Size(size))).is_ok(),
+        }
+    }
+
+    async fn take(&mut self, bytes: Bytes) -> bool {
+        match self {
+            Sink::Whole(all) => {
+                all.extend_from_slice(&bytes);
+                true
+            }
+            Sink::Ahead { sender, room } => {
+                let wanted = bytes.len().min(AHEAD) as u32;
+                let Ok(permit) = room.clone().acquire_many_owned(wanted).await else {
+                    return false;
+                };
+                sender.send(Ok(Part::Bytes(bytes, permit))).is_ok()
+            }
+        }
+    }
+
+    fn fail(self, error: Error) {
+        if let Sink::Ahead { sender, .. } = self {
+            // Nobody listens any more, or the error is told.
+            sender.send(Err(error)).ok();
+        }
+    }
+}
+
+/// An object being read.
+pub(super) struct Ahead {
+    place: String,
+    parts: UnboundedReceiver<Result<Part, Error>>,
+    room: Arc<Semaphore>,
+    part: Option<(Bytes, OwnedSemaphorePermit)>,
+    size: Option<u64>,
+    /// Bytes given out.
+    at: u64,
+}
+
+impl Ahead {
+    /// The next part, if there is one.
+    fn receive(&mut self) -> io::Result<()> {
+        // Its room is free before one waits for the next.
+        self.part = None;
+        match self.parts.blocking_recv() {
+            Some(Ok(Part::Size(size))) => self.size = Some(size),
+            Some(Ok(Part::Bytes(bytes, room))) => self.part = Some((bytes, room)),
+            Some(Err(error)) => return Err(io::Error::other(error)),
+            None => {
+                let ended = format!("the task that reads {} broke down", self.place);
+                return Err(io::Error::other(ended));
+            }
+        }
+        Ok(())
+    }
+
+    /// At most so many of the next bytes; none at the end.
+    fn take(&mut self, most: usize) -> io::Result<Bytes> {
+        while self.size != Some(self.at) {
+            if let Some((rest, _)) = &mut self.part
+                && !rest.is_empty()
+            {
+                let taken = rest.split_to(most.min(rest.len()));
+                self.at += taken.len() as u64;
+                return Ok(taken);
+            }
+            self.receive()?;
+        }
+        Ok(Bytes::new())
+    }
+}
+
+impl Read for Ahead {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let taken = self.take(into.len())?;
+        into[..taken.len()].copy_from_slice(&taken);
+        Ok(taken.len())
+    }
+}
+
+impl Input for Ahead {
+    /// They are read all the same: another connection costs more than the bytes of a record.
+    fn skip(&mut self, mut bytes: u64) -> io::Result<()> {
+        while bytes > 0 {
+            let taken = self.take(bytes.min(AHEAD as u64) as usize)?;
+            if taken.is_empty() {
+                break;
+            }
+            bytes -= taken.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn size(&mut self) -> io::Result<Option<u64>> {
+        while self.size.is_none() {
+            self.receive()?;
+        }
+        Ok(self.size)
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.room.close();
+    }
+}

@@ -1,0 +1,98 @@
+//! Where bytes lie: one interface over local files and objects of Google Cloud Storage.
+//!
+//! A place is a path; one that begins with `gs://BUCKET/` is an object, or what has it as the beginning of its name, like a folder.
+//! Reading is told apart here and nowhere else.
+
+mod access;
+mod bucket;
+mod local;
+mod trials;
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::Error;
+pub use access::{Access, mount};
+
+/// Bytes of a file from its beginning on.
+pub(super) trait Input: Read + Send {
+    /// Steps over bytes, without reading them where the place allows it.
+    fn skip(&mut self, bytes: u64) -> io::Result<()>;
+
+    /// Bytes of the file; none where only reading tells. Waits for the answer of a bucket.
+    fn size(&mut self) -> io::Result<Option<u64>>;
+}
+
+/// What a folder holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    /// Bytes of a file; none of a folder.
+    pub(super) size: Option<u64>,
+}
+
+impl Entry {
+    pub(super) fn is_dir(&self) -> bool {
+        self.size.is_none()
+    }
+}
+
+/// Opens a file, and begins to read ahead where that takes time; `size`, where it is known already, must be its size then.
+pub(super) fn open(file: &Path, size: Option<u64>) -> Result<Box<dyn Input>, Error> {
+    match bucket::address(file)? {
+        Some(address) => Ok(Box::new(address.open(size)?)),
+        None => Ok(Box::new(local::open(file)?)),
+    }
+}
+
+/// The whole content of a file.
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
+    match bucket::address(file)? {
+        Some(address) => address.read(),
+        None => local::read(file),
+    }
+}
+
+/// What is in a folder, sorted by name; nothing if it is no folder. Names that are not UTF-8 are nobody's data files and left out.
+pub(super) fn entries(dir: &Path) -> Result<Vec<Entry>, Error> {
+    let mut found = match bucket::address(dir)? {
+        Some(address) => address.entries()?,
+        None => local::entries(dir)?,
+    };
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// Whether there is a folder of this name; in a bucket, whether anything lies below it.
+pub(super) fn is_dir(path: &Path) -> Result<bool, Error> {
+    match bucket::address(path)? {
+        Some(address) => Ok(!address.entries()?.is_empty()),
+        None => Ok(path.is_dir()),
+    }
+}
+
+/// Whether there is a file of this name.
+pub(super) fn is_file(path: &Path) -> Result<bool, Error> {
+    match bucket::address(path)? {
+        Some(address) => address.exists(),
+        None => Ok(path.is_file()),
+    }
+}
+
+/// Whether a path means an object of a bucket.
+pub(super) fn is_remote(path: &Path) -> bool {
+    path.as_os_str()
+        .as_encoded_bytes()
+        .starts_with(bucket::SCHEME.as_bytes())
+}
+
+/// The content of a folder in a few words for a message.
+pub(super) fn summary(dir: &Path) -> Result<String, Error> {
+    const SHOWN: usize = 6;
+    let names: Vec<String> = entries(dir)?.into_iter().map(|entry| entry.name).collect();
+    Ok(match names.len() {
+        0 => "nothing".into(),
+        n if n <= SHOWN => names.join(", "),
+        n => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
+    })
+}
