@@ -315,8 +315,7 @@ fn arguments(
 
 /// The place of each figure of the golden file in the step's metrics.
 fn metric(spec: &StepSpec, key: &str) -> Option<usize> {
-    spec.objective
-        .metrics()
+    spec.metrics()
         .iter()
         .position(|name| name.trim_start_matches("train/") == key.trim_start_matches("train/"))
 }

@@ -226,6 +226,7 @@ fn golden_lars() {
             eeta: number(&p["eeta"]),
             nesterov: flag(&p["use_nesterov"]),
             classic_momentum: flag(&p["classic_momentum"]),
+            head_rate: 1.0,
         };
         let expected = &case["expect"]["variables"];
         let optimizer = Optimizer::Lars(lars);

@@ -137,6 +137,7 @@ pub struct Config {
     pub temperature: f64,
     pub hidden_norm: bool,
     pub lineareval_while_pretraining: bool,
+    pub lineareval_learning_rate: f64,
     pub resnet_depth: usize,
     pub width_multiplier: f64,
     pub sk_ratio: f64,
@@ -166,6 +167,7 @@ pub struct Config {
     pub train_summary_steps: u64,
     pub eval_batch_size: usize,
     pub eval_name: Option<String>,
+    pub knn_epochs: u64,
     pub runtime: Runtime,
 }
 
@@ -461,6 +463,7 @@ impl Config {
             temperature: float("temperature"),
             hidden_norm: flag("hidden_norm"),
             lineareval_while_pretraining: flag("lineareval_while_pretraining"),
+            lineareval_learning_rate: float("lineareval_learning_rate"),
             resnet_depth: size("resnet_depth"),
             width_multiplier: float("width_multiplier"),
             sk_ratio: float("sk_ratio"),
@@ -494,6 +497,7 @@ impl Config {
             train_summary_steps: int("train_summary_steps") as u64,
             eval_batch_size: size("eval_batch_size"),
             eval_name: text("eval_name"),
+            knn_epochs: int("knn_epochs") as u64,
             runtime: Runtime {
                 platform,
                 plugin: path("runtime.plugin"),
@@ -541,6 +545,13 @@ impl Config {
                 "fine_tune_after_block",
                 self.fine_tune_after_block.to_string(),
                 "-1 in pretraining, or train_mode: finetune".into(),
+            );
+        }
+        if self.knn_epochs > 0 && (self.finetune || self.distill.is_some()) {
+            return bad(
+                "knn_epochs",
+                self.knn_epochs.to_string(),
+                "0 outside pretraining".into(),
             );
         }
         if self.stem_stride == 2 && self.image_size > 32 {

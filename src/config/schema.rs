@@ -200,6 +200,13 @@ pub const KEYS: &[Key] = &[
         true,
         "Train a linear classifier on stopped features beside the contrastive loss",
     ),
+    key(
+        "lineareval_learning_rate",
+        ANY,
+        "0.01",
+        true,
+        "Its rate under lars, times batch/256, on the same schedule; 0 takes learning_rate, as the original, which is too high without layer-wise adaptation",
+    ),
     // The network.
     key(
         "resnet_depth",
@@ -343,6 +350,13 @@ pub const KEYS: &[Key] = &[
         "100",
         false,
         "Steps between lines of metrics; 0 writes one at each checkpoint",
+    ),
+    key(
+        "knn_epochs",
+        Int(0, 1_000_000),
+        "0",
+        false,
+        "Epochs of pretraining between measurements of k-NN; 0: before and after only",
     ),
     key(
         "eval_batch_size",

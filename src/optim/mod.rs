@@ -39,6 +39,8 @@ pub struct Lars {
     pub nesterov: bool,
     /// Whether rate and trust enter the buffer (true in every program of the original).
     pub classic_momentum: bool,
+    /// Factor on the rate of the supervised head, which has no adaptation (1 in the original).
+    pub head_rate: f64,
 }
 
 impl Lars {
@@ -50,6 +52,7 @@ impl Lars {
             eeta: 0.001,
             nesterov: false,
             classic_momentum: true,
+            head_rate: 1.0,
         }
     }
 }
@@ -206,6 +209,10 @@ impl Lars {
         let plain = variable.kind.batch_norm()
             || variable.kind == crate::nn::Kind::Bias
             || variable.supervised_head();
+        let rate = match variable.supervised_head() && self.head_rate != 1.0 {
+            true => rate * self.head_rate,
+            false => rate,
+        };
         let mut gradient = gradient;
         if !plain && self.weight_decay != 0.0 {
             gradient = gradient + value * self.weight_decay;

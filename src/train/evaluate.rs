@@ -2,12 +2,10 @@
 
 use super::Error;
 use super::inference::{Inference, Reach};
-use super::step::StepSpec;
 use crate::config::Config;
 use crate::data::{Examples, ImageSet};
 use crate::engine::Engine;
 use crate::eval::{Features, Knn, Probe, knn, linear_probe};
-use crate::hlo::Literal;
 use std::sync::Arc;
 
 /// Names of the figures, in the order of [`Worth::values`].
@@ -25,21 +23,16 @@ pub struct Worth {
     pub values: Vec<f64>,
 }
 
-/// Features `[examples, D]` of a split for given variables.
+/// Features `[examples, D]` of a split.
 ///
 /// # Errors
-/// If the encoder cannot be compiled or run, or an example cannot be had.
+/// If the encoder cannot be run, or an example cannot be had.
 pub fn features(
-    engine: &Engine,
-    spec: &StepSpec,
-    variables: &[Literal],
+    inference: &Inference,
     examples: &Arc<Examples>,
     config: &Config,
     reach: Reach,
 ) -> Result<Features, Error> {
-    let (network, replicas) = (&spec.network, spec.settings.replicas);
-    let batch = config.eval_batch_size.min(examples.description().examples);
-    let inference = Inference::new(engine, config, network, variables, replicas, batch)?;
     let (seen, labels) = inference.see(examples, config, reach)?;
     Ok(Features {
         width: inference.width,
@@ -59,15 +52,21 @@ fn in_memory(examples: &Examples) -> Result<&ImageSet, Error> {
 /// # Errors
 /// If a program cannot be compiled or run.
 pub fn worth(engine: &Engine, train: &Features, test: &Features) -> Result<Worth, Error> {
+    let mut values = neighbours(engine, train, test)?;
+    values.push(linear_probe(engine, train, test, Probe::default())?);
+    Ok(Worth { values })
+}
+
+/// The first two figures alone.
+///
+/// # Errors
+/// As [`worth`].
+pub fn neighbours(engine: &Engine, train: &Features, test: &Features) -> Result<Vec<f64>, Error> {
     let settings = [20, 200].map(|k| Knn {
         k,
         temperature: 0.1,
     });
-    let neighbours = knn(engine, train, test, &settings)?;
-    let probe = linear_probe(engine, train, test, Probe::default())?;
-    Ok(Worth {
-        values: vec![neighbours[0], neighbours[1], probe],
-    })
+    Ok(knn(engine, train, test, &settings)?)
 }
 
 /// Measures raw pixels: neighbours after subtracting the mean training image, which is what makes their cosine mean something.

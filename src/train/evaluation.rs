@@ -1,13 +1,14 @@
-//! What a run's features are worth before and after, and the summary that says so.
+//! What a run's features are worth before, between and after, and the summary that says so.
 
 use super::Error;
 use super::classify::{CLASSIFIED, classify};
-use super::evaluate::{FIGURES, Worth, features, worth, worth_of_pixels};
-use super::inference::Reach;
+use super::evaluate::{FIGURES, Worth, features, neighbours, worth, worth_of_pixels};
+use super::inference::{Inference, Reach};
 use super::pretrain::{Run, say};
 use super::run_dir::RunDir;
 use super::step::{Objective, StepSpec};
 use crate::data::{Description, Examples};
+use crate::eval::Features;
 use crate::hlo::Literal;
 use crate::report::summary::{Figure, Next, Unit, Written};
 use crate::report::{Recorder, Scalars, Summary, metrics, wall_time};
@@ -53,6 +54,10 @@ pub(super) struct Evaluation<'a> {
     pub(super) figures: &'static [(&'static str, &'static str)],
     pub(super) train: &'a Arc<Examples>,
     pub(super) test: Option<Arc<Examples>>,
+    /// Whether to measure before and after.
+    ends: bool,
+    /// The network in evaluation mode, compiled once.
+    inference: Option<Inference<'a>>,
     pub(super) before: Option<Worth>,
     pub(super) after: Option<Worth>,
     pub(super) pixels: Option<Worth>,
@@ -67,7 +72,8 @@ impl<'a> Evaluation<'a> {
         step: u64,
     ) -> Result<Self, Error> {
         let config = &run.loaded.config;
-        let test = if config.runtime.eval && run.measure {
+        let ends = config.runtime.eval && run.measure;
+        let test = if ends || config.knn_epochs > 0 {
             let dir = config.data_dir.as_deref();
             let found = Examples::open(&config.dataset, &config.eval_split, dir)?;
             suited(run, spec, train.description(), found.description())?.then(|| Arc::new(found))
@@ -83,6 +89,8 @@ impl<'a> Evaluation<'a> {
             },
             train,
             test,
+            ends,
+            inference: None,
             before: None,
             after: None,
             pixels: None,
@@ -105,7 +113,7 @@ impl<'a> Evaluation<'a> {
         variables: &[Literal],
         recorder: &mut Recorder,
     ) -> Result<(), Error> {
-        let Some(test) = &self.test else {
+        let Some(test) = self.test.clone().filter(|_| self.ends) else {
             return Ok(());
         };
         if let Objective::Finetune { .. } | Objective::Distill { .. } = self.spec.objective {
@@ -115,14 +123,46 @@ impl<'a> Evaluation<'a> {
         say(self.run.screen, "measuring the untrained network");
         let mut scalars = Scalars::new(0, 0.0);
         if self.run.loaded.config.runtime.eval_pixels {
-            let worth = worth_of_pixels(self.run.engine, self.train, test)?;
+            let worth = worth_of_pixels(self.run.engine, self.train, &test)?;
             self.write(&mut scalars, &worth, "_pixels");
             self.pixels = Some(worth);
         }
-        let worth = self.measure(variables, test)?;
+        let worth = self.measure(variables, &test)?;
         self.write(&mut scalars, &worth, "");
         self.before = Some(worth);
         Ok(recorder.scalars(&scalars, wall_time())?)
+    }
+
+    /// Measures k-NN in the middle of pretraining.
+    pub(super) fn between(
+        &mut self,
+        variables: &[Literal],
+        recorder: &mut Recorder,
+        step: u64,
+        epoch: f64,
+    ) -> Result<(), Error> {
+        let Some(test) = self.test.clone() else {
+            return Ok(());
+        };
+        let (train, test) = self.features(variables, &test)?;
+        let found = neighbours(self.run.engine, &train, &test)?;
+        let mut scalars = Scalars::new(step, epoch);
+        let mut texts = Vec::new();
+        for (&(tag, name), &value) in self.figures.iter().zip(&found) {
+            scalars.set(tag, value);
+            texts.push(format!("{name} {:.1} %", 100.0 * value));
+        }
+        recorder.scalars(&scalars, wall_time())?;
+        say(
+            self.run.screen,
+            &format!("epoch {epoch:.1}: {}", texts.join(", ")),
+        );
+        Ok(())
+    }
+
+    /// Whether the end of the run is measured.
+    pub(super) fn at_end(&self) -> bool {
+        self.ends && self.test.is_some()
     }
 
     pub(super) fn after(
@@ -132,18 +172,42 @@ impl<'a> Evaluation<'a> {
         step: u64,
         epoch: f64,
     ) -> Result<(), Error> {
-        let Some(test) = &self.test else {
+        let Some(test) = self.test.clone().filter(|_| self.ends) else {
             return Ok(());
         };
         say(self.run.screen, "measuring the trained network");
-        let worth = self.measure(variables, test)?;
+        let worth = self.measure(variables, &test)?;
         let mut scalars = Scalars::new(step, epoch);
         self.write(&mut scalars, &worth, "");
         self.after = Some(worth);
         Ok(recorder.scalars(&scalars, wall_time())?)
     }
 
-    fn measure(&self, variables: &[Literal], test: &Arc<Examples>) -> Result<Worth, Error> {
+    /// Features of the training and the evaluation split.
+    fn features(
+        &mut self,
+        variables: &[Literal],
+        test: &Arc<Examples>,
+    ) -> Result<(Features, Features), Error> {
+        let config = &self.run.loaded.config;
+        let inference = match &mut self.inference {
+            Some(inference) => {
+                inference.load(variables)?;
+                inference
+            }
+            none => {
+                let (engine, network) = (self.run.engine, &self.spec.network);
+                let replicas = self.spec.settings.replicas;
+                let batch = config.eval_batch_size.min(test.description().examples);
+                let made = Inference::new(engine, config, network, variables, replicas, batch)?;
+                none.insert(made)
+            }
+        };
+        let train = features(inference, self.train, config, Reach::Whole)?;
+        Ok((train, features(inference, test, config, Reach::EvalSteps)?))
+    }
+
+    fn measure(&mut self, variables: &[Literal], test: &Arc<Examples>) -> Result<Worth, Error> {
         let config = &self.run.loaded.config;
         if let Objective::Finetune { .. } | Objective::Distill { .. } = self.spec.objective {
             let (engine, devices) = (self.run.engine, self.run.devices);
@@ -153,9 +217,8 @@ impl<'a> Evaluation<'a> {
                 values: vec![found.top1, found.top5],
             });
         }
-        let of = |set, reach| features(self.run.engine, self.spec, variables, set, config, reach);
-        let train = of(self.train, Reach::Whole)?;
-        worth(self.run.engine, &train, &of(test, Reach::EvalSteps)?)
+        let (train, test) = self.features(variables, test)?;
+        worth(self.run.engine, &train, &test)
     }
 
     fn write(&self, scalars: &mut Scalars, worth: &Worth, suffix: &str) {

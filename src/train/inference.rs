@@ -61,21 +61,30 @@ impl<'a> Inference<'a> {
         let replicas = replicas.clamp(1, batch.max(1));
         let per_replica = batch.max(1).div_ceil(replicas);
         let module = module(config, network, replicas, per_replica)?;
-        let program = engine.compile(&module)?;
-        let mut weights = Vec::new();
-        for device in program.devices() {
-            let put = values.iter().map(|value| engine.put(value, device));
-            weights.push(put.collect::<Result<Vec<_>, _>>()?);
-        }
-        Ok(Inference {
+        let mut inference = Inference {
             engine,
-            program,
-            weights,
+            program: engine.compile(&module)?,
+            weights: Vec::new(),
             per_replica,
             side: network.image_size,
             width: network.features() as usize,
             classes: network.num_classes.unwrap_or(0),
-        })
+        };
+        inference.load(values)?;
+        Ok(inference)
+    }
+
+    /// Puts other values of its variables on the devices.
+    ///
+    /// # Errors
+    /// If the plugin refuses.
+    pub fn load(&mut self, values: &[Literal]) -> Result<(), Error> {
+        self.weights.clear();
+        for device in self.program.devices() {
+            let put = values.iter().map(|value| self.engine.put(value, device));
+            self.weights.push(put.collect::<Result<Vec<_>, _>>()?);
+        }
+        Ok(())
     }
 
     /// Runs any number of images u8 `[images, S, S, 3]`. The last launch is filled up with black, and what that gives is dropped: with

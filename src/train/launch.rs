@@ -222,7 +222,7 @@ impl<'a> Launcher<'a> {
         let (buffers, bytes) = results?;
         self.buffers = buffers;
         let most = self.supply.spec.steps_per_launch;
-        let width = self.supply.spec.objective.metrics().len();
+        let width = self.supply.spec.metrics().len();
         let shape = Shape::new(DType::F32, [most as i64, width as i64]);
         let table = Literal::from_bytes(shape.clone(), bytes)
             .unwrap_or_else(|| Literal::zeros(shape))

@@ -136,16 +136,19 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     drop(point);
 
     let mut progress = Progress::start(run.screen, step, plan.total_steps);
-    let mut window = Window::new(spec.objective.metrics());
+    let mut window = Window::new(spec.metrics());
     let mut speed = Speed::default();
     let mut input = InputWatch::default();
     let first_step = step;
     let trained = Instant::now();
+    // Spent on measurements in between, which are no training.
+    let mut measured = Duration::ZERO;
+    let knn_steps = config.knn_epochs * plan.epoch_steps;
     let mut stopped = run.stop.requested();
     let mut saved = resumed;
     while stopped.is_none() && step < plan.total_steps {
         let fixed = config.runtime.steps_per_launch;
-        let steps = |from| steps_from(from, &plan, &spec, fixed, &speed);
+        let steps = |from| steps_from(from, &plan, knn_steps, &spec, fixed, &speed);
         let launch = match launcher.launch(step, &steps) {
             Err(error @ Error::Data(_)) if saved != Some(step) => {
                 // What was learned so far outlives a bad example.
@@ -189,22 +192,29 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
             );
         }
         stopped = run.stop.requested();
-        let due = step % plan.checkpoint_steps == 0 || step == plan.total_steps;
+        let last = step == plan.total_steps;
+        if knn_steps > 0
+            && step % knn_steps == 0
+            && stopped.is_none()
+            && !(last && evaluation.at_end())
+        {
+            let begin = Instant::now();
+            let values = variables(&step_module, &launcher.buffers)?;
+            evaluation.between(&values, &mut recorder, step, plan.epoch(step))?;
+            measured += begin.elapsed();
+        }
+        let due = step % plan.checkpoint_steps == 0 || last;
         if due || stopped.is_some() {
             saver.save(step, spec.batch, &launcher.buffers, saved)?;
             saved = Some(step);
         }
     }
     drop(progress);
-    let seconds = trained.elapsed().as_secs_f64();
+    let seconds = (trained.elapsed() - measured).as_secs_f64();
     let steps = step - first_step;
     let images_per_second = (steps * spec.batch as u64) as f64 / seconds.max(1e-9);
     if stopped.is_none() {
-        let count = step_module.variables.len();
-        let values: Vec<Literal> = {
-            let arrays = state::read(&step_module.state[..count], &launcher.buffers)?;
-            state::literals(&step_module.state[..count], arrays)
-        };
+        let values = variables(&step_module, &launcher.buffers)?;
         evaluation.after(&values, &mut recorder, step, plan.epoch(step))?;
     }
     let done = match spec.objective {
@@ -263,10 +273,27 @@ struct Saver<'a> {
     module_hash: String,
 }
 
+/// The variables' values, from the devices.
+fn variables(module: &StepModule, buffers: &[Vec<Buffer>]) -> Result<Vec<Literal>, Error> {
+    let own = &module.state[..module.variables.len()];
+    Ok(state::literals(own, state::read(own, buffers)?))
+}
+
 /// How many steps the next launch takes: to the next point where the loop must look, and about a second long.
-fn steps_from(step: u64, plan: &Plan, spec: &StepSpec, fixed: usize, speed: &Speed) -> usize {
-    let to_checkpoint = plan.checkpoint_steps - step % plan.checkpoint_steps;
-    let room = to_checkpoint.min(plan.total_steps - step) as usize;
+fn steps_from(
+    step: u64,
+    plan: &Plan,
+    knn_steps: u64,
+    spec: &StepSpec,
+    fixed: usize,
+    speed: &Speed,
+) -> usize {
+    let to_next = |every: u64| every - step % every;
+    let mut room = to_next(plan.checkpoint_steps).min(plan.total_steps - step);
+    if knn_steps > 0 {
+        room = room.min(to_next(knn_steps));
+    }
+    let room = room as usize;
     let most = spec.steps_per_launch.min(room);
     if fixed > 0 || most == 0 {
         return most;

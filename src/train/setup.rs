@@ -57,7 +57,7 @@ pub fn augmentation(config: &Config) -> Augmentation {
     }
 }
 
-fn optimizer(config: &Config) -> Optimizer {
+fn optimizer(config: &Config, plan: &Plan) -> Optimizer {
     let keras = config.behaviour == Behaviour::Tf2;
     match config.optimizer.as_str() {
         "momentum" => Optimizer::Momentum {
@@ -67,7 +67,20 @@ fn optimizer(config: &Config) -> Optimizer {
         "adam" => Optimizer::Adam {
             epsilon: if keras { 1e-7 } else { 1e-8 },
         },
-        _ => Optimizer::Lars(Lars::new(config.momentum, config.weight_decay)),
+        _ => Optimizer::Lars(Lars {
+            head_rate: online_rate(config, plan),
+            ..Lars::new(config.momentum, config.weight_decay)
+        }),
+    }
+}
+
+/// The rate of the online classifier as a factor on that of everything else.
+fn online_rate(config: &Config, plan: &Plan) -> f64 {
+    let own = config.lineareval_learning_rate * config.train_batch_size as f64 / 256.0;
+    let pretraining = !config.finetune && config.distill.is_none();
+    match pretraining && own > 0.0 && plan.scaled_rate > 0.0 {
+        true => own / plan.scaled_rate,
+        false => 1.0,
     }
 }
 
@@ -228,7 +241,7 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
         network: network(config, classes),
         objective,
         augmentation: augmentation(config),
-        optimizer: optimizer(config),
+        optimizer: optimizer(config, plan),
         schedule: Schedule {
             scaled_rate: plan.scaled_rate,
             warmup_steps: plan.warmup_steps,

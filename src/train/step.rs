@@ -97,6 +97,16 @@ pub const METRICS: [&str; 8] = [
     "learning_rate",
 ];
 
+/// Those of a step of pretraining without a classifier.
+pub const CONTRAST_METRICS: [&str; 6] = [
+    "train/contrast_loss",
+    "train/contrast_acc",
+    "train/contrast_entropy",
+    "train/weight_decay",
+    "train/total_loss",
+    "learning_rate",
+];
+
 /// Those of a step of fine-tuning.
 pub const FINETUNE_METRICS: [&str; 5] = [
     "train/supervised_loss",
@@ -123,15 +133,6 @@ const FREE: Freeze = Freeze {
 };
 
 impl Objective {
-    /// Names of a step's figures, in order.
-    pub fn metrics(&self) -> &'static [&'static str] {
-        match self {
-            Objective::Pretrain { .. } => &METRICS,
-            Objective::Finetune { .. } => &FINETUNE_METRICS,
-            Objective::Distill { .. } => &DISTILL_METRICS,
-        }
-    }
-
     /// Views of each image.
     pub fn views(&self) -> usize {
         match self {
@@ -224,6 +225,16 @@ impl Error {
 }
 
 impl StepSpec {
+    /// Names of a step's figures, in order.
+    pub fn metrics(&self) -> &'static [&'static str] {
+        match self.objective {
+            Objective::Pretrain { .. } if self.network.num_classes.is_none() => &CONTRAST_METRICS,
+            Objective::Pretrain { .. } => &METRICS,
+            Objective::Finetune { .. } => &FINETUNE_METRICS,
+            Objective::Distill { .. } => &DISTILL_METRICS,
+        }
+    }
+
     /// Images per replica.
     pub fn per_replica(&self) -> usize {
         self.batch / self.settings.replicas.max(1)
@@ -332,7 +343,7 @@ impl StepSpec {
                 graph.parameter(name, value.shape().clone())
             }))
             .collect();
-        let width = self.objective.metrics().len() as i64;
+        let width = self.metrics().len() as i64;
         let metrics = graph.zeros(&Shape::new(DType::F32, [k, width]));
         let dtype = self.settings.dtype;
         let rate = self
@@ -603,17 +614,13 @@ impl StepSpec {
             } => {
                 let replicas = self.settings.replicas;
                 let contrast = nt_xent(outputs.z(), temperature, hidden_norm, replicas);
+                let mut figures = vec![contrast.loss, contrast.accuracy, contrast.entropy];
+                if outputs.logits.is_none() {
+                    return (contrast.loss, figures);
+                }
                 let (loss, accuracy) = classified(graph.concatenate(&[labels, labels], 0));
-                (
-                    contrast.loss + loss,
-                    vec![
-                        contrast.loss,
-                        contrast.accuracy,
-                        contrast.entropy,
-                        loss,
-                        accuracy,
-                    ],
-                )
+                figures.extend([loss, accuracy]);
+                (contrast.loss + loss, figures)
             }
             Objective::Finetune { .. } => {
                 let (loss, accuracy) = classified(labels);
