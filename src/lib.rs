@@ -37,6 +37,7 @@ pub mod model;
 pub mod nn;
 pub mod optim;
 pub mod pjrt;
+pub mod places;
 pub mod random;
 pub mod report;
 pub mod train;

@@ -2,10 +2,11 @@
 
 use super::ui::Ui;
 use crate::config::Config;
-use crate::data::{Description, Examples};
+use crate::data::Description;
 use crate::eval::Classified;
 use crate::train::evaluate::{FIGURES, Worth};
 use crate::train::judge::{Judged, judge, suits};
+use crate::train::setup;
 use crate::train::trained;
 use clap::Args;
 use std::path::PathBuf;
@@ -30,10 +31,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     let trained = trained::open(&arguments.run)?;
     let loaded = trained.loaded.with(&arguments.overrides)?;
     let config = &loaded.config;
-    let open = |split: &str| {
-        let dir = config.data_dir.as_deref();
-        Examples::open(&config.dataset, split, dir).map(Arc::new)
-    };
+    let open = |split: &str| setup::examples(config, split).map(Arc::new);
     let test = open(&config.eval_split)?;
     let described = test.description();
     let train = if arguments.head_only {
@@ -94,8 +92,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
 
 /// Holds a folder of classes against the one that the head was trained on, which gave its classes their numbers.
 fn of_training(config: &Config, test: &Description, ui: &Ui) -> anyhow::Result<()> {
-    let dir = config.data_dir.as_deref();
-    match Examples::open(&config.dataset, &config.train_split, dir) {
+    match setup::examples(config, &config.train_split) {
         Ok(train) => {
             let train = train.description();
             if test.is_also(train) {

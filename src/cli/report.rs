@@ -1,12 +1,11 @@
 //! `simclr report`.
 
 use super::ui::Ui;
-use crate::data::Examples;
 use crate::report::page::{self, Map, Neighbours, Run, map};
 use crate::report::{Picture, disk, metrics};
 use crate::train::inference::Inference;
 use crate::train::trained::{self, Trained};
-use crate::train::{run_dir, views};
+use crate::train::{run_dir, setup, views};
 use anyhow::Context;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -105,10 +104,7 @@ fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
 fn look(run: &mut Run, trained: &Trained, arguments: &Arguments, ui: &Ui) -> anyhow::Result<()> {
     let loaded = trained.loaded.with(&arguments.overrides)?;
     let config = &loaded.config;
-    let open = |split: &str| {
-        let dir = config.data_dir.as_deref();
-        Examples::open(&config.dataset, split, dir).map(Arc::new)
-    };
+    let open = |split: &str| setup::examples(config, split).map(Arc::new);
     let (engine, devices) = super::pretrain::open(&loaded, ui)?;
     if !config.finetune {
         let train = open(&config.train_split)?;

@@ -79,6 +79,13 @@ pub const KEYS: &[Key] = &[
         "Folder with the data set, local or gs://BUCKET/…: TFDS records, class folders, or the files of CIFAR's binary archive",
     ),
     key("train_split", Text, "train", true, "Split to train on"),
+    key(
+        "subset_list",
+        Text,
+        "null",
+        false,
+        "File with the names of the examples of train_split to train on, one a line; of imagenet2012_subset/1pct and 10pct the original's list, if it is not in imagenet_subsets/",
+    ),
     key("eval_split", Text, "test", false, "Split to evaluate on"),
     key(
         "cache_dataset",

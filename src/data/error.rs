@@ -73,7 +73,7 @@ pub enum Error {
         place: String,
         cause: String,
         attempts: String,
-        remedy: String,
+        remedy: Box<str>,
     },
     /// A compressed file that cannot be unpacked.
     #[error(
@@ -242,6 +242,55 @@ pub enum Error {
         "nothing beside {file} says how many classes there are, expected features.json or label.labels.txt; prepare the data set again"
     )]
     NoClasses { file: PathBuf },
+    /// A subset without its list.
+    #[error(
+        "data set `{dataset}` is made by the original's list, which is neither {looked}: fetch it as imagenet_subsets/README.md says, or set subset_list to it"
+    )]
+    NoList { dataset: String, looked: String },
+    /// A list that is not the original's.
+    #[error(
+        "{file} is not the original's list of `{dataset}`: its SHA-256 is {found}, expected {expected}; fetch it again, or set dataset={of} and subset_list to use a list of your own"
+    )]
+    OtherList {
+        file: PathBuf,
+        dataset: &'static str,
+        of: &'static str,
+        found: String,
+        expected: &'static str,
+    },
+    /// A list that is none.
+    #[error("line {line} of the list {file} {reason}; it holds the name of one example a line")]
+    BadList {
+        file: PathBuf,
+        line: usize,
+        reason: String,
+    },
+    /// A list of other examples.
+    #[error(
+        "no example of split `{split}` is on the list {list}, whose first is `{first}` (an example is called, for instance, `{example}`); is it a list of another data set?"
+    )]
+    NoneListed {
+        list: PathBuf,
+        first: String,
+        split: String,
+        example: String,
+    },
+    /// A catalogue of other files of the same sizes.
+    #[error(
+        "record {record} of {file} is called `{found}`, expected `{expected}` by the catalogue {catalogue}; remove that, and start again"
+    )]
+    OldCatalogue {
+        file: PathBuf,
+        record: usize,
+        found: String,
+        expected: String,
+        catalogue: String,
+    },
+    /// Examples that have no names.
+    #[error(
+        "examples of {file} have no names, which a list needs: expected one of the features {expected}"
+    )]
+    NoNames { file: PathBuf, expected: String },
     /// A binary file that does not consist of whole records.
     #[error(
         "{file} has {found} bytes, which is not a positive multiple of {record_size}, the size of a record: it is cut short or another file; fetch it again"
@@ -295,12 +344,18 @@ impl Error {
             | Error::NoDataDir { .. }
             | Error::DataDirMissing { .. }
             | Error::NotFound { .. }
+            | Error::NoList { .. }
             | Error::OutputExists { .. } => Class::Usage,
             Error::Read { .. } | Error::Write { .. } | Error::Bucket { .. } => Class::Environment,
             Error::MissingFile { .. }
             | Error::TwoShardings { .. }
             | Error::Info { .. }
             | Error::Count { .. }
+            | Error::OtherList { .. }
+            | Error::BadList { .. }
+            | Error::NoneListed { .. }
+            | Error::NoNames { .. }
+            | Error::OldCatalogue { .. }
             | Error::Packing { .. }
             | Error::TruncatedRecord { .. }
             | Error::CorruptRecord { .. }

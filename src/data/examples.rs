@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::folder::Folder;
+use super::list::{List, Missing, Official};
 use super::shards::{RawRecord, RecordStream, Shards};
 use super::window::{Share, WindowOrder};
-use super::{DATASETS, Error, ImageSet, Order, class_names, decode, facts, load};
+use super::{DATASETS, Error, ImageSet, Order, class_names, decode, facts, load, tfds};
 
 /// What a run must know of a split before it reads an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +112,7 @@ pub(super) fn same_classes(
 pub struct Examples {
     description: Description,
     place: Place,
+    missing: Option<Missing>,
 }
 
 #[derive(Debug)]
@@ -172,6 +174,110 @@ impl Examples {
     /// # Errors
     /// As [`load`].
     pub fn open(dataset: &str, split: &str, data_dir: Option<&Path>) -> Result<Self, Error> {
+        Examples::listed(dataset, split, data_dir, None)
+    }
+
+    /// As [`open`](Self::open), but only the examples that a list names. The splits `train` of `imagenet2012_subset/1pct` and `10pct`
+    /// are made by the original's lists from the shards of `imagenet2012`, unless TFDS has written them: `list` says where their list
+    /// is, if not in one of the usual places. Of any other set `list` is a list of the user's own: of [`names`](Self::names).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), or if the list is none, not the original's, or of another set.
+    pub fn listed(
+        dataset: &str,
+        split: &str,
+        data_dir: Option<&Path>,
+        list: Option<&Path>,
+    ) -> Result<Self, Error> {
+        let official = match (Official::of(dataset), data_dir) {
+            (Some(official), Some(dir)) if tfds::find(dataset, split, dir)?.is_none() => {
+                Some((official, dir))
+            }
+            _ => None,
+        };
+        let list = match official {
+            Some((official, dir)) if split == "train" => Some(official.read(list, dir)?),
+            Some(_) => None,
+            None => list.map(List::read).transpose()?,
+        };
+        let name = official.map_or(dataset, |(official, _)| official.of);
+        let found = Examples::whole(name, split, data_dir)?;
+        let mut found = match &list {
+            Some(list) => found.only(list)?,
+            None => found,
+        };
+        found.description.name = dataset.into();
+        Ok(found)
+    }
+
+    fn only(self, list: &List) -> Result<Self, Error> {
+        let Examples {
+            mut description,
+            place,
+            ..
+        } = self;
+        let split = &description.split;
+        let (place, missing) = match place {
+            Place::Memory(set) => {
+                let (set, missing) = set.only(list)?;
+                description.examples = set.len();
+                description.fingerprint.clone_from(&set.fingerprint);
+                (Place::Memory(set), missing)
+            }
+            Place::Folder(folder) => {
+                let (folder, missing) = folder.only(list, split)?;
+                description.examples = folder.files.len();
+                description.fingerprint.clone_from(&folder.fingerprint);
+                (Place::Folder(folder), missing)
+            }
+            Place::Shards(shards) => {
+                // Nobody else has them yet.
+                let shards = Arc::try_unwrap(shards).map_err(|_| Error::Empty {
+                    file: list.file.clone(),
+                })?;
+                let (shards, missing) = shards.only(list, split)?;
+                description.examples = shards.lengths.iter().sum::<u64>() as usize;
+                description.fingerprint.clone_from(&shards.fingerprint);
+                (Place::Shards(Arc::new(shards)), missing)
+            }
+        };
+        if let Some(Missing { count, of, first }) = &missing {
+            tracing::warn!(
+                "{count} of the {of} examples on {} are not in split `{split}` of `{}`; the first is {first}",
+                list.file.display(),
+                description.name
+            );
+        }
+        Ok(Examples {
+            description,
+            place,
+            missing,
+        })
+    }
+
+    /// What the list of a subset names and the split does not have.
+    pub fn missing(&self) -> Option<&Missing> {
+        self.missing.as_ref()
+    }
+
+    /// Names and classes of all examples, in the order of the set: what a list names them by. Of shards their features `file_name`, `id`
+    /// or `image/filename`, for which every byte is read once; of class folders `CLASS/FILE`; of sets in memory their split and number.
+    ///
+    /// # Errors
+    /// If the examples have no names, or one cannot be read.
+    pub fn names(&self) -> Result<Vec<(String, u32)>, Error> {
+        let numbered = |name: &dyn Fn(usize) -> String, labels: &[u32]| {
+            let named = labels.iter().enumerate();
+            named.map(|(index, &label)| (name(index), label)).collect()
+        };
+        Ok(match &self.place {
+            Place::Memory(set) => numbered(&|index| set.example_name(index), &set.labels),
+            Place::Folder(folder) => numbered(&|index| folder.name(index), &folder.labels),
+            Place::Shards(shards) => shards.names()?,
+        })
+    }
+
+    fn whole(dataset: &str, split: &str, data_dir: Option<&Path>) -> Result<Self, Error> {
         let dir = || {
             data_dir.ok_or_else(|| match dataset {
                 "folder" | "imagenet2012" => Error::NoDataDir {
@@ -222,7 +328,11 @@ impl Examples {
                 (description, Place::Shards(Arc::new(shards)))
             }
         };
-        Ok(Examples { description, place })
+        Ok(Examples {
+            description,
+            place,
+            missing: None,
+        })
     }
 
     /// What they are.

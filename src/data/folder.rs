@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::Error;
+use super::list::{List, Missing};
 use super::store::{Entry, entries, is_dir, read, summary};
 
 /// The pictures of a split, by class and name.
@@ -107,6 +108,40 @@ impl Folder {
                 .map(|byte| format!("{byte:02x}"))
                 .collect(),
         })
+    }
+
+    /// What a list calls a picture: its class and file.
+    pub(super) fn name(&self, index: usize) -> String {
+        let file = self.files[index].file_name().unwrap_or_default();
+        format!(
+            "{}/{}",
+            self.class_names[self.labels[index] as usize],
+            file.display()
+        )
+    }
+
+    /// Only the pictures on a list, and what of the list is not there.
+    pub(super) fn only(
+        mut self,
+        list: &List,
+        split: &str,
+    ) -> Result<(Self, Option<Missing>), Error> {
+        let names: Vec<String> = (0..self.files.len())
+            .map(|index| self.name(index))
+            .collect();
+        let missing = Missing::of(list, names.iter().map(String::as_str));
+        let listed = |index: &usize| list.names.contains(&names[*index]);
+        let chosen: Vec<usize> = (0..names.len()).filter(listed).collect();
+        if chosen.is_empty() {
+            return Err(list.none_of(split, names.first().map(String::as_str)));
+        }
+        self.labels = chosen.iter().map(|&index| self.labels[index]).collect();
+        self.files = chosen
+            .iter()
+            .map(|&index| self.files[index].clone())
+            .collect();
+        self.fingerprint = list.fingerprint(&self.fingerprint);
+        Ok((self, missing))
     }
 
     /// The bytes of a picture.

@@ -11,6 +11,7 @@
 //! has passed its CRC.
 
 pub mod bench;
+mod catalogue;
 pub mod check;
 mod cifar;
 pub mod decode;
@@ -20,6 +21,7 @@ mod examples;
 mod feed;
 mod find;
 mod folder;
+mod list;
 pub mod order;
 pub mod pack;
 pub mod pictures;
@@ -41,6 +43,7 @@ pub use error::Error;
 pub use examples::{Description, Examples};
 pub use feed::{Crops, Feed, FeedSpec, Stages, Task, originals};
 pub use find::{Found, find};
+pub use list::{List, Missing, OFFICIAL, Official};
 pub use order::Order;
 
 /// The data sets that are known by name; any other name is a set that TFDS has written.
@@ -114,6 +117,40 @@ impl ImageSet {
             labels,
             fingerprint,
         }
+    }
+
+    /// What a list calls an example: its split and number, as TFDS calls those of CIFAR.
+    pub fn example_name(&self, index: usize) -> String {
+        format!("{}_{index:05}", self.split)
+    }
+
+    /// Only the examples on a list, and what of the list is not there.
+    fn only(self, list: &List) -> Result<(Self, Option<Missing>), Error> {
+        let names: Vec<String> = (0..self.len())
+            .map(|index| self.example_name(index))
+            .collect();
+        let missing = Missing::of(list, names.iter().map(String::as_str));
+        let listed = |index: &usize| list.names.contains(&names[*index]);
+        let chosen: Vec<usize> = (0..names.len()).filter(listed).collect();
+        if chosen.is_empty() {
+            return Err(list.none_of(&self.split, names.first().map(String::as_str)));
+        }
+        let images = chosen
+            .iter()
+            .flat_map(|&index| self.image(index))
+            .copied()
+            .collect();
+        let labels = chosen.iter().map(|&index| self.labels[index]).collect();
+        let class_names = self.class_names.clone();
+        let set = ImageSet::new(
+            &self.name,
+            &self.split,
+            self.height,
+            class_names,
+            images,
+            labels,
+        );
+        Ok((set, missing))
     }
 
     /// The number of examples; at least 1.

@@ -158,6 +158,22 @@ impl RecordReader {
         self.index
     }
 
+    /// The byte at which the next record begins, in the unpacked file.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Steps to a later record, which begins at byte `offset`.
+    pub(super) fn step_to(&mut self, index: usize, offset: u64) -> Result<(), Error> {
+        if self.packing.is_none() {
+            self.unpack()?;
+        }
+        let skipped = self.input.skip(offset.saturating_sub(self.offset));
+        skipped.map_err(|cause| self.unreadable(cause))?;
+        (self.index, self.offset) = (index, offset);
+        Ok(())
+    }
+
     /// The next record's data; none at the end of the file.
     pub(super) fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
         let Some(length) = self.header()? else {

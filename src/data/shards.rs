@@ -1,7 +1,7 @@
 //! A split in TFRecord shards that is too large for memory: what is known of it, and its records as a stream.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::Entry as Slot;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -10,7 +10,9 @@ use std::thread::JoinHandle;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::catalogue::{self, Entry, catalogue, name_of};
 use super::example::Example;
+use super::list::{List, Missing};
 use super::record::RecordReader;
 use super::store::{self, read, summary};
 use super::window::{Epoch, WindowOrder};
@@ -28,17 +30,24 @@ pub(super) struct Layout {
     pub(super) classes: usize,
 }
 
+/// A record that belongs to a subset: its number in its file, and what it is.
+type Chosen = (usize, Entry);
+
 /// The shards of a split.
 #[derive(Debug)]
 pub(super) struct Shards {
     pub(super) files: Vec<PathBuf>,
     /// Bytes of each file.
     pub(super) sizes: Vec<u64>,
-    /// Records of each file.
+    /// Examples of each file: its records, or those that belong to the subset.
     pub(super) lengths: Vec<u64>,
     pub(super) layout: Layout,
+    /// Of a subset, the records of each file that belong to it.
+    chosen: Option<Vec<Vec<Chosen>>>,
     /// Tells this preparation of this set from any other: names, sizes and lengths of its files.
     pub(super) fingerprint: String,
+    /// The same of all the files' records, if this is a subset.
+    pub(super) whole: String,
 }
 
 impl Shards {
@@ -80,16 +89,117 @@ impl Shards {
             let line = format!("{} {size} {length}\n", name.display());
             hash.update(line);
         }
+        let digest = hash.finalize();
+        let fingerprint: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         Ok(Shards {
             layout: layout(&found.shards, found.label_names.as_deref())?,
-            fingerprint: hash
-                .finalize()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
+            whole: fingerprint.clone(),
+            fingerprint,
             files: found.shards,
             sizes: found.sizes,
             lengths,
+            chosen: None,
+        })
+    }
+
+    /// Only the examples on a list, and what of the list is not there.
+    pub(super) fn only(
+        mut self,
+        list: &List,
+        split: &str,
+    ) -> Result<(Self, Option<Missing>), Error> {
+        let all = catalogue(&self)?;
+        let listed = |entry: &&Entry| list.names.contains(&entry.name);
+        let missing = Missing::of(
+            list,
+            all.iter()
+                .flatten()
+                .filter(listed)
+                .map(|entry| entry.name.as_str()),
+        );
+        let example = all.iter().flatten().next().map(|entry| entry.name.clone());
+        let chosen: Vec<Vec<Chosen>> = all
+            .into_iter()
+            .map(|shard| {
+                let numbered = shard.into_iter().enumerate();
+                numbered.filter(|(_, entry)| listed(&entry)).collect()
+            })
+            .collect();
+        self.lengths = chosen.iter().map(|shard| shard.len() as u64).collect();
+        if self.lengths.iter().sum::<u64>() == 0 {
+            return Err(list.none_of(split, example.as_deref()));
+        }
+        self.chosen = Some(chosen);
+        self.fingerprint = list.fingerprint(&self.fingerprint);
+        Ok((self, missing))
+    }
+
+    /// Names and classes of all examples, in the order of the files.
+    pub(super) fn names(&self) -> Result<Vec<(String, u32)>, Error> {
+        let named = |entry: Entry| (entry.name, entry.label);
+        Ok(match &self.chosen {
+            Some(chosen) => chosen
+                .iter()
+                .flatten()
+                .map(|(_, entry)| named(entry.clone()))
+                .collect(),
+            None => catalogue(self)?.into_iter().flatten().map(named).collect(),
+        })
+    }
+
+    /// Reads an example of a file, by its number among those that count; the reader stands before it.
+    fn fetch(
+        &self,
+        reader: &mut RecordReader,
+        shard: usize,
+        number: usize,
+    ) -> Result<RawRecord, Error> {
+        let (file, length) = (&self.files[shard], self.lengths[shard]);
+        match &self.chosen {
+            Some(chosen) => {
+                let (index, entry) = &chosen[shard][number];
+                reader.step_to(*index, entry.offset)?;
+            }
+            None => {
+                while reader.index() < number {
+                    if !reader.skip()? {
+                        return Err(wrong_count(file, reader.index() as u64, length));
+                    }
+                }
+            }
+        }
+        let index = reader.index();
+        let data = reader.next();
+        if matches!(data, Ok(None)) {
+            return Err(wrong_count(file, reader.index() as u64, length));
+        }
+        let last = number as u64 + 1 == length;
+        if last && self.chosen.is_none() && reader.skip()? {
+            return Err(wrong_count(file, length + 1, length));
+        }
+        let data = data?.unwrap_or_default();
+        if let Some(chosen) = &self.chosen {
+            self.is_called(&chosen[shard][number], shard, &data)?;
+        }
+        Ok(RawRecord { shard, index, data })
+    }
+
+    /// Checks that a record is what the catalogue says, which is found by sizes and not by content.
+    fn is_called(&self, chosen: &Chosen, shard: usize, data: &[u8]) -> Result<(), Error> {
+        let (record, entry) = chosen;
+        let found = Example::parse(data).ok().as_ref().and_then(name_of);
+        if found.as_ref() == Some(&entry.name) {
+            return Ok(());
+        }
+        Err(Error::OldCatalogue {
+            file: self.files[shard].clone(),
+            record: *record,
+            found: found.unwrap_or("nothing".into()),
+            expected: entry.name.clone(),
+            catalogue: catalogue::place(self)
+                .unwrap_or_default()
+                .display()
+                .to_string(),
         })
     }
 
@@ -274,37 +384,34 @@ impl RecordStream {
         RecordStream::of(file, move || Some(reader.next()))
     }
 
-    /// All records in the order of the files, once.
+    /// All examples in the order of the files, once.
     pub(super) fn straight(shards: Arc<Shards>) -> Self {
         let first = shards.files[0].clone();
-        let mut file = 0;
+        let (mut file, mut number) = (0, 0);
         let mut open: Option<RecordReader> = None;
         RecordStream::of(first, move || {
             loop {
-                let path = shards.files.get(file)?;
-                let mut next = || {
-                    let reader = match &mut open {
-                        Some(reader) => reader,
-                        None => open.insert(shards.reader(file)?),
-                    };
-                    let index = reader.index();
-                    let data = reader.next()?;
-                    if data.is_none() && index as u64 != shards.lengths[file] {
-                        return Err(wrong_count(path, index as u64, shards.lengths[file]));
-                    }
-                    Ok(data.map(|data| RawRecord {
-                        shard: file,
-                        index,
-                        data,
-                    }))
-                };
-                match next().transpose() {
-                    Some(record) => return Some(record),
-                    None => {
-                        open = None;
-                        file += 1;
-                    }
+                let length = *shards.lengths.get(file)?;
+                if number as u64 == length && (length > 0 || shards.chosen.is_some()) {
+                    (file, number, open) = (file + 1, 0, None);
+                    continue;
                 }
+                let mut reader = match open.take().map_or_else(|| shards.reader(file), Ok) {
+                    Ok(reader) => reader,
+                    Err(error) => return Some(Err(error)),
+                };
+                if length == 0 {
+                    match reader.skip() {
+                        Ok(false) => file += 1,
+                        Ok(true) => return Some(Err(wrong_count(&shards.files[file], 1, 0))),
+                        Err(error) => return Some(Err(error)),
+                    }
+                    continue;
+                }
+                let found = shards.fetch(&mut reader, file, number);
+                open = Some(reader);
+                number += 1;
+                return Some(found);
             }
         })
     }
@@ -432,7 +539,7 @@ impl Reader {
             self.opened += 1;
             if self.passed.get(example as usize) != Some(&true) {
                 let (shard, _) = self.order.locate(example);
-                if let Entry::Vacant(place) = self.open.entry(shard) {
+                if let Slot::Vacant(place) = self.open.entry(shard) {
                     place.insert(self.shards.reader(shard)?);
                 }
             }
@@ -441,34 +548,16 @@ impl Reader {
     }
 
     fn read(&mut self, example: u32) -> Result<RawRecord, Error> {
-        let (shard, index) = self.order.locate(example);
-        let (path, length) = (&self.shards.files[shard], self.shards.lengths[shard]);
+        let (shard, number) = self.order.locate(example);
         let mut reader = match self.open.remove(&shard) {
             Some(reader) => reader,
             None => self.shards.reader(shard)?,
         };
-        let fewer = |reader: &RecordReader| wrong_count(path, reader.index() as u64, length);
-        while reader.index() < index {
-            if !reader.skip()? {
-                return Err(fewer(&reader));
-            }
-        }
-        let data = reader.next();
-        if matches!(data, Ok(None)) {
-            return Err(fewer(&reader));
-        }
-        if reader.index() as u64 == length {
-            if reader.skip()? {
-                return Err(wrong_count(path, length + 1, length));
-            }
-        } else {
+        let found = self.shards.fetch(&mut reader, shard, number);
+        if number as u64 + 1 < self.shards.lengths[shard] {
             self.open.insert(shard, reader);
         }
-        Ok(RawRecord {
-            shard,
-            index,
-            data: data?.unwrap_or_default(),
-        })
+        found
     }
 }
 

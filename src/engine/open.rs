@@ -113,7 +113,7 @@ fn open_platform(
             platform: client.platform_name().into(),
         });
     }
-    let cache = match pjrt::cache_folder() {
+    let cache = match crate::places::cache_folder() {
         Some(folder) if choice.executable_cache => {
             Cache::new(folder.join("executables"), &client, &path)
         }

@@ -27,6 +27,6 @@ pub use executable::{Argument, BufferSpec, CompileOptions, Executable};
 pub use ffi::{DeviceMemory, MemoryUse};
 pub use install::{Installed, Package, ensure, install};
 pub use process::{WITHOUT_TPU, prepare_process, tpu_chips};
-pub use search::{Found, Platform, Source, cache_folder, find, list};
+pub use search::{Found, Platform, Source, find, list};
 pub use topology::{DescribedDevice, Topology};
 pub use types::{ElementType, OptionValue};

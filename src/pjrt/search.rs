@@ -169,16 +169,7 @@ fn candidates(platform: Platform) -> Vec<Found> {
 
 /// Where fetched plugins are kept.
 pub(super) fn plugin_folder() -> Option<PathBuf> {
-    Some(cache_folder()?.join("plugins"))
-}
-
-/// What the program keeps between runs: `$XDG_CACHE_HOME/simclr`, else `~/.cache/simclr`.
-pub fn cache_folder() -> Option<PathBuf> {
-    let base = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(path) if !path.is_empty() => PathBuf::from(path),
-        _ => PathBuf::from(std::env::var_os("HOME")?).join(".cache"),
-    };
-    Some(base.join("simclr"))
+    Some(crate::places::cache_folder()?.join("plugins"))
 }
 
 /// Package folders of the active `python3`; none if there is no Python.

@@ -1,12 +1,12 @@
 //! What a run's features are worth before, between and after, and the summary that says so.
 
-use super::Error;
 use super::classify::{CLASSIFIED, classify};
 use super::evaluate::{FIGURES, Worth, features, neighbours, worth, worth_of_pixels};
 use super::inference::{Inference, Reach};
 use super::pretrain::{Run, say};
 use super::run_dir::RunDir;
 use super::step::{Objective, StepSpec};
+use super::{Error, setup};
 use crate::data::{Description, Examples};
 use crate::eval::Features;
 use crate::hlo::Literal;
@@ -74,8 +74,7 @@ impl<'a> Evaluation<'a> {
         let config = &run.loaded.config;
         let ends = config.runtime.eval && run.measure;
         let test = if ends || config.knn_epochs > 0 {
-            let dir = config.data_dir.as_deref();
-            let found = Examples::open(&config.dataset, &config.eval_split, dir)?;
+            let found = setup::examples(config, &config.eval_split)?;
             suited(run, spec, train.description(), found.description())?.then(|| Arc::new(found))
         } else {
             None

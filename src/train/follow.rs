@@ -119,10 +119,7 @@ impl<'a> Evaluator<'a> {
     fn new(follow: &'a Follow<'a>, trained: &Trained) -> Result<Self, Error> {
         let loaded = follow.loaded.inherit(&trained.loaded, &SHARED_KEYS)?;
         let config = &loaded.config;
-        let open = |split: &str| {
-            let dir = config.data_dir.as_deref();
-            Examples::open(&config.dataset, split, dir).map(Arc::new)
-        };
+        let open = |split: &str| setup::examples(config, split).map(Arc::new);
         let (train, test) = (open(&config.train_split)?, open(&config.eval_split)?);
         // The run's own step, whatever devices there are here.
         let described = train.description();

@@ -3,7 +3,6 @@
 use super::launch::Launcher;
 use super::{Error, given, setup, state};
 use crate::config::{Loaded, Plan};
-use crate::data::Examples;
 use crate::engine::Engine;
 use crate::hlo::Module;
 use std::sync::Arc;
@@ -66,8 +65,7 @@ pub fn measure(
     let (spec, train) = if step_only {
         (given::spec(loaded, devices)?, None)
     } else {
-        let data_dir = config.data_dir.as_deref();
-        let train = Examples::open(&config.dataset, &config.train_split, data_dir)?;
+        let train = setup::examples(config, &config.train_split)?;
         let plan = Plan::new(loaded, train.description().examples, devices)?;
         let spec = setup::spec(loaded, train.description(), &plan)?;
         (spec, Some(Arc::new(train)))

@@ -9,7 +9,7 @@ use super::signals::{Stop, StopKind};
 use super::step::{Objective, StepModule, StepSpec};
 use super::{Error, setup, state, views};
 use crate::config::{Loaded, Plan};
-use crate::data::{Examples, Stages};
+use crate::data::Stages;
 use crate::engine::Engine;
 use crate::hlo::{Literal, Module};
 use crate::pjrt::Buffer;
@@ -61,12 +61,7 @@ const LAUNCH: Duration = Duration::from_secs(1);
 pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     let config = &run.loaded.config;
     let started = Instant::now();
-    let data_dir = config.data_dir.as_deref();
-    let train = Arc::new(Examples::open(
-        &config.dataset,
-        &config.train_split,
-        data_dir,
-    )?);
+    let train = Arc::new(setup::examples(config, &config.train_split)?);
     let described = train.description();
     let plan = Plan::new(run.loaded, described.examples, run.devices)?;
     let spec = setup::spec(run.loaded, described, &plan)?;

@@ -5,7 +5,7 @@ use super::step::{Input, Objective, StepSpec};
 use super::trained::{self, Trained};
 use crate::augment::{Augmentation, Brightness, ResizeKernel};
 use crate::config::{Behaviour, Config, Loaded, Plan};
-use crate::data::Description;
+use crate::data::{self, Description, Examples};
 use crate::hlo::DType;
 use crate::model::{Freeze, HeadMode, Network};
 use crate::nn::Settings;
@@ -13,6 +13,16 @@ use crate::optim::{Lars, Optimizer, Schedule};
 use crate::pjrt::OptionValue;
 use std::path::Path;
 use std::sync::Arc;
+
+/// The examples of a split; of the one that is trained on those that `subset_list` names, if that is set.
+///
+/// # Errors
+/// As [`Examples::listed`].
+pub fn examples(config: &Config, split: &str) -> Result<Examples, data::Error> {
+    let list = config.subset_list.as_deref();
+    let list = list.filter(|_| split == config.train_split);
+    Examples::listed(&config.dataset, split, config.data_dir.as_deref(), list)
+}
 
 /// The network of a configuration, with a classifier of so many classes.
 pub fn network(config: &Config, classes: Option<usize>) -> Network {

@@ -170,7 +170,7 @@ impl<'a> Trials<'a> {
     fn given_up(&self, failure: Failure, anonymous: Option<String>) -> Error {
         const LOG_IN: &str = "log in with `gcloud auth application-default login`, or name a service account's file in \
                               GOOGLE_APPLICATION_CREDENTIALS";
-        let remedy = match (failure.kind, anonymous) {
+        let remedy: String = match (failure.kind, anonymous) {
             (Kind::Passing, _) => "check the network, and start again".into(),
             (Kind::Unauthenticated | Kind::Forbidden, Some(why)) => {
                 format!("no credentials were shown ({why}): {LOG_IN}")
@@ -190,7 +190,7 @@ impl<'a> Trials<'a> {
                 1 => "at the first attempt".into(),
                 n => format!("at the last of {n} attempts"),
             },
-            remedy,
+            remedy: remedy.into(),
         }
     }
 }
