@@ -111,6 +111,38 @@ fn a_small_network_compiles_for_a_slice_that_is_not_there() {
 }
 
 #[test]
+fn a_small_network_compiles_for_gpus_that_are_not_there() {
+    if let Err(error) = find(Platform::Cuda, None) {
+        eprintln!("SKIPPED: {error}");
+        return;
+    }
+    let found = json(&compile(&[
+        "--target",
+        "cuda:h100",
+        "--devices",
+        "2",
+        "--json",
+        "runtime.precision=bf16",
+    ]));
+    assert_eq!(found["target"], "cuda:h100 × 2");
+    assert_eq!(found["device_kind"], "NVIDIA H100 80GB HBM3");
+    assert_eq!(
+        (&found["devices"], &found["per_device"]),
+        (&2.into(), &32.into())
+    );
+    let memory = |key: &str| found["memory"][key].as_f64().unwrap();
+    assert!(
+        memory("arguments") >= 10_000.0 * 32.0 * 32.0 * 3.0,
+        "{found}"
+    );
+    assert!(memory("aliased") > 0.9 * memory("outputs"), "{found}");
+    assert!(memory("temporaries") > 0.0);
+    // What the plugin's allocator takes of it.
+    assert_eq!(found["capacity"], (79u64 << 30) / 4 * 3);
+    assert!(count(&found, "all-reduce") > 0, "{found}");
+}
+
+#[test]
 fn what_does_not_fit_is_said_with_code_4() {
     if !libtpu() {
         return;
@@ -267,6 +299,24 @@ fn what_is_wrong_is_one_sentence() {
         &["`gpu` is unknown", "cpu"],
     );
     refused(
+        &compile(&["--target", "cuda:h300"]),
+        2,
+        &["`cuda:h300` is unknown", "cuda:h100, cuda:h200"],
+    );
+    let output = simclr()
+        .args(["compile", "--target", "cuda:h200"])
+        .args(SMALL)
+        .env("XDG_CACHE_HOME", "/nonexistent")
+        .env("PATH", "/nonexistent")
+        .env_remove("SIMCLR_PLUGIN_CUDA")
+        .output()
+        .unwrap();
+    refused(
+        &output,
+        3,
+        &["no cuda plugin found", "simclr plugins install cuda13"],
+    );
+    refused(
         &compile(&["--topology", "v3-8", "dataset=nope"]),
         2,
         &["no data set `nope`", "data_dir"],
@@ -306,10 +356,10 @@ fn what_is_wrong_is_one_sentence() {
         let output = compile(&["--topology", "v5e:2x2", "runtime.devices=8"]);
         refused(&output, 2, &["8 replicas", "4 v5e:2x2 devices"]);
     }
-    let output = compile(&["--target", "cpu", "--save", "/nonexistent/step.program"]);
+    let output = compile(&["--target", "cpu", "--save", "/dev/null/step.program"]);
     refused(
         &output,
         3,
-        &["cannot write the compiled program /nonexistent/step.program"],
+        &["cannot write the compiled program /dev/null/step.program"],
     );
 }

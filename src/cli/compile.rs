@@ -2,19 +2,16 @@
 
 use super::Configuration;
 use super::isolated::{self, run_again};
+use super::target::Wanted;
 use super::ui::Ui;
-use crate::cluster::{self, slice::Slice};
 use crate::config::Loaded;
 use crate::data::{self, Description};
-use crate::engine::{Choice, Target, optimized_module};
+use crate::engine::{Choice, optimized_module};
 use crate::hlo::Module;
-use crate::pjrt::{OptionValue, Package, Platform, Plugin, WITHOUT_TPU, find, install};
+use crate::pjrt::{OptionValue, Plugin, WITHOUT_TPU};
 use crate::train::forecast::Forecast;
 use crate::train::setup;
-use crate::train::{
-    self,
-    ahead::{self, Site},
-};
+use crate::train::{self, ahead};
 use anyhow::Context;
 use clap::Args;
 use prost::Message;
@@ -30,10 +27,10 @@ pub(super) struct Arguments {
     /// TPU slice: a topology such as v5e:4x4, or a rented name such as v3-128
     #[arg(long, value_name = "SLICE", required_unless_present = "target")]
     topology: Option<String>,
-    /// Something else than a TPU
-    #[arg(long, value_name = "cpu", conflicts_with = "topology")]
+    /// Something else than a TPU: cpu, cuda:a100, cuda:h100 or cuda:h200
+    #[arg(long, conflicts_with = "topology")]
     target: Option<String>,
-    /// Devices of the target, where a topology does not say
+    /// Devices of the target [default: 1]
     #[arg(long, value_name = "N", requires = "target")]
     devices: Option<usize>,
     /// Fetch the compiler's plugin if it is not there
@@ -53,6 +50,16 @@ pub(super) struct Arguments {
     here: bool,
 }
 
+impl Arguments {
+    fn wanted(&self) -> Result<Wanted, crate::cluster::Error> {
+        Wanted::parse(
+            self.topology.as_deref(),
+            self.target.as_deref(),
+            self.devices,
+        )
+    }
+}
+
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     if arguments.here {
         isolated::end_with_parent();
@@ -62,9 +69,10 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     }
     // What can be told wrong without a compiler is told by this process.
     let loaded = arguments.configuration.load()?;
-    let wanted = Wanted::of(arguments)?;
+    let wanted = arguments.wanted()?;
     describe(&loaded)?;
-    let place = wanted.ensure_plugin(&loaded, arguments.install, ui)?;
+    let named = loaded.config.runtime.plugin.as_deref();
+    let place = wanted.ensure_plugin(named, arguments.install, ui)?;
     ui.note(&format!(
         "compiling the step for {} with {}",
         wanted.name(),
@@ -86,73 +94,6 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     Ok(if forecast.fits { 0 } else { DOES_NOT_FIT })
 }
 
-/// What to compile for.
-enum Wanted {
-    Tpu(Slice),
-    Cpu { devices: usize },
-}
-
-impl Wanted {
-    fn of(arguments: &Arguments) -> Result<Self, cluster::Error> {
-        match (&arguments.topology, &arguments.target) {
-            (Some(name), _) => Ok(Wanted::Tpu(Slice::parse(name)?)),
-            (None, Some(target)) if target == "cpu" => Ok(Wanted::Cpu {
-                devices: arguments.devices.unwrap_or(1).max(1),
-            }),
-            (None, target) => Err(cluster::Error::UnknownTarget {
-                found: target.clone().unwrap_or_default(),
-            }),
-        }
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Wanted::Tpu(slice) => slice.topology(),
-            Wanted::Cpu { devices } => format!("cpu × {devices}"),
-        }
-    }
-
-    fn platform(&self) -> Platform {
-        match self {
-            Wanted::Tpu(_) => Platform::Tpu,
-            Wanted::Cpu { .. } => Platform::Cpu,
-        }
-    }
-
-    /// The plugin's file; it is fetched if it is missing and the user wants that.
-    fn ensure_plugin(&self, loaded: &Loaded, fetch: bool, ui: &Ui) -> anyhow::Result<PathBuf> {
-        let named = loaded.config.runtime.plugin.as_deref();
-        match find(self.platform(), named) {
-            Ok(found) => Ok(found.path),
-            Err(error) if fetch && named.is_none() => {
-                ui.note(&format!("{error}; fetching it with pip, once"));
-                let package = match self.platform() {
-                    Platform::Tpu => Package::Tpu,
-                    Platform::Cuda => Package::Cuda12,
-                    Platform::Cpu => Package::Cpu,
-                };
-                Ok(install(package)?.path)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn site(&self) -> Site {
-        match self {
-            Wanted::Tpu(slice) => Site {
-                name: slice.topology(),
-                rented: slice.rented(),
-                peak_flops: Some(slice.peak_flops_per_device()),
-                capacity: None,
-            },
-            Wanted::Cpu { .. } => Site {
-                name: self.name(),
-                ..Site::default()
-            },
-        }
-    }
-}
-
 /// The training split, which need not be there: published sets are known by their facts.
 fn describe(loaded: &Loaded) -> Result<Description, data::Error> {
     Description::published(&loaded.config.dataset, &loaded.config.train_split)
@@ -161,14 +102,14 @@ fn describe(loaded: &Loaded) -> Result<Description, data::Error> {
 /// The work, in the child.
 fn compile(arguments: &Arguments, ui: &Ui) -> anyhow::Result<Forecast> {
     let loaded = arguments.configuration.load()?;
-    let wanted = Wanted::of(arguments)?;
+    let wanted = arguments.wanted()?;
     let data = describe(&loaded)?;
     let site = wanted.site();
-    let path = wanted.ensure_plugin(&loaded, false, ui)?;
+    let named = loaded.config.runtime.plugin.as_deref();
+    let path = wanted.ensure_plugin(named, false, ui)?;
     let plugin = Plugin::load(&path)?;
-    match &wanted {
-        Wanted::Tpu(slice) => {
-            let mut target = tpu_target(slice);
+    match wanted.ahead() {
+        Some(mut target) => {
             target.compiler = setup::compiler_options(&loaded)?;
             if let Some(folder) = &arguments.dump {
                 target.compiler.extend(dump_options(folder));
@@ -189,15 +130,17 @@ fn compile(arguments: &Arguments, ui: &Ui) -> anyhow::Result<Forecast> {
             }
             Ok(found.forecast)
         }
-        Wanted::Cpu { devices } => {
+        // The CPU plugin compiles only for a client of its own.
+        None => {
+            let devices = wanted.devices();
             let runtime = &loaded.config.runtime;
             let options = setup::compiler_options(&loaded)?;
             let (engine, devices) = crate::engine::open(
                 Choice {
                     platform: "cpu",
                     plugin: Some(&path),
-                    devices: *devices,
-                    cpu_devices: *devices,
+                    devices,
+                    cpu_devices: devices,
                     disable_passes: &runtime.disable_passes,
                     executable_cache: false,
                     compiler_options: &options,
@@ -215,25 +158,6 @@ fn compile(arguments: &Arguments, ui: &Ui) -> anyhow::Result<Forecast> {
             }
             Ok(forecast)
         }
-    }
-}
-
-/// A slice in libtpu's words.
-pub(super) fn tpu_target(slice: &Slice) -> Target {
-    let mut options = Vec::new();
-    let host: Vec<i64> = slice.host().iter().map(|&side| side as i64).collect();
-    if host != [2, 2, 1] {
-        options.push(("chips_per_host_bounds", OptionValue::IntList(host)));
-    }
-    if slice.generation.name == "v4" {
-        // One device per chip, as programs on a rented v4 see it.
-        options.push(("chip_config_name", OptionValue::Str("megacore".into())));
-    }
-    Target {
-        platform: "tpu",
-        topology: slice.topology(),
-        options,
-        compiler: Vec::new(),
     }
 }
 
@@ -269,21 +193,4 @@ fn dump(
         write("step_optimized.pb", &module.encode_to_vec())?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_lite_slices_are_one_host() {
-        let options = |name: &str| tpu_target(&Slice::parse(name).unwrap()).options;
-        let bounds =
-            |list: &[i64]| vec![("chips_per_host_bounds", OptionValue::IntList(list.to_vec()))];
-        assert_eq!(options("v5litepod-8"), bounds(&[2, 4, 1]));
-        assert_eq!(options("v6e-1"), bounds(&[1, 1, 1]));
-        assert!(options("v5e:4x4").is_empty());
-        assert!(options("v3-8").is_empty());
-        assert_eq!(options("v4-8")[0].0, "chip_config_name");
-    }
 }

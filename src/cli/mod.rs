@@ -17,6 +17,7 @@ mod plugins;
 mod pretrain;
 mod report;
 mod run;
+mod target;
 mod topologies;
 mod ui;
 

@@ -19,6 +19,9 @@ enum Action {
     Install {
         /// Which one
         which: Which,
+        /// Also NVIDIA's libraries that running on a GPU needs (1.4 GB; compiling does without)
+        #[arg(long)]
+        libraries: bool,
     },
 }
 
@@ -32,7 +35,7 @@ enum Which {
 
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     match &arguments.action {
-        Some(Action::Install { which }) => {
+        Some(Action::Install { which, libraries }) => {
             let package = match which {
                 Which::Cpu => Package::Cpu,
                 Which::Cuda12 => Package::Cuda12,
@@ -40,7 +43,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
                 Which::Tpu => Package::Tpu,
             };
             ui.note(&format!("fetching the {} plugin with pip", package.name()));
-            let installed = install(package)?;
+            let installed = install(package, *libraries)?;
             let verb = if installed.already {
                 "is there already"
             } else {
@@ -51,10 +54,10 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
                 installed.what,
                 installed.path.display()
             ))?;
-            if !package.needs().is_empty() {
+            if package.has_libraries() && !libraries {
                 ui.note(&format!(
-                    "it needs NVIDIA's libraries in the same Python: python3 -m pip install {}",
-                    package.needs().join(" ")
+                    "running on a GPU also needs NVIDIA's libraries: simclr plugins install {} --libraries (1.4 GB)",
+                    package.name()
                 ));
             }
         }

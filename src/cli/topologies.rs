@@ -92,7 +92,7 @@ fn ask() -> anyhow::Result<Vec<Row>> {
 }
 
 fn row(plugin: &Plugin, slice: &Slice) -> Result<Row, crate::pjrt::Error> {
-    let target = super::compile::tpu_target(slice);
+    let target = super::target::tpu(slice);
     let topology = Topology::new(plugin, &target.topology, &target.options)?;
     let first = topology.devices().first();
     Ok(Row {

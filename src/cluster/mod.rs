@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`slice`] | names of TPU slices, and what their chips are |
+//! | [`gpu`] | GPUs that can be compiled for |
 //! | [`agreement`] | that all processes run the same, and when all stop |
 //! | [`doctor`] | what a worker needs, and what to do where it is missing |
 //! | [`identity`] | which process of how many this one is |
@@ -16,6 +17,7 @@
 
 pub mod agreement;
 pub mod doctor;
+pub mod gpu;
 pub mod identity;
 pub mod metadata;
 pub mod slice;
@@ -37,7 +39,10 @@ pub enum Error {
         "this is worker {process} of {processes}, and training drives the devices of one host only; rent a slice of one host, such as v3-8"
     )]
     SeveralHosts { process: usize, processes: usize },
-    #[error("target `{found}` is unknown; expected cpu, or a TPU slice by --topology")]
+    #[error(
+        "target `{found}` is unknown; expected cpu, {}, or a TPU slice by --topology",
+        gpu::Gpu::targets().join(", ")
+    )]
     UnknownTarget { found: String },
     #[error(
         "the metadata server at {url} cannot be asked: {reason}; where there is none, TPU_WORKER_ID and TPU_WORKER_HOSTNAMES say which worker this is"

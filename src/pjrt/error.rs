@@ -74,6 +74,10 @@ pub enum Error {
         install: &'static str,
         variable: &'static str,
     },
+    #[error(
+        "the CUDA plugin {path} finds no assembler (ptxas) beside it and compiles nothing; run `simclr plugins install cuda13`, or install nvidia-cuda-nvcc into the same Python"
+    )]
+    NoAssembler { path: PathBuf },
     #[error("{0}")]
     Misuse(String),
     #[error(
@@ -103,6 +107,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same, in words of ours where a compiler's are of no help.
+    pub(super) fn of_compiler(self) -> Self {
+        match self {
+            Error::Plugin { message, path, .. }
+                if message.contains("No PTX compilation provider") =>
+            {
+                Error::NoAssembler { path }
+            }
+            other => other,
+        }
+    }
+
     /// What the caller can do about it.
     pub fn class(&self) -> Class {
         match self {
@@ -124,4 +140,28 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_assembler_has_a_remedy() {
+        let refusal = |message: &str| Error::Plugin {
+            call: "PJRT_Compile",
+            code: Code(14),
+            message: message.into(),
+            path: "xla_cuda_plugin.so".into(),
+        };
+        let told = refusal("No PTX compilation provider is available. Neither ptxas/nvlink nor");
+        let told = told.of_compiler();
+        assert!(
+            told.to_string().contains("plugins install cuda13"),
+            "{told}"
+        );
+        assert_eq!(told.class(), Class::Environment);
+        let other = refusal("something else").of_compiler().to_string();
+        assert!(other.contains("UNAVAILABLE: something else"), "{other}");
+    }
 }

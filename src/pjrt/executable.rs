@@ -77,7 +77,10 @@ impl Executable {
         let device_ids = assignment(client, options)?;
         let bytes = options_proto(options, &device_ids).encode_to_vec();
         let inner = &client.inner;
-        let loaded = inner.api.compile(inner.handle, format, module, &bytes)?;
+        let loaded = inner
+            .api
+            .compile(inner.handle, format, module, &bytes)
+            .map_err(Error::of_compiler)?;
         Executable::adopt(client, loaded, device_ids, options)
     }
 

@@ -1,7 +1,7 @@
 //! Where plugins are looked for.
 
 use super::error::Error;
-use super::install::Package;
+use super::pins::Package;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -116,7 +116,10 @@ impl Topology {
             .map(|device| device.id)
             .collect();
         let bytes = options_proto(options, &ids).encode_to_vec();
-        let handle = self.api.compile_ahead(self.handle, module, &bytes)?;
+        let handle = self
+            .api
+            .compile_ahead(self.handle, module, &bytes)
+            .map_err(Error::of_compiler)?;
         Ok(Compiled::adopt(self.api.clone(), handle))
     }
 }

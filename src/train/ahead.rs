@@ -19,7 +19,7 @@ pub struct Site {
     pub rented: Option<String>,
     /// Operations per second of a device.
     pub peak_flops: Option<f64>,
-    /// Memory of a device, where the plugin does not tell.
+    /// Bytes of a device's memory that a program gets, where that is not what the plugin tells.
     pub capacity: Option<u64>,
 }
 
@@ -62,7 +62,7 @@ pub fn for_topology(
         forecast.device_kind = first.kind.clone();
         let told = first.number("device_memory_bytes_limit");
         let told = told.and_then(|bytes| u64::try_from(bytes).ok());
-        forecast.capacity = told.or(site.capacity);
+        forecast.capacity = site.capacity.or(told);
     }
     forecast.hosts = topology.processes();
     forecast.compiler = version(plugin, topology.version());
