@@ -9,7 +9,7 @@ mod probe;
 
 pub use classified::{Classified, first_largest};
 pub use knn::{Knn, knn};
-pub use probe::{Probe, linear_probe};
+pub use probe::{Fitted, Probe, fit_probe, linear_probe};
 
 use crate::hlo::{DType, Literal, Shape};
 

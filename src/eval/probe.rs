@@ -39,6 +39,28 @@ pub fn linear_probe(
     test: &Features,
     settings: Probe,
 ) -> Result<f64, Error> {
+    Ok(fit_probe(engine, train, test, settings)?.accuracy)
+}
+
+/// A fitted probe.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Fitted {
+    /// Share of the test examples that it classifies correctly.
+    pub accuracy: f64,
+    /// The least value found of mean cross-entropy + ½·l2·‖W‖² on the standardised training features.
+    pub objective: f64,
+}
+
+/// Fits a probe to `train` and tries it on `test`.
+///
+/// # Errors
+/// If the objective cannot be compiled or run.
+pub fn fit_probe(
+    engine: &Engine,
+    train: &Features,
+    test: &Features,
+    settings: Probe,
+) -> Result<Fitted, Error> {
     let classes = 1 + train
         .labels
         .iter()
@@ -50,12 +72,19 @@ pub fn linear_probe(
     let (train, test) = (scale.apply(train), scale.apply(test));
     let objective = Objective::new(engine, &train, classes, settings.l2)?;
     let start = vec![0.0f64; (train.width + 1) * classes];
-    let best = minimise(objective, start, settings.iterations)?;
-    accuracy(engine, &test, &best, classes)
+    let (best, objective) = minimise(objective, start, settings.iterations)?;
+    Ok(Fitted {
+        accuracy: accuracy(engine, &test, &best, classes)?,
+        objective,
+    })
 }
 
 /// Runs L-BFGS; where the line search can do no better in single precision, the best point so far stands.
-fn minimise(objective: Objective, start: Vec<f64>, iterations: u64) -> Result<Vec<f64>, Error> {
+fn minimise(
+    objective: Objective,
+    start: Vec<f64>,
+    iterations: u64,
+) -> Result<(Vec<f64>, f64), Error> {
     let shared = std::rc::Rc::new(objective);
     let solver = LBFGS::new(MoreThuenteLineSearch::new(), 10);
     let run = Executor::new(SharedObjective(shared.clone()), solver)
@@ -72,7 +101,9 @@ fn minimise(objective: Objective, start: Vec<f64>, iterations: u64) -> Result<Ve
         .borrow()
         .as_ref()
         .map(|(_, point)| point.clone());
-    Ok(found.or(best_seen).unwrap_or(start))
+    let best = found.or(best_seen).unwrap_or(start);
+    let least = shared.evaluate(&best)?.cost;
+    Ok((best, least))
 }
 
 struct Standardise {
