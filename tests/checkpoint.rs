@@ -26,6 +26,7 @@ fn manifest(step: u64) -> Manifest {
         module_hash: "00ff".to_owned(),
         config: identity(&[("resnet_depth", "18"), ("train_batch_size", "512")]),
         config_yaml: "resnet_depth: 18\ntext: \"ü\\n\"\n".to_owned(),
+        class_names: vec!["ünder".to_owned(), "over".to_owned()],
     }
 }
 

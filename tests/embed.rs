@@ -5,9 +5,12 @@ mod binary;
 use binary::{run, simclr, stderr, tiny};
 use simclr::data::Examples;
 use simclr::report::picture::Picture;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::OnceLock;
+use tfrecord::protobuf::Features;
+use tfrecord::{Example, ExampleWriter, Feature};
 
 /// A folder with a run of a few steps with a classifier (`run`), and pictures: examples of the test split as PNG files in `pictures`,
 /// a list of them, a larger one, and one that is none.
@@ -172,6 +175,74 @@ fn predictions_are_probabilities_of_named_classes() {
     );
 }
 
+/// Record files, read record by record as launches want them: the rows of the same pictures as files, in whatever order they are named.
+#[test]
+fn pictures_in_record_files_are_those_of_files() {
+    for (name, numbers) in [("a.tfrecord", 0..5), ("b.tfrecord-00000-of-00001", 5..7)] {
+        let mut writer = ExampleWriter::create(home().join(name)).expect("a file");
+        for number in numbers {
+            let picture = home().join(format!("pictures/inner/{number}.png"));
+            let bytes = std::fs::read(picture).expect("a picture");
+            let key = if number % 2 == 0 {
+                "image"
+            } else {
+                "image/encoded"
+            };
+            let feature = HashMap::from([(key.to_owned(), Feature::from_bytes_iter([bytes]))]);
+            let features = Some(Features { feature });
+            writer.send(Example { features }).expect("written");
+        }
+        writer.flush().expect("written");
+    }
+    let (_, files) = {
+        ok(&["embed", "run", "pictures", "-o", "files.npy"]);
+        npy(&home().join("files.npy"))
+    };
+    let second = "b.tfrecord-00000-of-00001";
+    let sources = [second, "pictures/inner/3.png", "a.tfrecord", "a.tfrecord"];
+    let mut arguments = vec!["embed", "run"];
+    arguments.extend(sources);
+    arguments.extend(["-o", "records.npy", "--set", "eval_batch_size=3"]);
+    ok(&arguments);
+    let (dims, records) = npy(&home().join("records.npy"));
+    let order = [5, 6, 3, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4];
+    assert_eq!(dims, [order.len(), 64]);
+    for (row, number) in records.chunks_exact(64).zip(order) {
+        let file = &files[number * 64..(number + 1) * 64];
+        let same = row
+            .iter()
+            .zip(file)
+            .all(|(a, b)| (a - b).abs() <= 1e-5 * (1.0 + b.abs()));
+        assert!(same, "picture {number}");
+    }
+    let names = std::fs::read_to_string(home().join("records.npy.names.txt")).expect("names");
+    assert_eq!(names.lines().nth(1), Some("b.tfrecord-00000-of-00001#1"));
+}
+
+/// A head learned on class folders says their names, also when the folders are gone.
+#[test]
+fn predictions_say_the_names_of_class_folders() {
+    for (split, count) in [("train", 4), ("test", 2)] {
+        for class in ["apple", "pear"] {
+            let folder = home().join("fruit").join(split).join(class);
+            std::fs::create_dir_all(&folder).expect("a folder");
+            for number in 0..count {
+                let from = home().join(format!("pictures/inner/{number}.png"));
+                std::fs::copy(from, folder.join(format!("{number}.png"))).expect("a copy");
+            }
+        }
+    }
+    let fruit = home().join("fruit");
+    let mut arguments = tiny(&home().join("fruit_run"), &["train_steps=1"]);
+    arguments.extend(["dataset=folder".into(), "train_batch_size=4".into()]);
+    arguments.push(format!("data_dir={}", fruit.display()));
+    let output = run(&arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    std::fs::remove_dir_all(fruit).expect("removed");
+    let text = ok(&["predict", "fruit_run", "pictures/inner/0.png", "--top", "2"]);
+    assert!(text.contains("apple ") && text.contains("pear "), "{text}");
+}
+
 #[test]
 fn evaluation_says_what_predictions_say() {
     let all = ["evaluate", "run", "--json"];
@@ -188,6 +259,18 @@ fn evaluation_says_what_predictions_say() {
     for figure in ["knn_20", "knn_200", "linear_probe"] {
         let value = figures[figure].as_f64().expect("a number");
         assert!((0.0..=1.0).contains(&value), "{figure} {value}");
+    }
+    // `eval_steps` limits what is evaluated, not the neighbours and the examples that the probe learns from.
+    let text = ok(&[
+        "evaluate",
+        "run",
+        "eval_steps=1",
+        "eval_batch_size=2000",
+        "--json",
+    ]);
+    let limited: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    for figure in ["top_1", "knn_20", "knn_200"] {
+        assert_eq!(limited["figures"][figure], figures[figure], "{figure}");
     }
     // A few of the same examples by `predict`: row by row what the table counts.
     let text = ok(&[

@@ -2,7 +2,8 @@
 
 use super::ui::Ui;
 use crate::config::Loaded;
-use crate::data::pictures::{self, Picture};
+use crate::data::Examples;
+use crate::data::pictures::{self, Cutter, Picture};
 use crate::report::arrays::Format;
 use crate::train::inference::{Inference, Seen};
 use crate::train::setup;
@@ -72,7 +73,7 @@ pub(super) fn predict(arguments: &PredictArguments, ui: &Ui) -> anyhow::Result<u
     };
     let pictures = pictures::find(&arguments.images)?;
     let (seen, _) = see(&trained, &loaded, &pictures, ui)?;
-    let names = crate::data::class_names(&loaded.config.dataset).unwrap_or_default();
+    let names = class_names(&trained, &loaded, classes, ui);
     let name = |class: usize| names.get(class).cloned().unwrap_or(class.to_string());
     let mut rows = Vec::new();
     for (picture, logits) in pictures.iter().zip(seen.logits.chunks_exact(classes)) {
@@ -110,6 +111,29 @@ pub(super) fn predict(arguments: &PredictArguments, ui: &Ui) -> anyhow::Result<u
     Ok(0)
 }
 
+/// The names of the classes: as the checkpoint keeps them, or as its training split has them; none, with a word, if that is not here.
+fn class_names(trained: &Trained, loaded: &Loaded, classes: usize, ui: &Ui) -> Vec<String> {
+    let config = &loaded.config;
+    let kept = trained.manifest.class_names.clone();
+    let known = crate::data::class_names(&config.dataset).unwrap_or_default();
+    for names in [kept, known] {
+        if names.len() == classes {
+            return names;
+        }
+    }
+    let dir = config.data_dir.as_deref();
+    match Examples::open(&config.dataset, &config.train_split, dir) {
+        Ok(train) if train.description().class_names.len() == classes => {
+            train.description().class_names.clone()
+        }
+        Ok(_) => Vec::new(),
+        Err(error) => {
+            ui.note(&format!("classes are numbers here: {error}"));
+            Vec::new()
+        }
+    }
+}
+
 /// Classes with their probabilities, the most probable first; of equals the first.
 fn probabilities(logits: &[f32]) -> Vec<(usize, f64)> {
     let top = logits.iter().fold(f32::NEG_INFINITY, |a, &b| a.max(b));
@@ -133,9 +157,10 @@ fn see(
     let (network, values) = (&trained.network, &trained.values);
     let inference = Inference::new(&engine, config, network, values, devices, batch)?;
     let kernel = setup::augmentation(config).resize;
+    let mut cutter = Cutter::new(network.image_size, kernel);
     let mut seen = Seen::default();
     for part in pictures.chunks(batch) {
-        let found = inference.run(&pictures::cut(part, network.image_size, kernel)?)?;
+        let found = inference.run(&cutter.cut(part)?)?;
         seen.features.extend(found.features);
         seen.logits.extend(found.logits);
     }

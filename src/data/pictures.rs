@@ -54,13 +54,13 @@ impl Error {
 /// What names of pictures in a folder end with.
 const ENDINGS: [&str; 4] = [".jpg", ".jpeg", ".jpe", ".png"];
 
-/// A picture that is not read yet, or one out of a record file.
+/// Where a picture is; it is not read yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Picture {
     /// A file.
     File(PathBuf),
-    /// A record's picture, with the file and the record's number.
-    Record(PathBuf, usize, Vec<u8>),
+    /// A record, by its file and its number in it.
+    Record(PathBuf, usize),
 }
 
 impl Picture {
@@ -68,7 +68,7 @@ impl Picture {
     pub fn name(&self) -> String {
         match self {
             Picture::File(path) => path.display().to_string(),
-            Picture::Record(path, record, _) => format!("{}#{record}", path.display()),
+            Picture::Record(path, record) => format!("{}#{record}", path.display()),
         }
     }
 }
@@ -139,48 +139,90 @@ fn records(path: &Path, found: &mut Vec<Picture>) -> Result<(), Error> {
     let mut reader = RecordReader::open(path, None)?;
     loop {
         let record = reader.index();
-        let Some(bytes) = reader.next()? else {
+        if !reader.skip()? {
             return Ok(());
-        };
+        }
+        found.push(Picture::Record(path.into(), record));
+    }
+}
+
+/// Reads pictures in the order in which [`find`] gave them, decodes them and cuts them as evaluation sees them (see [`evaluated`]).
+/// Only the pictures of one call are in memory.
+pub struct Cutter {
+    size: usize,
+    resize: HostResize,
+    /// The record file that was read last, at its next record.
+    open: Option<(PathBuf, RecordReader)>,
+}
+
+impl Cutter {
+    /// For crops of side `size`.
+    pub fn new(size: usize, kernel: ResizeKernel) -> Self {
+        Cutter {
+            size,
+            resize: HostResize::new(kernel, size),
+            open: None,
+        }
+    }
+
+    /// The next pictures: u8 `[pictures, size, size, 3]`.
+    ///
+    /// # Errors
+    /// The first picture that cannot be read or decoded.
+    pub fn cut(&mut self, pictures: &[Picture]) -> Result<Vec<u8>, Error> {
+        let mut records = Vec::with_capacity(pictures.len());
+        for picture in pictures {
+            records.push(match picture {
+                Picture::File(_) => None,
+                Picture::Record(path, record) => Some(self.record(path, *record)?),
+            });
+        }
+        let (size, resize) = (self.size, &self.resize);
+        let cut: Vec<Vec<u8>> = pictures
+            .par_iter()
+            .zip(records)
+            .map(|(picture, record)| {
+                let bytes = match (picture, record) {
+                    (_, Some(bytes)) => bytes,
+                    (Picture::File(path) | Picture::Record(path, _), None) => read(path)?,
+                };
+                let image = decode(&bytes).map_err(|reason| Error::Undecodable {
+                    name: picture.name(),
+                    reason,
+                })?;
+                let area = evaluated(image.height, image.width, size);
+                let mut out = vec![0; size * size * 3];
+                resize.crop(&image.rgb, image.width, area, &mut out);
+                Ok(out)
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(cut.concat())
+    }
+
+    /// The encoded picture of a record, which is the next of its file or a later one.
+    fn record(&mut self, path: &Path, record: usize) -> Result<Vec<u8>, Error> {
         let failed = |reason: String| Error::Record {
             path: path.into(),
             record,
             reason,
+        };
+        let again =
+            |(open, reader): &(PathBuf, RecordReader)| open == path && reader.index() <= record;
+        let reader = match self.open.take().filter(again) {
+            Some((_, reader)) => reader,
+            None => RecordReader::open(path, None)?,
+        };
+        let (_, reader) = self.open.insert((path.into(), reader));
+        while reader.index() < record && reader.skip()? {}
+        let Some(bytes) = reader.next()? else {
+            return Err(failed("the file ends before it".into()));
         };
         let example = Example::parse(&bytes).map_err(|error| failed(error.to_string()))?;
         let key = match example.get("image") {
             Some(_) => "image",
             None => "image/encoded",
         };
-        let picture = example
-            .bytes(key)
-            .map_err(|error| failed(error.to_string()))?;
-        found.push(Picture::Record(path.into(), record, picture.to_vec()));
+        let picture = example.bytes(key);
+        Ok(picture.map_err(|error| failed(error.to_string()))?.to_vec())
     }
-}
-
-/// Decodes pictures and cuts them as evaluation sees them, u8 `[pictures, S, S, 3]` (see [`evaluated`]).
-///
-/// # Errors
-/// The first picture that cannot be read or decoded.
-pub fn cut(pictures: &[Picture], size: usize, kernel: ResizeKernel) -> Result<Vec<u8>, Error> {
-    let resize = HostResize::new(kernel, size);
-    let cut: Vec<Vec<u8>> = pictures
-        .par_iter()
-        .map(|picture| {
-            let bytes = match picture {
-                Picture::File(path) => read(path)?,
-                Picture::Record(_, _, bytes) => bytes.clone(),
-            };
-            let image = decode(&bytes).map_err(|reason| Error::Undecodable {
-                name: picture.name(),
-                reason,
-            })?;
-            let area = evaluated(image.height, image.width, size);
-            let mut out = vec![0; size * size * 3];
-            resize.crop(&image.rgb, image.width, area, &mut out);
-            Ok(out)
-        })
-        .collect::<Result<_, Error>>()?;
-    Ok(cut.concat())
 }

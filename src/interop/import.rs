@@ -149,6 +149,7 @@ fn write(
         module_hash: format!("imported from {}", imported.source.display()),
         config: loaded.identity(),
         config_yaml: loaded.to_yaml(),
+        class_names: Vec::new(),
     };
     folder::make(out, |temporary| {
         let config = temporary.join("config.yaml");

@@ -77,6 +77,9 @@ pub struct Manifest {
     pub config: Vec<(String, String)>,
     /// The whole resolved configuration.
     pub config_yaml: String,
+    /// Names of the classes that its classifier tells apart, where it has one and they have names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_names: Vec<String>,
 }
 
 /// `manifest.json`.

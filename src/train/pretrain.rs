@@ -127,6 +127,10 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         run_dir: &run_dir,
         identity: &identity,
         module_hash: hash(&step_module.module),
+        class_names: match spec.network.num_classes {
+            Some(_) => &described.class_names,
+            None => &[],
+        },
     };
     drop(point);
 
@@ -266,6 +270,7 @@ struct Saver<'a> {
     run_dir: &'a RunDir,
     identity: &'a [(String, String)],
     module_hash: String,
+    class_names: &'a [String],
 }
 
 /// The variables' values, from the devices.
@@ -320,6 +325,7 @@ impl Saver<'_> {
             module_hash: self.module_hash.clone(),
             config: self.identity.to_vec(),
             config_yaml: self.run.loaded.to_yaml(),
+            class_names: self.class_names.to_vec(),
         };
         let keep = config.keep_checkpoint_max;
         let path = checkpoint::save(&self.run_dir.checkpoints(), &manifest, &arrays, keep)?;
