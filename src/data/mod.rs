@@ -30,6 +30,7 @@ mod rng;
 mod shapes32;
 mod shards;
 pub mod store;
+pub mod subset;
 mod tfds;
 mod unpack;
 pub mod window;

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod pack;
 mod show;
+mod subset;
 
 use super::ui::Ui;
 use crate::data::{Error, Found, find};
@@ -21,6 +22,8 @@ pub(super) enum Command {
     Bench(bench::Arguments),
     /// Pack a folder of pictures into TFRecords that TFDS can open
     Pack(pack::Arguments),
+    /// Draw a list of examples, balanced by class, from a seed: what subset_list takes
+    Subset(subset::Arguments),
 }
 
 /// Which split.
@@ -87,5 +90,6 @@ pub(super) fn run(command: &Command, ui: &Ui) -> anyhow::Result<u8> {
         Command::Show(arguments) => show::run(arguments, ui),
         Command::Bench(arguments) => bench::run(arguments, ui),
         Command::Pack(arguments) => pack::run(arguments, ui),
+        Command::Subset(arguments) => subset::run(arguments, ui),
     }
 }
