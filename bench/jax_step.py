@@ -11,6 +11,8 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
 step = Step(sys.argv[1])
+# Activations; parameters, statistics and the loss are f32.
+activations = jnp.bfloat16 if step.precision == "bf16" else jnp.float32
 
 
 class Ops:
@@ -20,16 +22,17 @@ class Ops:
     def conv(self, x, w, stride):
         low = (w.shape[0] - 1) // 2
         padding = [(low, w.shape[0] - 1 - low)] * 2
+        x, w = x.astype(activations), w.astype(activations)
         return jax.lax.conv_general_dilated(x, w, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     def norm(self, x, gamma, beta, name):
-        axes = tuple(range(x.ndim - 1))
+        axes, x = tuple(range(x.ndim - 1)), x.astype(jnp.float32)
         mean, variance = x.mean(axes), x.var(axes)
         for key, value in (("/moving_mean", mean), ("/moving_variance", variance)):
             old = self.moving[name + key]
             self.moved[name + key] = old - (old - jax.lax.stop_gradient(value)) * (1 - step.batch_norm_decay)
         y = (x - mean) * (jax.lax.rsqrt(variance + 1e-5) * gamma)
-        return y if beta is None else y + beta
+        return (y if beta is None else y + beta).astype(activations)
 
     def relu(self, x):
         return jax.nn.relu(x)
@@ -44,12 +47,12 @@ class Ops:
         return x.mean((1, 2))
 
     def matmul(self, x, w):
-        return x @ w
+        return x.astype(activations) @ w.astype(activations)
 
 
 def loss(parameters, moving, views):
     ops = Ops(moving)
-    z = network(ops, step, parameters, views)
+    z = network(ops, step, parameters, views).astype(jnp.float32)
     z = z * jax.lax.rsqrt(jnp.maximum((z * z).sum(1, keepdims=True), 1e-12))
     similarity = z @ z.T / step.temperature - jnp.eye(len(z)) * 1e9
     positive = jnp.roll(jnp.eye(len(z)), step.batch, 1)
@@ -82,4 +85,8 @@ def run(rate):
     return float(value)
 
 
-race(begin, step, int(sys.argv[2]), run, compile_seconds)
+def device_memory():
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
+race(begin, step, int(sys.argv[2]), run, compile_seconds, device_memory)

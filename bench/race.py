@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 
+from same_step import Step
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAM = os.path.join(HERE, "..", "target", "release", "simclr")
 # Steps to time after the first: about as long for each.
@@ -17,6 +19,7 @@ ROWS = [
     ("images per second", "images_per_second", 1, 1),
     ("compile, s", "compile_seconds", 1, 1),
     ("start of the process to the end of the first step, s", "first_step_seconds", 1, 1),
+    ("most memory of the device in use, MiB", "peak_device_memory_bytes", 2**-20, 0),
     ("most memory of the process, MiB", "peak_memory_bytes", 2**-20, 0),
     ("processor time per image, ms", "cpu_seconds_per_image", 1e3, 2),
 ]
@@ -29,20 +32,22 @@ def run(command):
     return json.loads(done.stdout)
 
 
-def command(side, step, dump, steps):
+def command(side, step, dump, steps, settings):
     if side.startswith("simclr"):
-        config = ["--config", os.path.join(HERE, "steps", f"{step}.yaml"), *side.split()[1:]]
+        config = ["--config", os.path.join(HERE, "steps", f"{step}.yaml"), *settings, *side.split()[1:]]
         return [PROGRAM, "bench", "--quiet", "--json", "--step-only", "--steps", str(steps), *config]
     script, *more = {"jax": ["jax_step.py"], "torch": ["torch_step.py"], "torch.compile": ["torch_step.py", "compile"]}[side]
     return [sys.executable, os.path.join(HERE, script), dump, str(steps), *more]
 
 
-def table(step, sides, results):
+def table(step, sides, results, dump):
     """`results[side][round]`; ratios are those of one round."""
     print(f"\n{step}, median of {len(results[sides[0]])} round(s); in brackets the spread, then simclr's ratio to that side in each round\n")
     print("| | " + " | ".join(sides) + " |")
     print("|---|" + "---|" * len(sides))
     for name, key, scale, digits in ROWS:
+        if any(result[key] is None for side in sides for result in results[side]):
+            continue
         cells = []
         for side in sides:
             values = [result[key] * scale for result in results[side]]
@@ -54,6 +59,10 @@ def table(step, sides, results):
                 cell += "; " + ", ".join(f"{ratio:.2f}" for ratio in ratios)
             cells.append(cell)
         print(f"| {name} | " + " | ".join(cells) + " |")
+    dumped = Step(dump)
+    work = dumped.flops() / dumped.batch
+    rates = [statistics.median(result["images_per_second"] for result in results[side]) * work * 1e-12 for side in sides]
+    print("| convolutions and matrix products, TFLOP/s | " + " | ".join(f"{rate:,.2f}" for rate in rates) + " |")
     losses = [results[side][0]["losses"] for side in sides]
     print(f"| loss before step 1 | " + " | ".join(f"{values[0]:.4f}" for values in losses) + " |")
     last = len(losses[0]) - 1
@@ -65,6 +74,7 @@ def main():
     parser.add_argument("steps", nargs="*", default=list(STEPS), metavar="STEP")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sides", default=",".join(SIDES))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the configuration, for all sides")
     parser.add_argument("--count", type=int, help="steps to time instead of each step's own number")
     arguments = parser.parse_args()
     sides = arguments.sides.split(",")
@@ -72,12 +82,12 @@ def main():
         for step in arguments.steps:
             dump = os.path.join(folder, "step.safetensors")
             config = os.path.join(HERE, "steps", f"{step}.yaml")
-            subprocess.run([PROGRAM, "bench", "--quiet", "--config", config, "--dump", dump], check=True)
+            subprocess.run([PROGRAM, "bench", "--quiet", "--config", config, *arguments.set, "--dump", dump], check=True)
             results = {side: [] for side in sides}
             for _ in range(arguments.rounds):
                 for side in sides:
-                    results[side].append(run(command(side, step, dump, arguments.count or STEPS[step])))
-            table(step, sides, results)
+                    results[side].append(run(command(side, step, dump, arguments.count or STEPS[step], arguments.set)))
+            table(step, sides, results, dump)
 
 
 main()

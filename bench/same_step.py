@@ -39,9 +39,48 @@ class Step:
         """Trained variables in the order in which they were made."""
         return {name: self.arrays[name] for name in self.variables if "/moving_" not in name}
 
+    def flops(self):
+        """Floating-point operations of convolutions and matrix products of a step, forward and backward: a multiplication and an
+        addition are two; the images have no gradient."""
+        ops = Counting()
+        network(ops, self, self.parameters(), np.broadcast_to(np.float32(0), self.arrays["views"].shape))
+        return 3 * ops.flops - ops.first
+
     def decayed(self, name):
         """Whether weight decay applies."""
         return name.endswith("/kernel")
+
+
+class Counting:
+    """Primitives that compute nothing but shapes, and count."""
+
+    flops = first = 0
+
+    def conv(self, x, w, stride):
+        shape = x.shape[0], -(-x.shape[1] // stride), -(-x.shape[2] // stride), w.shape[3]
+        count = 2 * int(np.prod(shape)) * int(np.prod(w.shape[:3]))
+        self.first = self.first or count
+        self.flops += count
+        return np.broadcast_to(np.float32(0), shape)
+
+    def norm(self, x, gamma, beta, name):
+        return x
+
+    def relu(self, x):
+        return x
+
+    def add(self, x, y):
+        return x
+
+    def max_pool(self, x):
+        return x[:, ::2, ::2]
+
+    def global_mean(self, x):
+        return x[:, 0, 0]
+
+    def matmul(self, x, w):
+        self.flops += 2 * len(x) * int(np.prod(w.shape))
+        return np.broadcast_to(np.float32(0), (len(x), w.shape[1]))
 
 
 BLOCKS = {10: [1, 1, 1, 1], 18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3]}
@@ -84,8 +123,9 @@ def network(ops, step, parameters, x):
     return x
 
 
-def race(begin, step, steps, run, compile_seconds=None):
-    """Runs step 0, then times `steps` more; `run(rate)` gives the loss before the update. Prints the figures as one JSON line."""
+def race(begin, step, steps, run, compile_seconds=None, device_memory=lambda: None):
+    """Runs step 0, then times `steps` more; `run(rate)` gives the loss before the update, `device_memory()` the most bytes of a GPU
+    in use. Prints the figures as one JSON line."""
     before = time.time()
     losses = [run(step.rates[0])]
     first_step, first = time.time() - begin, time.time() - before
@@ -104,6 +144,7 @@ def race(begin, step, steps, run, compile_seconds=None):
             "compile_seconds": first - median if compile_seconds is None else compile_seconds,
             "first_step_seconds": first_step,
             "losses": losses,
+            "peak_device_memory_bytes": device_memory(),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "cpu_seconds_per_image": cpu / (step.batch * steps),
         },

@@ -12,6 +12,12 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 step = Step(sys.argv[1])
+device = "cuda" if step.platform == "cuda" else "cpu"
+if device == "cuda":
+    # As XLA's default: matrix units with TF32 inputs for f32. Algorithms are chosen by trying them, as XLA does.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+mixed = torch.autocast(device, torch.bfloat16, enabled=step.precision == "bf16")
 
 
 class Ops:
@@ -43,7 +49,7 @@ class Ops:
 
 def tensor(value, *order):
     """The array with its dimensions in another order, channels_last in memory if it has four."""
-    value = torch.tensor(value)
+    value = torch.tensor(value, device=device)
     return value.permute(order).contiguous(memory_format=torch.channels_last) if order else value
 
 
@@ -53,10 +59,12 @@ def parameter(value):
 
 
 def loss(parameters, moving, views):
-    z = network(Ops(moving), step, parameters, views)
+    with mixed:
+        z = network(Ops(moving), step, parameters, views)
+    z = z.float()
     z = z * torch.rsqrt((z * z).sum(1, keepdim=True).clamp_min(1e-12))
-    similarity = z @ z.T / step.temperature - torch.eye(len(z)) * 1e9
-    own = torch.arange(len(z)).roll(step.batch)
+    similarity = z @ z.T / step.temperature - torch.eye(len(z), device=device) * 1e9
+    own = torch.arange(len(z), device=device).roll(step.batch)
     return F.cross_entropy(similarity, own, reduction="sum") / step.batch
 
 
@@ -81,4 +89,8 @@ def run(rate):
     return value.item()
 
 
-race(begin, step, int(sys.argv[2]), run)
+def device_memory():
+    return torch.cuda.max_memory_allocated() if device == "cuda" else None
+
+
+race(begin, step, int(sys.argv[2]), run, device_memory=device_memory)

@@ -57,4 +57,8 @@ pub mod proto {
     pub mod compile {
         include!(concat!(env!("OUT_DIR"), "/simclr.compile.rs"));
     }
+    /// Our minimal copy of the messages of XLA's profiles.
+    pub mod xplane {
+        include!(concat!(env!("OUT_DIR"), "/simclr.xplane.rs"));
+    }
 }

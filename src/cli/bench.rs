@@ -2,7 +2,7 @@
 
 use super::Configuration;
 use super::ui::Ui;
-use crate::train::{Profile, Row, dump, measure, profile};
+use crate::train::{Profile, Row, dump, measure, profile, traced};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -22,7 +22,8 @@ pub(super) struct Arguments {
     /// Instead of measuring, write the step of --step-only for other programs: initial variables, views and rates as safetensors
     #[arg(long, value_name = "FILE")]
     dump: Option<PathBuf>,
-    /// Also take the step apart and time its parts: by families of operations and by layers (about a minute)
+    /// Also say where the time goes: by kernels and layers as the plugin's profiler sees them; or, where the plugin has none (CPU), by
+    /// families of operations and layers, taking the step apart and timing its parts (about a minute)
     #[arg(long)]
     profile: bool,
     /// As JSON
@@ -48,14 +49,17 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         devices,
         arguments.steps.max(1),
         arguments.step_only,
+        arguments.profile,
         ui.begin,
     )?;
     let (low, median, high) = found.step_seconds();
     let images = found.batch as f64 / median;
-    let parts = if arguments.profile {
-        Some(profile(&engine, &found.module)?)
-    } else {
-        None
+    let recorded = found.traced.as_ref().and_then(traced);
+    let apart = recorded.is_none();
+    let parts = match recorded {
+        Some(parts) => Some(parts),
+        None if arguments.profile => Some(profile(&engine, &found.module)?),
+        None => None,
     };
     if arguments.json {
         ui.result(&serde_json::to_string_pretty(&serde_json::json!({
@@ -72,6 +76,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
             "memory_bytes": found.memory.map(|m| serde_json::json!({
                 "arguments": m.argument, "results": m.output, "taken_over": m.alias, "temporaries": m.temp,
             })),
+            "peak_device_memory_bytes": found.peak_device_memory,
             "peak_memory_bytes": found.peak_memory,
             "cpu_seconds_per_image": found.cpu_seconds_per_image,
             "flops_per_launch": found.flops,
@@ -119,6 +124,12 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
             mib(memory.temp)
         ));
     }
+    if let Some(peak) = found.peak_device_memory {
+        text.push_str(&format!(
+            "device memory in use  {} MiB at most\n",
+            peak >> 20
+        ));
+    }
     if let Some(peak) = found.peak_memory {
         text.push_str(&format!(
             "process memory        {} MiB at most\n",
@@ -132,7 +143,8 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         ));
     }
     if let Some(parts) = &parts {
-        text.push_str(&tables(parts, median));
+        let title = if apart { "operations" } else { "kernels" };
+        text.push_str(&tables(title, parts, median));
     }
     ui.result(&text)?;
     Ok(0)
@@ -143,12 +155,18 @@ fn rows(rows: &[Row]) -> Vec<serde_json::Value> {
     rows.iter().map(row).collect()
 }
 
+/// Rows of the first table that are printed; there are hundreds of kernels.
+const MOST_ROWS: usize = 12;
+/// Letters of a name that are printed.
+const NAME: usize = 60;
+
 /// Both tables of a profile; shares are of the measured step.
-fn tables(parts: &Profile, step: f64) -> String {
+fn tables(title: &str, parts: &Profile, step: f64) -> String {
     let mut text = String::new();
-    for (title, rows) in [("operations", &parts.families), ("layer", &parts.layers)] {
+    let families = &parts.families[..parts.families.len().min(MOST_ROWS)];
+    for (title, rows) in [(title, families), ("layer", &parts.layers)] {
         text.push_str(&format!(
-            "\n{title:<40}{:>6}{:>10}{:>8}{:>10}\n",
+            "\n{title:<NAME$}{:>6}{:>10}{:>8}{:>10}\n",
             "count", "ms", "share", "GFLOP/s"
         ));
         for row in rows {
@@ -158,7 +176,7 @@ fn tables(parts: &Profile, step: f64) -> String {
                 String::new()
             };
             text.push_str(&format!(
-                "{:<40}{:>6}{:>10.2}{:>6.1} %{speed:>10}\n",
+                "{:<NAME$.NAME$}{:>6}{:>10.2}{:>6.1} %{speed:>10}\n",
                 row.name,
                 row.count,
                 1e3 * row.seconds,

@@ -1,6 +1,6 @@
 //! The C layer: argument structs of the PJRT C API (version 0.81) and one typed, safe function per call.
 //!
-//! Everything `unsafe` of the project is in this file and in [`super::process`]. Layouts are facts of the public header; a plugin
+//! Everything `unsafe` of the project is in this file, in [`super::profiler`] and in [`super::process`]. Layouts are facts of the public header; a plugin
 //! accepts any struct at least as large as its own baseline, and 0.81 sizes are accepted by every later plugin.
 #![expect(unsafe_code, reason = "the C interface of the plugins")]
 
@@ -280,6 +280,11 @@ impl Api {
     fn head(&self) -> &ApiHead {
         // SAFETY: the table is static, at least as large as its head in every version, and never freed.
         unsafe { &*self.table.0.cast::<ApiHead>() }
+    }
+
+    /// The first node of the plugin's list of extensions, static like the table.
+    pub(super) fn extensions(&self) -> *mut c_void {
+        self.head().extension
     }
 
     /// `(major, minor)`.

@@ -77,6 +77,8 @@ pub fn dump(loaded: &Loaded, devices: usize, path: &Path) -> Result<(), Error> {
     let rates: Vec<f64> = (0..RATES).map(|step| spec.schedule.rate(step)).collect();
     let step = serde_json::json!({
         "batch": spec.batch,
+        "platform": config.runtime.platform,
+        "precision": if config.runtime.bf16 { "bf16" } else { "f32" },
         "image_size": side,
         "resnet_depth": config.resnet_depth,
         "stem_stride": config.stem_stride,

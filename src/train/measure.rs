@@ -3,8 +3,10 @@
 use super::launch::Launcher;
 use super::{Error, given, setup, state};
 use crate::config::{Loaded, Plan};
-use crate::engine::Engine;
+use crate::engine::{Engine, optimized_module};
 use crate::hlo::Module;
+use crate::pjrt::{Profiler, Trace};
+use crate::proto::hlo::HloModuleProto;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,13 +30,30 @@ pub struct Measured {
     pub losses: Vec<f32>,
     /// Device memory, where the plugin tells.
     pub memory: Option<crate::pjrt::MemoryUse>,
+    /// The most memory of the first device in use so far, bytes, where the plugin tells.
+    pub peak_device_memory: Option<i64>,
     /// The most memory that the process has held, bytes, where the system tells.
     pub peak_memory: Option<u64>,
     /// Processor time of the whole process per image of the steps after the first, where the system tells.
     pub cpu_seconds_per_image: Option<f64>,
     /// The plugin's count of floating-point operations of a launch's program, where it tells.
     pub flops: Option<f64>,
+    /// What the plugin's profiler saw in [`TRACED`] launches more, where it has one and it was asked for.
+    pub traced: Option<Traced>,
 }
+
+/// A recording of some steps, and the program that ran.
+pub struct Traced {
+    /// What happened.
+    pub trace: Trace,
+    /// Steps recorded.
+    pub steps: usize,
+    /// The program after the plugin's optimisation, where it gives it.
+    pub optimized: Option<HloModuleProto>,
+}
+
+/// Launches that are recorded.
+const TRACED: usize = 3;
 
 impl Measured {
     /// Least, median and most seconds per step.
@@ -49,7 +68,8 @@ impl Measured {
 }
 
 /// Runs the first steps of a configuration without writing anything, and times them; the first one from `begin`, the start of the
-/// process. `step_only` leaves out data and augmentation: the views are made up.
+/// process. `step_only` leaves out data and augmentation: the views are made up; `trace` records some more steps at the end with the
+/// plugin's profiler.
 ///
 /// # Errors
 /// As [`pretrain`].
@@ -59,6 +79,7 @@ pub fn measure(
     devices: usize,
     steps: usize,
     step_only: bool,
+    trace: bool,
     begin: Instant,
 ) -> Result<Measured, Error> {
     let config = &loaded.config;
@@ -86,6 +107,12 @@ pub fn measure(
                 .find(|(name, _)| name == "flops")
                 .map(|(_, value)| value)
         });
+    let optimized = if trace {
+        let compiled = program.executable().compiled();
+        compiled.optimized_program().ok()
+    } else {
+        None
+    };
     let mut launcher = match &train {
         Some(train) => Launcher::new(engine, &spec, program, &values, train, config, 0)?,
         None => {
@@ -109,9 +136,11 @@ pub fn measure(
         host_wait: 0.0,
         losses: first.metrics.iter().map(|row| row[0]).collect(),
         memory,
+        peak_device_memory: None,
         peak_memory: None,
         cpu_seconds_per_image: None,
         flops,
+        traced: None,
     };
     let cpu_before = cpu_seconds();
     let (mut host, mut total) = (Duration::ZERO, Duration::ZERO);
@@ -130,8 +159,28 @@ pub fn measure(
         let images = (step - 1) as f64 * spec.batch as f64;
         found.cpu_seconds_per_image = Some((after - before) / images);
     }
+    let client = engine.client();
+    found.peak_device_memory = client
+        .device_memory(&client.devices()[0])
+        .and_then(|m| m.peak);
     found.peak_memory = peak_memory();
     found.host_wait = host.as_secs_f64() / total.as_secs_f64();
+    let profiler = if trace {
+        Profiler::start(engine.client()).map_err(crate::engine::Error::Pjrt)?
+    } else {
+        None
+    };
+    if let Some(profiler) = profiler {
+        for _ in 0..TRACED {
+            launcher.launch(step, &|_| at_once)?;
+            step += at_once as u64;
+        }
+        found.traced = Some(Traced {
+            trace: profiler.stop().map_err(crate::engine::Error::Pjrt)?,
+            steps: TRACED * at_once,
+            optimized: optimized.and_then(|program| optimized_module(&program)),
+        });
+    }
     Ok(found)
 }
 

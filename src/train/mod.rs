@@ -50,8 +50,8 @@ pub mod trained;
 pub mod views;
 
 pub use given::dump;
-pub use measure::{Measured, measure};
-pub use profile::{Profile, Row, profile};
+pub use measure::{Measured, Traced, measure};
+pub use profile::{Profile, Row, profile, traced};
 
 use crate::error::Class;
 use crate::{config, data, engine, report};

@@ -1,11 +1,12 @@
 //! Where a step's time goes, by families of operations and by layers.
 //!
-//! Plugins for the CPU give no trace. So the step is taken apart as its compiler sees it, after the passes: every different
-//! convolution and matrix product, and what lies between them in each layer, becomes a small program of its own that is timed in a
+//! Where the plugin has a profiler, [`traced`] sorts what that has seen. The CPU plugin has none: there [`profile`] takes the step
+//! apart as its compiler sees it, after the passes: every different convolution and matrix product, and what lies between them in each layer, becomes a small program of its own that is timed in a
 //! loop on all replicas at once. Their sum leaves out what ties them together in the step, such as cold caches and replicas that
 //! wait for each other; the table shows it as the difference to the measured step.
 
 use super::Error;
+use super::measure::Traced;
 use crate::engine::Engine;
 use crate::hlo::{Computation, Literal, Module, Node, NodeId, Op, Shape, Type, repeated};
 use crate::pjrt::{Argument, Buffer};
@@ -44,6 +45,48 @@ impl Profile {
     pub fn seconds(&self) -> f64 {
         self.families.iter().map(|row| row.seconds).sum()
     }
+}
+
+/// The kernels that ran on the devices, by name and by layer, from a plugin's recording; none if it saw no device.
+pub fn traced(traced: &Traced) -> Option<Profile> {
+    let mut layer_of: HashMap<&str, String> = HashMap::new();
+    if let Some(module) = &traced.optimized {
+        for instruction in module.computations.iter().flat_map(|c| &c.instructions) {
+            let path = instruction.metadata.as_ref().map(|m| m.op_name.as_str());
+            let path = path.and_then(|path| path.rsplit_once('/'));
+            layer_of.insert(
+                &instruction.name,
+                layer(path.map_or("", |(scope, _)| scope)),
+            );
+        }
+    }
+    let (mut kernels, mut layers): (BTreeMap<&str, Row>, Vec<Row>) = Default::default();
+    for span in traced.trace.devices() {
+        let row = Row {
+            count: 1,
+            seconds: span.seconds / traced.steps as f64,
+            ..Row::default()
+        };
+        add(kernels.entry(&span.name).or_default(), &span.name, &row);
+        let instruction = span.instruction.as_deref().unwrap_or_default();
+        let layer = layer_of.get(instruction);
+        let layer = layer.map_or("(no instruction)", String::as_str);
+        match layers.iter_mut().find(|row| row.name == layer) {
+            Some(sum) => add(sum, layer, &row),
+            None => layers.push(Row {
+                name: layer.into(),
+                ..row
+            }),
+        }
+    }
+    let per_step = |mut row: Row| {
+        row.count = row.count.div_ceil(traced.steps);
+        row
+    };
+    let mut families: Vec<Row> = kernels.into_values().map(per_step).collect();
+    families.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    let layers: Vec<Row> = layers.into_iter().map(per_step).collect();
+    (!families.is_empty()).then_some(Profile { families, layers })
 }
 
 /// Takes the step apart and times its parts.
