@@ -91,7 +91,7 @@ part() {
 }
 
 # number FILE NAME: the number of this name in a JSON file; nothing where there is none.
-number() { sed -n "s/^ *\"$2\": \([-+.eE0-9]*\),\{0,1\}\$/\1/p" "$1" 2>/dev/null | head -n 1; }
+number() { [ ! -f "$1" ] || sed -n "s/^ *\"$2\": \([-+.eE0-9]*\),\{0,1\}\$/\1/p" "$1" | head -n 1; }
 
 simclr=${SIMCLR:-}
 if [ -z "$simclr" ] && command -v cargo > /dev/null; then

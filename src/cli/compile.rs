@@ -143,6 +143,7 @@ fn compile(arguments: &Arguments, ui: &Ui) -> anyhow::Result<Forecast> {
                     cpu_devices: devices,
                     disable_passes: &runtime.disable_passes,
                     executable_cache: false,
+                    preallocate: true,
                     compiler_options: &options,
                 },
                 &mut |line| ui.note(line),

@@ -199,6 +199,7 @@ pub(super) fn open(loaded: &Loaded, ui: &Ui) -> anyhow::Result<(Engine, usize)> 
         disable_passes: &runtime.disable_passes,
         compiler_options: &compiler_options,
         executable_cache: runtime.executable_cache,
+        preallocate: runtime.preallocate,
     };
     Ok(engine::open(choice, &mut |line| ui.note(line))?)
 }

@@ -198,6 +198,8 @@ pub struct Runtime {
     pub compiler_options: Vec<String>,
     pub executable: Option<PathBuf>,
     pub executable_cache: bool,
+    /// `runtime.preallocate`.
+    pub preallocate: bool,
     pub eval: bool,
     pub eval_pixels: bool,
 }
@@ -517,6 +519,7 @@ impl Config {
                 compiler_options: words("runtime.compiler_options"),
                 executable: path("runtime.executable"),
                 executable_cache: flag("runtime.executable_cache"),
+                preallocate: flag("runtime.preallocate"),
                 eval: flag("runtime.eval"),
                 eval_pixels: flag("runtime.eval_pixels"),
             },

@@ -560,6 +560,13 @@ pub const KEYS: &[Key] = &[
         "Keep compiled programs in the user's cache folder, so that the next start compiles nothing",
     ),
     key(
+        "runtime.preallocate",
+        Bool,
+        "true",
+        false,
+        "Take three quarters of a GPU's memory at the start; false takes what is needed, as for a GPU with other programs on it",
+    ),
+    key(
         "runtime.eval",
         Bool,
         "true",

@@ -21,6 +21,8 @@ pub struct Choice<'a> {
     pub compiler_options: &'a [(String, OptionValue)],
     /// Whether compiled programs are kept between runs.
     pub executable_cache: bool,
+    /// Whether a GPU's memory is taken at the start.
+    pub preallocate: bool,
 }
 
 impl Platform {
@@ -84,7 +86,7 @@ fn open_platform(
     } else {
         choice.devices
     };
-    let client = client(&plugin, platform, on_cpu)?;
+    let client = client(&plugin, platform, on_cpu, choice.preallocate)?;
     let (major, minor) = plugin.api_version();
     tracing::info!(
         "plugin {} (PJRT API {major}.{minor}), platform {}, {} devices",
@@ -125,13 +127,22 @@ fn open_platform(
     Ok((engine, devices))
 }
 
-/// The CPU plugin is told how many devices to make; others refuse the option.
-fn client(plugin: &Plugin, platform: Platform, devices: usize) -> Result<Client, pjrt::Error> {
+/// The CPU plugin is told how many devices to make, the CUDA plugin whether to take memory at once; others refuse these options.
+fn client(
+    plugin: &Plugin,
+    platform: Platform,
+    devices: usize,
+    preallocate: bool,
+) -> Result<Client, pjrt::Error> {
     if platform == Platform::Cpu {
         match Client::cpu(plugin, devices.max(1)) {
             Err(pjrt::Error::Plugin { message, .. }) if message.contains("Unexpected option") => {}
             other => return other,
         }
     }
-    Client::new(plugin, &[])
+    let options = [("preallocate", OptionValue::Bool(false))];
+    match platform {
+        Platform::Cuda if !preallocate => Client::new(plugin, &options),
+        _ => Client::new(plugin, &[]),
+    }
 }

@@ -153,13 +153,19 @@ impl Profiler {
             buffer: null_mut(),
             size: 0,
         };
-        // The first call tells the size.
         let call = "Profiler_CollectData";
         self.call(call, self.functions.collect, &mut args)?;
-        let mut bytes = vec![0u8; args.size];
-        args.buffer = bytes.as_mut_ptr();
-        self.call(call, self.functions.collect, &mut args)?;
-        bytes.truncate(args.size);
+        let bytes = if args.buffer.is_null() {
+            // This plugin has only told the size.
+            let mut bytes = vec![0u8; args.size];
+            args.buffer = bytes.as_mut_ptr();
+            self.call(call, self.functions.collect, &mut args)?;
+            bytes.truncate(args.size);
+            bytes
+        } else {
+            // SAFETY: the plugin has filled that many bytes of a buffer of its own, which lives until the profiler is destroyed.
+            unsafe { std::slice::from_raw_parts(args.buffer, args.size) }.to_vec()
+        };
         Trace::read(&bytes).map_err(|error| {
             Error::Misuse(format!(
                 "plugin {} gave a profile that cannot be read: {error}; measure without --profile",

@@ -33,8 +33,13 @@ impl Trace {
     /// # Errors
     /// If the bytes are no such message.
     pub fn read(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
+        // Some plugins put a zero behind the message, as behind a C string.
+        let space = XSpace::decode(bytes).or_else(|error| match bytes {
+            [message @ .., 0] => XSpace::decode(message),
+            _ => Err(error),
+        })?;
         let mut spans = Vec::new();
-        for plane in XSpace::decode(bytes)?.planes {
+        for plane in space.planes {
             let stat_name = |id: i64| plane.stat_metadata.get(&id).map(|stat| stat.name.as_str());
             for line in &plane.lines {
                 for event in &line.events {
@@ -67,5 +72,71 @@ impl Trace {
         self.spans
             .iter()
             .filter(|span| span.plane.starts_with("/device:"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::xplane::{XEvent, XEventMetadata, XLine, XPlane, XStat, XStatMetadata};
+
+    #[test]
+    fn names_times_and_instructions_come_out_of_the_message() {
+        let meta = |id, name: &str| {
+            (
+                id,
+                XEventMetadata {
+                    id,
+                    name: name.into(),
+                },
+            )
+        };
+        let stat = |id, name: &str| {
+            (
+                id,
+                XStatMetadata {
+                    id,
+                    name: name.into(),
+                },
+            )
+        };
+        let event = |metadata_id, value| XEvent {
+            metadata_id,
+            offset_ps: 2_000_000,
+            duration_ps: 3_000_000,
+            stats: vec![XStat {
+                metadata_id: 1,
+                value: Some(value),
+            }],
+        };
+        let plane = XPlane {
+            name: "/device:GPU:0".into(),
+            lines: vec![XLine {
+                name: "Stream #1".into(),
+                timestamp_ns: 5,
+                events: vec![
+                    event(7, Value::StrValue("fusion.1".into())),
+                    event(8, Value::RefValue(2)),
+                ],
+            }],
+            event_metadata: [meta(7, "a kernel"), meta(8, "another")].into(),
+            stat_metadata: [stat(1, "hlo_op"), stat(2, "fusion.2")].into(),
+        };
+        let mut bytes = XSpace {
+            planes: vec![plane],
+        }
+        .encode_to_vec();
+        let trace = Trace::read(&bytes).unwrap();
+        let found: Vec<_> = trace
+            .devices()
+            .map(|span| (span.name.as_str(), span.instruction.as_deref().unwrap()))
+            .collect();
+        assert_eq!(found, [("a kernel", "fusion.1"), ("another", "fusion.2")]);
+        assert!((trace.spans[0].seconds - 3e-6).abs() < 1e-12);
+        assert!((trace.spans[0].start - 2.005e-6).abs() < 1e-12);
+        bytes.push(0);
+        assert_eq!(Trace::read(&bytes).unwrap(), trace);
+        bytes.push(0);
+        assert!(Trace::read(&bytes).is_err());
     }
 }
