@@ -12,6 +12,7 @@ use simclr::optim::{Lars, Optimizer, Schedule};
 use simclr::random::threefry2x32;
 use simclr::train::step::{Input, Objective, StepSpec};
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 const BATCH: usize = 16;
 const SIDE: i64 = 16;
@@ -238,19 +239,34 @@ fn worst(
     worst
 }
 
-/// Gradients in f32 lose digits where batch normalisation subtracts means; the f64 test holds them to 1e-10.
+/// One device in f64, which two tests compare with.
+fn exact() -> &'static History {
+    static EXACT: OnceLock<History> = OnceLock::new();
+    EXACT.get_or_init(|| {
+        let one = spec(1, true, DType::F64);
+        three_steps(&one, &module(&one))
+    })
+}
+
+/// Gradients in f32 lose digits where batch normalisation subtracts means.
 fn delicate(sort: &str) -> bool {
     matches!(sort, "gradients" | "momentum")
 }
 
+/// Losses, statistics and parameters agree to 1e-5. Gradients cannot in f32: those of one device are further than that from the
+/// exact ones (1.9e-5 when this was written). Two roundings of that size may part two orders of summation (found: 1.9e-5). In f64
+/// all agree to 1e-10.
 #[test]
 fn replicas_agree_in_f32() {
     let one = spec(1, true, DType::F32);
     let reference = three_steps(&one, &module(&one));
+    let (rounding, place) = worst(exact(), &reference, false, delicate);
+    eprintln!("one device, f32 against f64: {rounding:.2e} in {place}");
+    assert!(rounding < 1e-4, "f32 itself: {rounding:.3e} in {place}");
     for replicas in [2, 4, 8] {
         let spec = spec(replicas, true, DType::F32);
         let found = three_steps(&spec, &module(&spec));
-        for (is_delicate, tolerance) in [(false, 1e-5), (true, 5e-5)] {
+        for (is_delicate, tolerance) in [(false, 1e-5), (true, 2.0 * rounding)] {
             let (error, place) = worst(&reference, &found, false, |sort| {
                 delicate(sort) == is_delicate
             });
@@ -265,16 +281,14 @@ fn replicas_agree_in_f32() {
 
 #[test]
 fn replicas_agree_in_f64() {
-    let one = spec(1, true, DType::F64);
-    let reference = three_steps(&one, &module(&one));
-    for replicas in [2, 8] {
+    for replicas in [2, 4, 8] {
         let spec = spec(replicas, true, DType::F64);
         let found = three_steps(&spec, &module(&spec));
         // Figures are f32 whatever the network is.
-        let (error, place) = worst(&reference, &found, true, |sort| sort != "figures");
+        let (error, place) = worst(exact(), &found, true, |sort| sort != "figures");
         eprintln!("{replicas} replicas, f64: {error:.2e} in {place}");
         assert!(error < 1e-10, "{replicas} replicas: {error:.3e} in {place}");
-        let (error, place) = worst(&reference, &found, false, |sort| sort == "figures");
+        let (error, place) = worst(exact(), &found, false, |sort| sort == "figures");
         assert!(error < 1e-6, "{replicas} replicas: {error:.3e} in {place}");
     }
 }

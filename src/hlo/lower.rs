@@ -58,6 +58,8 @@ struct Lowering {
     shared: HashMap<*const Computation, i64>,
     monoids: HashMap<(Monoid, DType), i64>,
     next_id: i64,
+    /// Channels given so far.
+    channels: i64,
 }
 
 impl Lowering {
@@ -122,6 +124,13 @@ impl Lowering {
             root_id: ids[computation.root.index()],
         });
         id
+    }
+
+    /// Gives a collective a channel of its own, a name that is the same in every process. Its groups are then of replicas over all
+    /// partitions, of which there is one. (A collective-permute with a channel would be among partitions.)
+    fn connect(&mut self, collective: &mut proto::HloInstructionProto) {
+        self.channels += 1;
+        collective.channel_id = self.channels;
     }
 
     fn instruction(
@@ -241,10 +250,14 @@ impl Lowering {
                 out.is_stable = true;
             }
             Op::GetTupleElement { index } => out.tuple_index = *index as i64,
-            Op::AllReduce { groups, .. } => out.replica_groups = replica_groups(groups),
+            Op::AllReduce { groups, .. } => {
+                out.replica_groups = replica_groups(groups);
+                self.connect(&mut out);
+            }
             Op::AllGather { dim, groups, .. } | Op::ReduceScatter { dim, groups, .. } => {
                 out.dimensions = vec![*dim];
                 out.replica_groups = replica_groups(groups);
+                self.connect(&mut out);
             }
             Op::CollectivePermute { pairs } => {
                 out.source_target_pairs = pairs
@@ -419,4 +432,35 @@ fn replica_groups(groups: &[Vec<i64>]) -> Vec<proto::ReplicaGroup> {
             replica_ids: g.clone(),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::hlo::{DType, Graph, Shape};
+
+    #[test]
+    fn collectives_get_channels_of_their_own_but_permutes_none() {
+        let graph = Graph::new();
+        let x = graph.parameter("x", Shape::new(DType::F32, [2]));
+        let sums = x.all_reduce_sum() + x.all_reduce_sum();
+        let all = sums.all_gather(0, 2, &[]).reduce_scatter(0, 2, &[]);
+        let moved = all.collective_permute(&[(0, 1), (1, 0)]);
+        let module = graph.finish("channels", &[moved]).unwrap();
+        let proto = module.with_replicas(2).unwrap().to_proto();
+        let instructions = proto.computations.iter().flat_map(|c| &c.instructions);
+        let found: Vec<(&str, i64)> = instructions
+            .filter(|i| i.channel_id != 0 || i.opcode.contains("permute"))
+            .map(|i| (i.opcode.as_str(), i.channel_id))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("all-reduce", 1),
+                ("all-reduce", 2),
+                ("all-gather", 3),
+                ("reduce-scatter", 4),
+                ("collective-permute", 0),
+            ]
+        );
+    }
 }
