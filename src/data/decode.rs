@@ -1,7 +1,7 @@
 //! Pictures in files to pixels: JPEG and PNG, told apart by their first bytes and not by their names.
 //!
 //! As the original's decoder: three channels always (grey is spread, transparency dropped, CMYK converted), and what EXIF says of the
-//! orientation is ignored.
+//! orientation is ignored. Progressive pictures of four inks are refused: the decoder does not have them.
 
 use std::io::Cursor;
 
