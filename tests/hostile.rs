@@ -2,7 +2,7 @@
 //! may panic, hang or take memory without bound; what they find is a reading or an error.
 //!
 //! `SIMCLR_FUZZ_SECONDS=600 cargo test --release --test hostile` goes on for so long with each; a case that breaks something is written
-//! to `target/hostile/` and becomes a test of its own.
+//! to `target/hostile/`, and goes from there to `tests/cases/`.
 
 mod pictures;
 
@@ -323,6 +323,20 @@ fn photographs() {
     seeds.retain(|seed| decode(seed).is_ok());
     assert_eq!(seeds.len(), 33);
     hunt("jpeg", &seeds, 4000, sized);
+}
+
+/// What was found before: pictures by which a decoder panicked.
+#[test]
+fn cases_that_were_found() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let case = fs::read(entry.unwrap().path()).unwrap();
+        let reason = decode(&case).unwrap_err();
+        assert!(reason.contains("broke down"), "{reason}");
+        count += 1;
+    }
+    assert!(count > 0);
 }
 
 #[test]

@@ -608,6 +608,34 @@ fn every_flip_and_every_cut_of_a_shard_is_found() {
     }
 }
 
+/// The same for the reader of training and evaluation, which never has a whole file in memory.
+#[test]
+fn every_flip_and_every_cut_is_found_in_the_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = photos(folder.path(), &LENGTHS);
+    let mut place = 1usize;
+    for round in 0..150 {
+        let file = shard(&files, "train", [0, 1, 3][round % 3], 4);
+        let good = fs::read(&file).unwrap();
+        place = (place * 48_271 + round) % good.len();
+        let mut flipped = good.clone();
+        flipped[place] ^= 1 << (round % 8);
+        for bad in [&flipped[..], &good[..place]] {
+            fs::write(&file, bad).unwrap();
+            let found = Examples::open("photos", "train", Some(folder.path()));
+            let found = found
+                .map(Arc::new)
+                .and_then(|examples| evaluation(&examples));
+            let error = found
+                .err()
+                .unwrap_or_else(|| panic!("byte {place} of {}", file.display()));
+            assert_eq!(error.class(), Class::Check, "{error}");
+        }
+        fs::write(&file, good).unwrap();
+    }
+    assert_eq!(evaluation(&open(folder.path())).unwrap().len(), ALL);
+}
+
 /// Every photograph of the sample, whatever is odd about it: grey, CMYK, progressive, a PNG by the name of a JPEG, EXIF orientation.
 #[test]
 fn the_sample_of_imagenet_is_readable() {

@@ -3,7 +3,10 @@
 //! As the original's decoder: three channels always (grey is spread, transparency dropped, CMYK converted), and what EXIF says of the
 //! orientation is ignored. Progressive pictures of four inks are refused: the decoder does not have them.
 
+use std::cell::Cell;
 use std::io::Cursor;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
 
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
@@ -40,6 +43,33 @@ pub fn format(bytes: &[u8]) -> Option<&'static str> {
 /// # Errors
 /// What is wrong with it, in a few words.
 pub fn decode(bytes: &[u8]) -> Result<Pixels, String> {
+    guarded(|| by_format(bytes))
+}
+
+thread_local! {
+    /// Whether this thread is inside a decoder.
+    static DECODING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Some damaged pictures make a decoder panic: that is an error like others, and nothing is printed about it.
+fn guarded(decode: impl FnOnce() -> Result<Pixels, String>) -> Result<Pixels, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !DECODING.get() {
+                usual(info);
+            }
+        }));
+    });
+    DECODING.set(true);
+    // What it was working on is its own and thrown away.
+    let result = panic::catch_unwind(AssertUnwindSafe(decode));
+    DECODING.set(false);
+    result.unwrap_or_else(|_| Err("the decoder broke down at it".into()))
+}
+
+fn by_format(bytes: &[u8]) -> Result<Pixels, String> {
     match format(bytes) {
         Some("JPEG") => jpeg(bytes),
         Some(_) => png(bytes),
