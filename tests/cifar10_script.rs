@@ -120,6 +120,21 @@ fn it_goes_on_where_it_was_stopped_or_killed() {
         assert!(whole.join(file).is_file(), "{file}");
     }
 
+    // The last part of the cycle: features of pictures by what was trained.
+    let picture = simclr::report::picture::Picture {
+        width: 32,
+        height: 32,
+        rgb: vec![90; 3072],
+    };
+    fs::write(whole.join("grey.png"), picture.png()).unwrap();
+    let embed = Command::new(env!("CARGO_BIN_EXE_simclr"))
+        .current_dir(&whole)
+        .args(["embed", "pretrain", "grey.png", "-o", "features.csv"])
+        .output()
+        .unwrap();
+    assert!(embed.status.success(), "{}", stderr(&embed));
+    assert!(whole.join("features.csv").is_file());
+
     let run = place.run("parts");
     let (pretrain, linear) = (run.join("pretrain"), run.join("linear"));
     let stopped = place.disturbed("parts", "TERM", &checkpoint(&pretrain, 10), None);
