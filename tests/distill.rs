@@ -134,6 +134,32 @@ fn a_student_comes_closer_to_its_teacher_than_labels_bring_it() {
     );
 }
 
+/// Its stem is one for small images, whose size only the teacher knows.
+#[test]
+fn the_quickstarts_student_takes_data_and_size_from_its_teacher() {
+    let folder = tempfile::tempdir().unwrap();
+    let (teacher, student) = (folder.path().join("teacher"), folder.path().join("student"));
+    let made = binary::run(&binary::tiny(&teacher, &["train_steps=1"]));
+    assert!(made.status.success(), "{}", binary::stderr(&made));
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/quickstart_distill.yaml");
+    let output = simclr()
+        .args(["distill", "--config"])
+        .arg(recipe)
+        .arg(format!("teacher={}", teacher.display()))
+        .arg(format!("model_dir={}", student.display()))
+        .args([
+            "train_steps=1",
+            "runtime.platform=cpu",
+            "runtime.eval=false",
+        ])
+        .output()
+        .expect("the program starts");
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+    let size = |run: &Path| trained::open(run).expect("a run").network.image_size;
+    assert_eq!(size(&student), size(&teacher));
+    assert!(size(&student) <= 32, "below the default");
+}
+
 #[test]
 fn what_may_not_teach_is_refused() {
     let folder = tempfile::tempdir().unwrap();

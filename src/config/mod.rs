@@ -559,7 +559,9 @@ impl Config {
                 "0 outside pretraining".into(),
             );
         }
-        if self.stem_stride == 2 && self.image_size > 32 {
+        // A size that nobody has said is the teacher's, see `inherit`.
+        let size_to_come = self.distill.is_some() && origin("image_size") == Origin::Default;
+        if self.stem_stride == 2 && self.image_size > 32 && !size_to_come {
             return bad(
                 "stem_stride",
                 "2".into(),
