@@ -453,3 +453,87 @@ fn a_service_account_signs_its_token() {
     fs::write(&file, "{}").unwrap();
     refused(&check(&file), 3, &["gs://account/sets", "type"]);
 }
+
+/// From a bucket and into one: what is packed is what is packed on disk, and is written again where writing fails.
+#[test]
+fn packing_reads_and_writes_buckets() {
+    let root = tempfile::tempdir().unwrap();
+    let pictures = root.path().join("pack/pictures");
+    for (class, number) in [("a", 0), ("a", 1), ("b", 2), ("b", 4), ("b", 6)] {
+        fs::create_dir_all(pictures.join(class)).unwrap();
+        let file = pictures.join(class).join(format!("{number}.jpg"));
+        fs::write(file, pictures::encoded(number)).unwrap();
+    }
+    let server = Gcs::start(root.path(), |request| {
+        match (request.method.as_str(), request.again) {
+            ("PUT", 0) => Fault::Status(503),
+            ("PUT", 1) => Fault::Reset,
+            _ => Fault::None,
+        }
+    });
+    let pack = |images: &str, out: &str| {
+        let more = [
+            "data",
+            "pack",
+            images,
+            out,
+            "--shard-size",
+            "1",
+            "--name",
+            "small",
+        ];
+        program(&server, &more).output().unwrap()
+    };
+    let disk = root.path().join("disk");
+    succeeded(pack(pictures.to_str().unwrap(), disk.to_str().unwrap()));
+    succeeded(pack("gs://pack/pictures", "gs://pack/sets"));
+    let names = |folder: &Path| {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        names
+    };
+    let (one, other) = (
+        disk.join("small/1.0.0"),
+        root.path().join("pack/sets/small/1.0.0"),
+    );
+    assert_eq!(names(&one), names(&other));
+    for name in names(&one) {
+        let [one, other] = [&one, &other].map(|folder| fs::read(folder.join(&name)).unwrap());
+        // The features of an example have no order.
+        let shard = name.to_string_lossy().contains("tfrecord");
+        assert!(
+            one == other || shard && one.len() == other.len(),
+            "{name:?}"
+        );
+    }
+    let [one, other] = [disk, root.path().join("pack/sets")].map(|dir| {
+        let examples = Examples::open("small", "train", Some(&dir)).unwrap();
+        examples.names().unwrap()
+    });
+    assert_eq!(one, other);
+    let last = server
+        .requests()
+        .into_iter()
+        .rev()
+        .find(|(request, _)| request.method == "PUT")
+        .unwrap();
+    assert!(
+        last.0.path.ends_with("dataset_info.json"),
+        "{}",
+        last.0.path
+    );
+    refused(
+        &pack("gs://pack/pictures", "gs://pack/sets"),
+        2,
+        &["gs://pack/sets/small/1.0.0", "there already"],
+    );
+    let text = succeeded(
+        program(&server, &["data", "check", "gs://pack/sets"])
+            .output()
+            .unwrap(),
+    );
+    assert!(text.contains("5 of 5"), "{text}");
+}

@@ -13,6 +13,8 @@ use super::store::{Entry, entries, is_dir, read, summary};
 #[derive(Debug)]
 pub(super) struct Folder {
     pub(super) files: Vec<PathBuf>,
+    /// Bytes of all of them.
+    pub(super) bytes: u64,
     pub(super) labels: Vec<u32>,
     pub(super) class_names: Vec<String>,
     pub(super) passed_over: PassedOver,
@@ -71,6 +73,7 @@ impl Folder {
             .collect::<Result<_, _>>()?;
         let (mut files, mut labels) = (Vec::new(), Vec::new());
         let mut hash = Sha256::new();
+        let mut bytes = 0;
         let mut passed_over = PassedOver::default();
         for (label, (class, entries)) in class_names.iter().zip(folders).enumerate() {
             for Entry { name, size } in entries {
@@ -80,6 +83,7 @@ impl Folder {
                     Some(size) if ENDINGS.iter().any(|ending| lower.ends_with(ending)) => {
                         hash.update(format!("{class}/{name} {size}\n"));
                         files.push(file);
+                        bytes += size;
                         labels.push(label as u32);
                     }
                     // Hidden files are the system's.
@@ -99,6 +103,7 @@ impl Folder {
         }
         Ok(Folder {
             files,
+            bytes,
             labels,
             class_names,
             passed_over,

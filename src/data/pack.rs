@@ -10,7 +10,7 @@ use tfrecord::{Example, ExampleWriter, Feature};
 
 use super::folder::{Folder, PassedOver};
 use super::order::epoch_permutation;
-use super::store::{entries, read};
+use super::store::{self, entries, read};
 use super::{Error, decode};
 
 /// How to pack.
@@ -48,10 +48,15 @@ pub fn pack(
     progress: &dyn Fn(),
 ) -> Result<(PathBuf, Vec<Packed>), Error> {
     let target = out.join(&spec.name).join(VERSION);
-    if target.exists() {
+    if store::is_dir(&target)? {
         return Err(Error::OutputExists { dir: target });
     }
-    let partial = out.join(&spec.name).join(format!("{VERSION}.partial"));
+    // For a bucket it is packed here first.
+    let remote = store::is_remote(out);
+    let partial = match remote {
+        true => std::env::temp_dir().join(format!("simclr-pack-{}", std::process::id())),
+        false => out.join(&spec.name).join(format!("{VERSION}.partial")),
+    };
     let remove = || match fs::remove_dir_all(&partial) {
         Err(cause) if cause.kind() != std::io::ErrorKind::NotFound => {
             Err(unwritable(&partial, cause))
@@ -67,8 +72,25 @@ pub fn pack(
         remove().ok();
     }
     let packed = packed?;
-    fs::rename(&partial, &target).map_err(|cause| unwritable(&target, cause))?;
+    if remote {
+        let sent = send(&partial, &target);
+        remove()?;
+        sent?;
+    } else {
+        fs::rename(&partial, &target).map_err(|cause| unwritable(&target, cause))?;
+    }
     Ok((target, packed))
+}
+
+/// Writes the files of a folder to a bucket, the description by which a set is known last.
+fn send(from: &Path, to: &Path) -> Result<(), Error> {
+    const LAST: &str = "dataset_info.json";
+    let mut names: Vec<String> = entries(from)?.into_iter().map(|entry| entry.name).collect();
+    names.sort_by_key(|name| name == LAST);
+    for name in names {
+        store::write(&to.join(&name), read(&from.join(&name))?)?;
+    }
+    Ok(())
 }
 
 /// Writes all splits and their description.
@@ -78,15 +100,15 @@ fn fill(
     spec: &PackSpec,
     progress: &dyn Fn(),
 ) -> Result<Vec<Packed>, Error> {
-    let splits: Vec<&str> = ["train", "validation", "val", "test"]
-        .into_iter()
-        .filter(|split| images.join(split).is_dir())
-        .collect();
-    let splits = if splits.is_empty() {
-        vec!["train"]
-    } else {
-        splits
-    };
+    let mut splits = Vec::new();
+    for split in ["train", "validation", "val", "test"] {
+        if store::is_dir(&images.join(split))? {
+            splits.push(split);
+        }
+    }
+    if splits.is_empty() {
+        splits.push("train");
+    }
     let mut packed = Vec::new();
     let mut class_names: Option<Vec<String>> = None;
     for split in splits {
@@ -113,12 +135,17 @@ fn fill(
 /// Pictures directly in a folder: one class without a name.
 fn unlabelled(split: &str, images: &Path) -> Result<Folder, Error> {
     let inner = images.join(split);
-    let root = if inner.is_dir() { inner } else { images.into() };
-    let mut files = Vec::new();
+    let root = if store::is_dir(&inner)? {
+        inner
+    } else {
+        images.into()
+    };
+    let (mut files, mut bytes) = (Vec::new(), 0);
     for entry in entries(&root)? {
         let file = root.join(&entry.name);
         if !entry.is_dir() && decode::format(&read(&file)?).is_some() {
             files.push(file);
+            bytes += entry.size.unwrap_or(0);
         }
     }
     if files.is_empty() {
@@ -128,6 +155,7 @@ fn unlabelled(split: &str, images: &Path) -> Result<Folder, Error> {
     Ok(Folder {
         labels: vec![0; files.len()],
         files,
+        bytes,
         class_names: Vec::new(),
         passed_over: PassedOver::default(),
         fingerprint: String::new(),
@@ -142,11 +170,8 @@ fn write_split(
     progress: &dyn Fn(),
 ) -> Result<Packed, Error> {
     let count = folder.files.len();
-    let mut total = 0;
-    for file in &folder.files {
-        total += size(file)?;
-    }
-    let shards = total
+    let shards = folder
+        .bytes
         .div_ceil(spec.shard_bytes.max(1))
         .clamp(1, count as u64) as usize;
     // At most as many as `u32` counts: more file names do not fit into memory.

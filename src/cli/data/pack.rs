@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 #[derive(Args)]
 pub(in crate::cli) struct Arguments {
-    /// Folder with SPLIT/CLASS/pictures, CLASS/pictures, or pictures without classes
+    /// Folder, local or gs://BUCKET/…, with SPLIT/CLASS/pictures, CLASS/pictures, or pictures without classes
     images: PathBuf,
-    /// Folder to write NAME/1.0.0 into: a data_dir
+    /// Folder to write NAME/1.0.0 into, local or gs://BUCKET/… (then packed in the folder for temporary files first): a data_dir
     out: PathBuf,
     /// Name of the new data set
     #[arg(long, default_value = "pictures", value_parser = name)]

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
-use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder, GoogleConfigKey};
-use object_store::{ClientOptions, RetryConfig};
+use object_store::gcp::{
+    GcpCredential, GoogleCloudStorage, GoogleCloudStorageBuilder, GoogleConfigKey,
+};
+use object_store::{ClientOptions, RetryConfig, StaticCredentialProvider};
 
 use super::bucket::Bucket;
 
@@ -73,8 +75,7 @@ impl Access {
         let client = ClientOptions::new()
             .with_allow_http(true)
             .with_timeout_disabled()
-            .with_connect_timeout(self.patience.min(Duration::from_secs(10)))
-            .with_read_timeout(self.patience);
+            .with_connect_timeout(self.patience.min(Duration::from_secs(10)));
         let builder = || {
             let mut builder = GoogleCloudStorageBuilder::from_env()
                 .with_bucket_name(bucket)
@@ -90,7 +91,14 @@ impl Access {
             builder
         };
         let anonymous = |why: String| {
-            let client = builder().with_skip_signature(true).build()?;
+            // Whoever writes is asked for a token all the same.
+            let nobody = GcpCredential {
+                bearer: String::new(),
+            };
+            let client = builder()
+                .with_skip_signature(true)
+                .with_credentials(Arc::new(StaticCredentialProvider::new(nobody)))
+                .build()?;
             Ok((client, Some(why)))
         };
         if self.anonymous {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use object_store::gcp::GoogleCloudStorage;
 use object_store::path::Path as Key;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutPayload};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -76,7 +76,7 @@ impl Bucket {
         if let Some(client) = self.held() {
             return Ok(client);
         }
-        let (store, anonymous) = self.access.connect(&self.name).await?;
+        let (store, anonymous) = self.patiently(4, self.access.connect(&self.name)).await??;
         if let Some(why) = &anonymous {
             tracing::info!("gs://{} is asked without credentials ({why})", self.name);
         }
@@ -86,6 +86,17 @@ impl Bucket {
         };
         let mut held = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(held.get_or_insert(client).clone())
+    }
+
+    /// Waits for an answer, `times` as long as a connection may be silent.
+    async fn patiently<T>(
+        &self,
+        times: u32,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        let limit = self.access.patience * times;
+        let silence = |_| Failure::passing(format!("nothing came for {limit:?}"));
+        tokio::time::timeout(limit, answer).await.map_err(silence)
     }
 
     /// Forgets the client whose token was not accepted, unless another one is there already.
@@ -170,7 +181,9 @@ impl Address {
 
     async fn list(&self) -> Result<Vec<Entry>, Failure> {
         let client = self.bucket.client().await?;
-        let found = client.store.list_with_delimiter(Some(&self.key)).await?;
+        // Of several pages.
+        let listing = client.store.list_with_delimiter(Some(&self.key));
+        let found = self.bucket.patiently(10, listing).await??;
         let name = |key: &Key| key.filename().unwrap_or_default().to_string();
         let folders = found.common_prefixes.iter().map(|prefix| Entry {
             name: name(prefix),
@@ -189,17 +202,44 @@ impl Address {
         runtime(&self.place())?.block_on(async {
             let mut trials = self.trials("look for");
             loop {
-                let asked = match self.bucket.client().await {
-                    Ok(client) => client.store.head(&self.key).await.map_err(Failure::from),
-                    Err(failure) => Err(failure),
-                };
-                match asked {
-                    Ok(_) => return Ok(true),
+                match self.head().await {
+                    Ok(()) => return Ok(true),
                     Err(failure) if failure.kind == Kind::Missing => return Ok(false),
                     Err(failure) => self.bucket.again(&mut trials, failure, 0).await?,
                 }
             }
         })
+    }
+
+    async fn head(&self) -> Result<(), Failure> {
+        let client = self.bucket.client().await?;
+        self.bucket
+            .patiently(1, client.store.head(&self.key))
+            .await??;
+        Ok(())
+    }
+
+    /// Writes an object, which appears whole or not at all.
+    pub(super) fn write(&self, bytes: Vec<u8>) -> Result<(), Error> {
+        // At least a mebibyte a second.
+        let times = 2 + (bytes.len() as u64 >> 20) / self.bucket.access.patience.as_secs().max(1);
+        let payload = PutPayload::from(bytes);
+        runtime(&self.place())?.block_on(async {
+            let mut trials = self.trials("write");
+            loop {
+                match self.put(payload.clone(), times as u32).await {
+                    Ok(()) => return Ok(()),
+                    Err(failure) => self.bucket.again(&mut trials, failure, 0).await?,
+                }
+            }
+        })
+    }
+
+    async fn put(&self, payload: PutPayload, times: u32) -> Result<(), Failure> {
+        let client = self.bucket.client().await?;
+        let written = client.store.put(&self.key, payload);
+        self.bucket.patiently(times, written).await??;
+        Ok(())
     }
 
     /// The whole object.
@@ -255,7 +295,8 @@ impl Address {
             range: (progress.at > 0).then_some(GetRange::Offset(progress.at)),
             ..GetOptions::default()
         };
-        let found = client.store.get_opts(&self.key, options).await?;
+        let answer = client.store.get_opts(&self.key, options);
+        let found = self.bucket.patiently(1, answer).await??;
         let meta = &found.meta;
         let version = (meta.size, meta.e_tag.clone(), meta.version.clone());
         match &progress.version {
@@ -279,7 +320,8 @@ impl Address {
         let size = meta.size;
         let mut body = found.into_stream();
         while progress.at < size {
-            let Some(bytes) = body.next().await.transpose()? else {
+            let next = self.bucket.patiently(1, body.next()).await?;
+            let Some(bytes) = next.transpose()? else {
                 let at = progress.at;
                 return Err(Failure::passing(format!("it ended at byte {at} of {size}")));
             };

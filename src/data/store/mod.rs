@@ -53,6 +53,14 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
     }
 }
 
+/// Writes a file, which appears whole or not at all.
+pub(super) fn write(file: &Path, bytes: Vec<u8>) -> Result<(), Error> {
+    match bucket::address(file)? {
+        Some(address) => address.write(bytes),
+        None => local::write(file, &bytes),
+    }
+}
+
 /// What is in a folder, sorted by name; nothing if it is no folder. Names that are not UTF-8 are nobody's data files and left out.
 pub(super) fn entries(dir: &Path) -> Result<Vec<Entry>, Error> {
     let mut found = match bucket::address(dir)? {
