@@ -179,6 +179,53 @@ fn evaluation_is_exact_on_any_number_of_devices() {
     }
 }
 
+/// With bf16 activations the logits are still features times kernel plus bias in f32: bf16 would round away what tells classes apart.
+#[test]
+fn logits_are_f32_also_with_bf16_activations() {
+    let trained = open(pretrained()).expect("a run");
+    let mut config = trained.loaded.config.clone();
+    config.runtime.bf16 = true;
+    let examples = Examples::open("shapes32", "test", None).expect("shapes32");
+    let pixels = &examples.memory().expect("in memory").images[..50 * 32 * 32 * 3];
+    let engine = common::engine(1);
+    let see = |config| {
+        let (network, values) = (&trained.network, &trained.values);
+        let inference = Inference::new(&engine, config, network, values, 1, 50).expect("compiled");
+        inference.run(pixels).expect("run")
+    };
+    let seen = see(&config);
+    assert_ne!(
+        seen.features,
+        see(&trained.loaded.config).features,
+        "bf16 is on"
+    );
+    let array = |part: &str| -> Vec<f64> {
+        let bytes = value(
+            &trained,
+            &format!("head_supervised/linear_layer/dense/{part}"),
+        );
+        let words = bytes.chunks_exact(4);
+        words
+            .map(|b| f64::from(f32::from_le_bytes(b.try_into().expect("4 bytes"))))
+            .collect()
+    };
+    let (kernel, bias) = (array("kernel"), array("bias"));
+    let width = kernel.len() / 10;
+    for (features, logits) in seen.features.chunks(width).zip(seen.logits.chunks(10)) {
+        for (class, &logit) in logits.iter().enumerate() {
+            let terms = features.iter().enumerate();
+            let products = terms.map(|(i, &x)| f64::from(x) * kernel[i * 10 + class]);
+            let (sum, size) = products.fold((bias[class], 0.0), |(sum, size), product| {
+                (sum + product, size + product.abs())
+            });
+            assert!(
+                (f64::from(logit) - sum).abs() < 1e-6 * (1.0 + size),
+                "{logit} {sum}"
+            );
+        }
+    }
+}
+
 #[test]
 fn bad_input_is_refused_in_a_sentence() {
     let home = tempfile::tempdir().expect("a folder");

@@ -14,7 +14,7 @@ impl Network {
     ) -> Vec<Value<'g>> {
         let graph = builder.graph();
         let _scope = graph.scope("projection_head");
-        let dtype = builder.settings().dtype;
+        let (dtype, activations) = (builder.settings().dtype, builder.settings().activations);
         let mut layers = vec![h];
         let (count, prefix) = match self.proj_head_mode {
             HeadMode::None => (0, ""),
@@ -32,7 +32,9 @@ impl Network {
             } else {
                 x.dim(1)
             };
-            let linear = builder.dense("dense", x, width, false).convert(dtype);
+            let linear = builder
+                .dense("dense", x, width, false, activations)
+                .convert(dtype);
             // Every layer is normalised; only the last has no offset and no ReLU.
             let normal = builder.batch_norm(linear, 1.0, !last);
             endpoints.push((format!("proj_layer{layer}"), normal));
@@ -44,7 +46,8 @@ impl Network {
     }
 }
 
-/// A dense layer with bias on features.
+/// A dense layer with bias on features. Never in a narrower type: what tells classes apart may be a small part of logits whose larger
+/// part all images share, and is rounded away in bf16.
 pub(super) fn supervised<'g>(
     builder: &mut Builder<'g>,
     features: Value<'g>,
@@ -53,7 +56,5 @@ pub(super) fn supervised<'g>(
     let _scope = builder.graph().scope("supervised_head");
     let dtype = builder.settings().dtype;
     builder.part("head_supervised/linear_layer");
-    builder
-        .dense("dense", features, classes, true)
-        .convert(dtype)
+    builder.dense("dense", features, classes, true, dtype)
 }

@@ -1,7 +1,7 @@
 //! Convolutions, dense layers, pools, squeeze-excite, selective kernels (reference §3).
 
 use super::{Builder, Init, Kind};
-use crate::hlo::{Conv, Monoid, PadDim, Shape, Value, WindowDim};
+use crate::hlo::{Conv, DType, Monoid, PadDim, Shape, Value, WindowDim};
 
 impl<'g> Builder<'g> {
     /// Convolution k×k with the original's fixed padding (reference §3), without bias: `[B, H, W, C]` → `[B, ⌈H/s⌉, ⌈W/s⌉, filters]`.
@@ -48,8 +48,15 @@ impl<'g> Builder<'g> {
         y + bias.convert(activations).broadcast_trailing(&y.dims())
     }
 
-    /// Dense layer `[B, in]` → `[B, out]`.
-    pub fn dense(&mut self, name: &str, x: Value<'g>, outputs: i64, with_bias: bool) -> Value<'g> {
+    /// Dense layer `[B, in]` → `[B, out]`, computed in `dtype`.
+    pub fn dense(
+        &mut self,
+        name: &str,
+        x: Value<'g>,
+        outputs: i64,
+        with_bias: bool,
+        dtype: DType,
+    ) -> Value<'g> {
         let graph = self.graph();
         let _scope = graph.scope(name);
         let (_, kernel) = self.variable(
@@ -58,8 +65,7 @@ impl<'g> Builder<'g> {
             Kind::DenseKernel,
             Init::Normal(0.01),
         );
-        let activations = self.settings().activations;
-        let y = x.convert(activations).matmul(kernel.convert(activations));
+        let y = x.convert(dtype).matmul(kernel.convert(dtype));
         if !with_bias {
             return y;
         }
@@ -69,7 +75,7 @@ impl<'g> Builder<'g> {
             Kind::Bias,
             Init::Constant(0.0),
         );
-        y + bias.convert(activations).broadcast_trailing(&y.dims())
+        y + bias.convert(dtype).broadcast_trailing(&y.dims())
     }
 
     /// Batch normalisation and ReLU.
