@@ -10,6 +10,7 @@ use simclr::augment::host::{Area, HostResize, centre, evaluated};
 use simclr::augment::{Augmentation, Brightness, ResizeKernel};
 use simclr::data::decode::decode;
 use simclr::data::record::Records;
+use simclr::data::window::Share;
 use simclr::data::{Crops, Error, Examples, Feed, FeedSpec, Task};
 use simclr::error::Class;
 use simclr::hlo::{DType, Graph, Literal, Shape};
@@ -92,6 +93,33 @@ fn an_epoch_has_every_example_once_whatever_the_window() {
         if window > 1 {
             assert_ne!(found[..ALL], found[ALL..2 * ALL]);
         }
+    }
+}
+
+/// However many processes share a step, and wherever they begin.
+#[test]
+fn the_parts_of_processes_make_the_step_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    photos(folder.path(), &LENGTHS);
+    let examples = open(folder.path());
+    let straight = steps(&examples, spec(2, 1, 7), 13);
+    for processes in [2, 3, 6] {
+        let mut feeds: Vec<Feed> = (0..processes)
+            .map(|process| {
+                let share = Share { process, processes };
+                Feed::of_share(examples.clone(), spec(2, 1, 7), share)
+            })
+            .collect();
+        let together: Vec<Vec<Crops>> = (0..straight.len())
+            .map(|_| {
+                feeds
+                    .iter_mut()
+                    .flat_map(|feed| feed.step().unwrap())
+                    .collect()
+            })
+            .collect();
+        assert_eq!(labels(&straight), labels(&together), "{processes}");
+        assert_eq!(pixels(&straight), pixels(&together), "{processes}");
     }
 }
 

@@ -149,38 +149,24 @@ fn a_slice_is_rented_filled_and_started() {
     }
 }
 
-/// Training drives one host: before anything is copied, and before anything is rented where that can be told.
 #[test]
-fn several_workers_are_filled_but_not_started() {
+fn several_workers_are_filled_and_started_all() {
     for settings in [TPU_VM, ENGINE, TWO_HOSTS] {
         let place = Place::new(settings);
         fs::write(place.path("hosts"), "10.0.0.1;10.0.0.2\n").unwrap();
-        let output = place.run(&["copy", "simclr", "run.yaml"]);
-        assert!(output.status.success(), "{}", words(&output));
-        let calls = place.calls();
-        for worker in ["10.0.0.1", "10.0.0.2"] {
-            assert!(calls.iter().any(|call| call.contains(worker)), "{calls:?}");
+        for command in [&["copy", "simclr", "run.yaml"][..], &["launch"]] {
+            let output = place.run(command);
+            assert!(output.status.success(), "{}", words(&output));
+            let calls = place.calls();
+            for worker in ["10.0.0.1", "10.0.0.2"] {
+                let there = |call: &&String| call.contains(worker) && !call.starts_with("gcloud");
+                assert!(
+                    calls.iter().any(|call| there(&call)),
+                    "{command:?}: {calls:?}"
+                );
+            }
         }
-        let output = place.run(&["launch"]);
-        assert_eq!(output.status.code(), Some(1));
-        let text = words(&output);
-        assert!(text.contains("2 workers and training drives one"), "{text}");
-        assert!(!place.calls().iter().any(|call| call.starts_with("ssh")));
     }
-    let place = Place::new(TPU_VM);
-    fs::write(place.path("hosts"), "10.0.0.1;10.0.0.2\n").unwrap();
-    let output = place.run(&UP);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(words(&output).contains("may exist and cost money"));
-    assert!(!place.calls().iter().any(|call| call.starts_with("ssh")));
-    let place = Place::new(&ENGINE.replace("POD_HOSTS=1", "POD_HOSTS=2"));
-    let output = place.run(&UP);
-    assert!(
-        words(&output).contains("POD_HOSTS is 2"),
-        "{}",
-        words(&output)
-    );
-    assert!(place.calls().is_empty());
 }
 
 /// A program that is waiting for its next start is not started after `stop`.
@@ -267,7 +253,7 @@ fn after_any_failure_nothing_more_is_rented_and_what_remains_is_said() {
         let place = Place::new(settings);
         assert!(place.run(&UP).status.success());
         let all = place.calls().len();
-        assert!(all >= 10);
+        assert!(all >= 8);
         for number in 1..=all {
             fs::write(place.path("fail_at"), number.to_string()).unwrap();
             let output = place.run(&UP);

@@ -7,7 +7,7 @@
 #   wait              until it is there
 #   hosts             print its workers' addresses
 #   copy BINARY YAML  to every worker
-#   launch [KEY=VALUE …]  pretrain on the worker; training drives one host, so several workers are refused
+#   launch [KEY=VALUE …]  pretrain on every worker; model_dir is one folder that all of them share
 #   follow            the workers' logs, each line with its worker
 #   doctor            simclr doctor on every worker
 #   stop              SIGTERM everywhere: all save at one step and end
@@ -140,14 +140,7 @@ need_files() {
 create() { world_create || { remains; fail "the slice could not be asked for"; }; }
 wait_for() { world_wait || { remains; fail "the slice did not come"; }; }
 copy() { need_files "$@"; everywhere copy_to "$1" "$2" || { remains; fail "copying failed"; }; }
-# A run on one worker of several would wait for the others for ever.
-one_host() {
-  local list count
-  list=$(hosts) || { remains; fail "the workers' addresses could not be asked for"; }
-  count=$(wc -w <<< "$list")
-  [ "$count" -le 1 ] || { remains; fail "the slice has $count workers and training drives one; delete it and rent a slice of one host, such as v3-8"; }
-}
-launch() { one_host; everywhere launch_on "$@" || { remains; fail "launching failed"; }; }
+launch() { everywhere launch_on "$@" || { remains; fail "launching failed"; }; }
 
 command=$1; shift
 case $command in
@@ -165,8 +158,7 @@ case $command in
   delete) world_delete || { remains; fail "the slice could not be deleted"; } ;;
   up)
     need_files "$@"
-    [ "$POD_WORLD" != compute-engine ] || [ "$POD_HOSTS" = 1 ] || fail "POD_HOSTS is $POD_HOSTS and training drives one host; expected 1"
-    create; wait_for; one_host; copy "$1" "$2"; launch "${@:3}"
+    create; wait_for; copy "$1" "$2"; launch "${@:3}"
     ;;
   *) fail "unknown command $command; see the head of $0" ;;
 esac

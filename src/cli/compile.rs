@@ -144,6 +144,7 @@ fn compile(arguments: &Arguments, ui: &Ui) -> anyhow::Result<Forecast> {
                     disable_passes: &runtime.disable_passes,
                     executable_cache: false,
                     preallocate: true,
+                    node: None,
                     compiler_options: &options,
                 },
                 &mut |line| ui.note(line),

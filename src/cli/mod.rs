@@ -18,6 +18,7 @@ mod pretrain;
 mod report;
 mod run;
 mod target;
+mod together;
 mod topologies;
 mod ui;
 

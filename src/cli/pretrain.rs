@@ -1,14 +1,13 @@
 //! `simclr pretrain`, `simclr finetune` and `simclr distill`.
 
 use super::Configuration;
+use super::together::{self, Place, Together};
 use super::ui::Ui;
-use crate::cluster;
-use crate::cluster::identity::{Identity, Wanted};
-use crate::cluster::metadata::Metadata;
 use crate::config::{self, Loaded, Mode};
 use crate::engine::{self, Choice, Engine};
-use crate::pjrt::{Platform, tpu_chips};
+use crate::pjrt::Node;
 use crate::train::pretrain::{Run, pretrain};
+use crate::train::processes::Processes;
 use crate::train::setup;
 use crate::train::signals::{Stop, StopKind};
 use crate::train::trained;
@@ -22,6 +21,8 @@ pub(super) struct Arguments {
     /// Go on from this checkpoint instead of the newest one in model_dir; later ones are set aside, not deleted
     #[arg(long, value_name = "CHECKPOINT")]
     resume_from: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
     /// Print the closing summary as JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -94,6 +95,7 @@ pub(super) struct Session {
     pub(super) engine: Engine,
     pub(super) devices: usize,
     pub(super) stop: Stop,
+    pub(super) processes: Processes,
 }
 
 impl Session {
@@ -108,13 +110,18 @@ impl Session {
                 format!("a multiple of the number of devices, {devices} (runtime.devices)");
             return Err(loaded.bad("train_batch_size", expected).into());
         }
-        one_host(&loaded.config.runtime.platform)?;
-        let (engine, devices) = open(loaded, ui)?;
+        let together = Together::join(&arguments.place, &loaded.config.runtime.platform)?;
+        let node = together.node();
+        let (engine, devices) = together.open(ui, || open_among(loaded, ui, node.as_ref()))?;
+        drop(node);
+        let stop = Stop::listen()?;
+        together::watch_notice(&stop);
         Ok(Session {
             model_dir: model_dir(loaded, arguments.configuration.config.as_deref()),
+            processes: together.processes(&engine)?,
             engine,
             devices,
-            stop: Stop::listen()?,
+            stop,
         })
     }
 
@@ -126,17 +133,26 @@ impl Session {
         ui: &Ui,
         measure: bool,
     ) -> anyhow::Result<Option<StopKind>> {
-        let outcome = pretrain(&Run {
+        let screen = together::screen(&self.processes, ui);
+        let result = pretrain(&Run {
             loaded,
             model_dir: &self.model_dir,
             engine: &self.engine,
             devices: self.devices,
             resume_from: arguments.resume_from.as_deref(),
             measure,
-            screen: &ui.screen,
+            screen: &screen,
             log: &ui.log,
             stop: &self.stop,
-        })?;
+            processes: &self.processes,
+        });
+        if let Err(error) = &result {
+            self.processes.tell_failure(&error.to_string());
+        }
+        let outcome = result?;
+        if !self.processes.leads() {
+            return Ok(outcome.stopped);
+        }
         let text = if arguments.json {
             outcome.summary.json()
         } else {
@@ -144,32 +160,6 @@ impl Session {
         };
         ui.result(&text)?;
         Ok(outcome.stopped)
-    }
-}
-
-/// Refuses a worker that is one of several: a client there would wait for the others for ever, without a word.
-fn one_host(platform: &str) -> Result<(), cluster::Error> {
-    let chips = tpu_chips();
-    if platform != Platform::Tpu.name() && (platform != "auto" || chips == 0) {
-        return Ok(());
-    }
-    // A machine without chips is no TPU VM, and has nobody to ask.
-    let server = (chips > 0).then(Metadata::new);
-    match Identity::find(
-        Wanted::default(),
-        &|name| std::env::var(name).ok(),
-        server.as_ref(),
-    ) {
-        Ok(found) if found.processes > 1 => Err(cluster::Error::SeveralHosts {
-            process: found.process,
-            processes: found.processes,
-        }),
-        Ok(_) => Ok(()),
-        // Who cannot be told is taken to be alone; `simclr doctor` says what is wrong.
-        Err(error) => {
-            tracing::info!("which worker this is cannot be told: {error}");
-            Ok(())
-        }
     }
 }
 
@@ -189,6 +179,10 @@ fn model_dir(loaded: &Loaded, config: Option<&Path>) -> PathBuf {
 
 /// The engine that a configuration asks for.
 pub(super) fn open(loaded: &Loaded, ui: &Ui) -> anyhow::Result<(Engine, usize)> {
+    open_among(loaded, ui, None)
+}
+
+fn open_among(loaded: &Loaded, ui: &Ui, node: Option<&Node>) -> anyhow::Result<(Engine, usize)> {
     let runtime = &loaded.config.runtime;
     let compiler_options = setup::compiler_options(loaded)?;
     let choice = Choice {
@@ -200,6 +194,7 @@ pub(super) fn open(loaded: &Loaded, ui: &Ui) -> anyhow::Result<(Engine, usize)> 
         compiler_options: &compiler_options,
         executable_cache: runtime.executable_cache,
         preallocate: runtime.preallocate,
+        node,
     };
     Ok(engine::open(choice, &mut |line| ui.note(line))?)
 }

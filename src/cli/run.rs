@@ -25,11 +25,16 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
             return Ok(code(stopped));
         }
     }
+    if !session.processes.leads() {
+        // The leader's devices are enough to measure.
+        return Ok(0);
+    }
+    let own = session.engine.client().devices().len();
     let following = Follow {
         loaded: &loaded,
         model_dir: &session.model_dir,
         engine: &session.engine,
-        devices: session.devices,
+        devices: session.devices.min(own),
         screen: &ui.screen,
         stop: &session.stop,
     };

@@ -18,6 +18,14 @@ pub(super) struct Arguments {
     here: bool,
 }
 
+/// What a child found.
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    rows: Vec<Row>,
+    /// Why slices are missing.
+    notes: Vec<String>,
+}
+
 /// A slice as libtpu knows it.
 #[derive(Serialize, Deserialize)]
 struct Row {
@@ -45,8 +53,11 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         ui.relay(&ended.words);
         return Ok(ended.code);
     }
-    let rows: Vec<Row> =
+    let Answer { rows, notes } =
         serde_json::from_str(&ended.output).context("the child's answer is no list of slices")?;
+    for note in &notes {
+        ui.note(note);
+    }
     if arguments.json {
         ui.result(&serde_json::to_string_pretty(&rows)?)?;
         return Ok(0);
@@ -76,19 +87,20 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
 }
 
 /// Every rented slice, as the installed libtpu describes it.
-fn ask() -> anyhow::Result<Vec<Row>> {
+fn ask() -> anyhow::Result<Answer> {
     let plugin = Plugin::load(&find(Platform::Tpu, None)?.path)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut notes) = (Vec::new(), Vec::new());
     for slice in every() {
         match row(&plugin, &slice) {
             Ok(row) => rows.push(row),
             // A plugin of another version may not know a slice.
-            Err(error) => {
-                tracing::warn!("{} is not known to this plugin: {error}", slice.topology())
-            }
+            Err(error) => notes.push(format!(
+                "{} is not known to this plugin: {error}",
+                slice.topology()
+            )),
         }
     }
-    Ok(rows)
+    Ok(Answer { rows, notes })
 }
 
 fn row(plugin: &Plugin, slice: &Slice) -> Result<Row, crate::pjrt::Error> {

@@ -4,7 +4,7 @@ use super::Error;
 use super::store::Store;
 use std::time::Duration;
 
-/// How long to wait for the others.
+/// How long to wait for what the others know at their start.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The processes of a run.
@@ -34,65 +34,117 @@ impl Group {
         })
     }
 
-    /// Compares a value, such as the hash of the module, with that of process 0. Every process must ask for the same things in the
-    /// same order.
-    ///
-    /// # Errors
-    /// If it differs, or process 0 does not come.
-    pub fn same(&self, what: &str, value: &str) -> Result<(), Error> {
-        let key = format!("same/{what}");
-        if self.process == 0 {
-            return self.store.put(key.as_bytes(), value.as_bytes());
-        }
-        let expected = self.wait(&key, PATIENCE)?;
-        if expected == value.as_bytes() {
-            return Ok(());
-        }
-        let short = |text: &str| text.chars().take(16).collect::<String>();
-        Err(Error::Disagree {
-            what: what.into(),
-            process: self.process,
-            found: short(value),
-            expected: short(&String::from_utf8_lossy(&expected)),
-        })
+    /// Its number.
+    pub fn process(&self) -> usize {
+        self.process
     }
 
-    /// Waits until every process has come to this point.
+    /// How many there are.
+    pub fn processes(&self) -> usize {
+        self.processes
+    }
+
+    /// Compares a value, such as the hash of the module, among all processes. Every process must ask for the same things.
     ///
     /// # Errors
-    /// If one does not come.
-    pub fn all_here(&self, point: &str) -> Result<(), Error> {
-        let key = |process: usize| format!("here/{point}/{process}");
-        self.store.put(key(self.process).as_bytes(), b"")?;
-        for process in 0..self.processes {
-            self.wait(&key(process), PATIENCE)?;
+    /// On process 0 and on the process itself, if one has another value than process 0; or if one does not come.
+    pub fn same(&self, what: &str, value: &str) -> Result<(), Error> {
+        let key = |process: usize| format!("same/{what}/{process}");
+        self.store
+            .put(key(self.process).as_bytes(), value.as_bytes())?;
+        let others = if self.process == 0 {
+            1..self.processes
+        } else {
+            0..1
+        };
+        let short =
+            |text: &[u8]| -> String { String::from_utf8_lossy(text).chars().take(16).collect() };
+        for process in others {
+            let found = self.wait(&key(process), PATIENCE)?;
+            if found == value.as_bytes() {
+                continue;
+            }
+            let (expected, found) = if self.process == 0 {
+                (value.as_bytes(), &found[..])
+            } else {
+                (&found[..], value.as_bytes())
+            };
+            return Err(Error::Disagree {
+                what: what.into(),
+                process: self.process.max(process),
+                found: short(found),
+                expected: short(expected),
+            });
         }
         Ok(())
     }
 
-    /// Asked after every launch: whether to save and stop now. `step` is where this process is, `launch` how many steps a launch
-    /// takes at most, and `asked` whether somebody asked this process to stop.
+    /// Waits until every process has come to this point, for each as long as `patience`.
     ///
-    /// All processes stop at the same step. Process 0 names it when it hears of a request: a launch on. No process can have finished
-    /// that launch then, since it needs all of them; and each looks when it has.
+    /// # Errors
+    /// If one does not come.
+    pub fn all_here(&self, point: &str, patience: Duration) -> Result<(), Error> {
+        let key = |process: usize| format!("here/{point}/{process}");
+        self.store.put(key(self.process).as_bytes(), b"")?;
+        for process in 0..self.processes {
+            self.wait(&key(process), patience)?;
+        }
+        Ok(())
+    }
+
+    /// Asked after every launch: whether to save and stop now, and the reason that was given. `step` is where this process is, `launch`
+    /// how many steps a launch takes at most, and `asked` the reason for which somebody asked this process to stop.
+    ///
+    /// All processes stop at the same step. Process 0 names it when it hears of a request, a whole launch ahead. Launches do not overlap:
+    /// a process waits for the end of one before it asks and starts the next, and none ends without all processes. So when any process
+    /// comes to that step, process 0 has started the launch that led there, and has named the step before.
     ///
     /// # Errors
     /// If process 0 is gone.
-    pub fn stop_now(&self, step: u64, launch: u64, asked: bool) -> Result<bool, Error> {
-        const REQUEST: &[u8] = b"stop/request";
+    pub fn stop_now(&self, step: u64, launch: u64, asked: Option<u8>) -> Result<Option<u8>, Error> {
         const AT: &[u8] = b"stop/at";
-        if asked {
-            self.store.put(REQUEST, b"")?;
+        let request = |reason: u8| format!("stop/request/{reason}");
+        if let Some(reason) = asked {
+            self.store.put(request(reason).as_bytes(), b"")?;
         }
         let mut at = self.store.try_get(AT)?;
-        if self.process == 0 && at.is_none() && self.store.try_get(REQUEST)?.is_some() {
-            let chosen = (step + launch).to_le_bytes().to_vec();
-            self.store.put(AT, &chosen)?;
-            at = Some(chosen);
+        if self.process == 0 && at.is_none() {
+            for reason in 0..=REASONS {
+                if self.store.try_get(request(reason).as_bytes())?.is_some() {
+                    let mut chosen = (step + launch).to_le_bytes().to_vec();
+                    chosen.push(reason);
+                    self.store.put(AT, &chosen)?;
+                    at = Some(chosen);
+                    break;
+                }
+            }
         }
-        let at = at
-            .and_then(|bytes| bytes.try_into().ok())
-            .map(u64::from_le_bytes);
-        Ok(at.is_some_and(|at| step >= at))
+        let Some((&reason, step_bytes)) = at.as_deref().and_then(<[u8]>::split_last) else {
+            return Ok(None);
+        };
+        let at = step_bytes.try_into().map(u64::from_le_bytes);
+        Ok((at.is_ok_and(|at| step >= at)).then_some(reason))
+    }
+
+    /// Tells the others that this process ends with an error, for whom [`Group::failure`] waits.
+    pub fn tell_failure(&self, words: &str) {
+        let value = format!("process {}: {words}", self.process);
+        // Who was first has said why; and if process 0 is gone, nobody listens.
+        if let Err(error) = self.store.put(FAILURE, value.as_bytes()) {
+            tracing::debug!("{error}");
+        }
+    }
+
+    /// What another process said when it ended with an error, if one did so far.
+    ///
+    /// # Errors
+    /// If process 0 is gone.
+    pub fn failure(&self) -> Result<Option<String>, Error> {
+        let found = self.store.try_get(FAILURE)?;
+        Ok(found.map(|words| String::from_utf8_lossy(&words).into_owned()))
     }
 }
+
+/// Reasons to stop are numbered up to here.
+const REASONS: u8 = 1;
+const FAILURE: &[u8] = b"failure";

@@ -52,6 +52,18 @@ impl Metadata {
         }
     }
 
+    /// Whether this machine is about to be taken away: preempted, or for maintenance that it does not outlive.
+    ///
+    /// # Errors
+    /// As [`Metadata::get`].
+    pub fn going_away(&self) -> Result<bool, Error> {
+        let is = |key: &str, value: &str| {
+            let found = self.get(key)?;
+            Ok::<bool, Error>(found.is_some_and(|text| text.trim() == value))
+        };
+        Ok(is("preempted", "TRUE")? || is("maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE")?)
+    }
+
     /// A value below `instance/`; none if the server has no such key.
     ///
     /// # Errors

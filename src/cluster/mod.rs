@@ -10,9 +10,6 @@
 //! | [`metadata`] | the metadata server of a Cloud TPU VM |
 //! | [`store`] | a key-value service over TCP, by which processes exchange what they must agree on |
 //!
-//! Training does not use more than one process yet, and refuses to start on one worker of several; [`slice`], [`doctor`] and
-//! [`identity`] are what commands use today.
-//!
 //! Invariant: nothing here knows of graphs or plugins.
 
 pub mod agreement;
@@ -36,9 +33,13 @@ pub enum Error {
         nearest: String,
     },
     #[error(
-        "this is worker {process} of {processes}, and training drives the devices of one host only; rent a slice of one host, such as v3-8"
+        "there are {expected} processes, and the {platform} plugin shows devices of {found}; give --processes 1 to use this host alone, or start the same command on every host"
     )]
-    SeveralHosts { process: usize, processes: usize },
+    OtherProcesses {
+        platform: String,
+        found: usize,
+        expected: usize,
+    },
     #[error(
         "target `{found}` is unknown; expected cpu, {}, or a TPU slice by --topology",
         gpu::Gpu::targets().join(", ")
@@ -91,7 +92,7 @@ impl Error {
         match self {
             Error::UnknownSlice { .. }
             | Error::UnknownTarget { .. }
-            | Error::SeveralHosts { .. }
+            | Error::OtherProcesses { .. }
             | Error::Place { .. }
             | Error::NoCoordinator { .. }
             | Error::Disagree { .. } => Class::Usage,

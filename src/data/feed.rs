@@ -4,13 +4,14 @@
 //! Memory: crops of two steps, a decoded picture per thread, and for sets in shards the window of the order.
 
 use std::collections::VecDeque;
-use std::ops::Add;
+use std::ops::{Add, Range};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::examples::{Raw, Source};
+use super::window::Share;
 use super::{Error, Examples};
 use crate::augment::ResizeKernel;
 use crate::augment::host::{HostDraws, HostResize, evaluated};
@@ -104,8 +105,8 @@ pub struct Feed {
     threads: Vec<JoinHandle<()>>,
     /// Examples replaced or left out so far.
     skipped: usize,
-    /// Position of the next example.
-    position: u64,
+    /// How many of its own examples lie before the next one, from the first step on.
+    own: u64,
     /// The epoch that it is in, and the examples of it that could not be had.
     epoch: (u64, usize),
 }
@@ -113,6 +114,8 @@ pub struct Feed {
 /// What the threads share.
 struct Shared {
     spec: FeedSpec,
+    /// Of a step, the examples that this process cuts.
+    rows: Range<u64>,
     examples: Arc<Examples>,
     resize: HostResize,
     /// Locked for as long as a thread takes the next example, so that examples are taken in order.
@@ -126,9 +129,9 @@ struct Shared {
     spent: [AtomicU64; 3],
 }
 
-/// Finished and expected crops, by position.
+/// Finished and expected crops, by their number among the process's own.
 struct Ring {
-    /// Position of the first place.
+    /// Number of the first place.
     first: u64,
     /// A place for every example that a thread has taken.
     places: VecDeque<Option<Result<Crops, Error>>>,
@@ -148,6 +151,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Feed {
     /// Starts the threads.
     pub fn start(examples: Arc<Examples>, spec: FeedSpec) -> Self {
+        Self::of_share(examples, spec, Share::ALL)
+    }
+
+    /// Starts the threads of one process of several that share each step in equal parts: every process follows the same order, and
+    /// decodes and cuts its own rows of each step. So a step is the same however many share it (but that a bad example is replaced by
+    /// one of the same process).
+    pub fn of_share(examples: Arc<Examples>, spec: FeedSpec, share: Share) -> Self {
+        let part = (spec.batch / share.processes) as u64;
+        let rows = part * share.process as u64..part * (share.process + 1) as u64;
         let (position, source) = match spec.task {
             Task::Train {
                 seed,
@@ -160,6 +172,7 @@ impl Feed {
             }
             Task::Evaluate => (0, examples.straight()),
         };
+        let own = position / spec.batch as u64 * part;
         let threads = match spec.threads {
             0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
             threads => threads,
@@ -168,7 +181,7 @@ impl Feed {
             resize: HostResize::new(spec.kernel, spec.image_size),
             source: Mutex::new((position, source)),
             ring: Mutex::new(Ring {
-                first: position,
+                first: own,
                 places: VecDeque::new(),
                 // Two steps ahead, and work for every thread.
                 capacity: (2 * spec.batch).max(2 * threads),
@@ -178,6 +191,7 @@ impl Feed {
             room: Condvar::new(),
             filled: Condvar::new(),
             spent: Default::default(),
+            rows,
             examples,
             spec,
         });
@@ -191,7 +205,7 @@ impl Feed {
             shared,
             threads,
             skipped: 0,
-            position,
+            own,
             epoch: (0, 0),
         }
     }
@@ -207,7 +221,8 @@ impl Feed {
     /// # Errors
     /// What was wrong with one of them, or with too many.
     pub fn step(&mut self) -> Result<Vec<Crops>, Error> {
-        let batch = self.shared.spec.batch;
+        let rows = self.shared.rows.clone();
+        let batch = (rows.end - rows.start) as usize;
         let examples = self.shared.examples.description().examples;
         let most = (examples / 100).max(10);
         let evaluate = matches!(self.shared.spec.task, Task::Evaluate);
@@ -218,11 +233,14 @@ impl Feed {
                 break;
             };
             // The same example is bad in every epoch, so that each epoch counts anew.
-            let epoch = self.position / examples as u64;
+            let position = self.own / batch as u64 * self.shared.spec.batch as u64
+                + rows.start
+                + self.own % batch as u64;
+            let epoch = position / examples as u64;
             if epoch != self.epoch.0 {
                 self.epoch = (epoch, 0);
             }
-            self.position += 1;
+            self.own += 1;
             match next {
                 Ok(crops) => found.push(Some(crops)),
                 Err(error) if self.shared.spec.skip_bad && error.spoils_one_example() => {
@@ -243,7 +261,7 @@ impl Feed {
         }
         let none = if evaluate {
             // The last examples of a set may all be bad, but not all there are.
-            found.is_empty() && self.skipped as u64 == self.position
+            found.is_empty() && self.skipped as u64 == self.own
         } else {
             found.iter().all(Option::is_none)
         };
@@ -358,21 +376,22 @@ impl Shared {
     }
 
     fn work(&self) {
-        while let Some((position, raw)) = self.claim() {
+        while let Some((number, position, raw)) = self.claim() {
             // A decoder that panics has met a picture that it cannot read, and ends neither the thread nor the run.
             let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 raw.and_then(|raw| self.crops(position, raw))
             }));
             let crops = made.unwrap_or(Err(Error::DecoderPanicked { position }));
             let mut ring = lock(&self.ring);
-            let place = (position - ring.first) as usize;
+            let place = (number - ring.first) as usize;
             ring.places[place] = Some(crops);
             self.filled.notify_one();
         }
     }
 
-    /// The next example, with a place in the ring; none when the stream has ended or is closed.
-    fn claim(&self) -> Option<(u64, Result<Raw, Error>)> {
+    /// The next of this process's examples, its number among them and its position among all, with a place in the ring; none when the
+    /// stream has ended or is closed.
+    fn claim(&self) -> Option<(u64, u64, Result<Raw, Error>)> {
         let mut source = lock(&self.source);
         let mut ring = lock(&self.ring);
         while !ring.closed && ring.places.len() == ring.capacity {
@@ -383,7 +402,12 @@ impl Shared {
         }
         drop(ring);
         let begin = Instant::now();
-        let raw = source.1.next();
+        let mut raw = source.1.next();
+        // What is wrong with another process's example is for that process to say.
+        while raw.is_some() && !self.rows.contains(&(source.0 % self.spec.batch as u64)) {
+            source.0 += 1;
+            raw = source.1.next();
+        }
         self.spend(0, begin);
         let mut ring = lock(&self.ring);
         match raw {
@@ -391,7 +415,8 @@ impl Shared {
                 ring.places.push_back(None);
                 let position = source.0;
                 source.0 += 1;
-                Some((position, raw))
+                let number = ring.first + ring.places.len() as u64 - 1;
+                Some((number, position, raw))
             }
             None => {
                 ring.ended = true;

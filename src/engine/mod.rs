@@ -226,7 +226,8 @@ impl Engine {
         &self.client
     }
 
-    /// Compiles a module after this engine's passes; replica `r` runs on the client's device `r`.
+    /// Compiles a module after this engine's passes; replica `r` runs on this process's device `r`, or on device `r` of all processes if
+    /// it takes more than this process has.
     ///
     /// # Errors
     /// If there are too few devices, a pass fails, or the plugin refuses the module.
@@ -270,7 +271,7 @@ impl Engine {
 
     /// What a program of this module would depend on. The module is one after this engine's passes.
     fn circumstances(&self, prepared: &Module) -> std::io::Result<Circumstances> {
-        let devices = self.client.devices();
+        let devices = self.client.all_devices();
         Circumstances::new(
             &prepared.to_proto_bytes(),
             self.client.platform_name(),
@@ -300,7 +301,7 @@ impl Engine {
 
     /// The module after this engine's passes, with its options.
     fn prepared(&self, module: &Module) -> Result<(Module, CompileOptions), Error> {
-        let devices = self.client.devices();
+        let devices = self.devices_for(module.replicas);
         if module.replicas > devices.len() {
             return Err(Error::TooFewDevices {
                 replicas: module.replicas,
@@ -317,6 +318,16 @@ impl Engine {
         Ok((module, options))
     }
 
+    /// The devices for a program of so many replicas: this process's own if they are enough, else those of all processes.
+    fn devices_for(&self, replicas: usize) -> &[Device] {
+        let own = self.client.devices();
+        if replicas <= own.len() {
+            own
+        } else {
+            self.client.all_devices()
+        }
+    }
+
     fn program(
         &self,
         prepared: &Module,
@@ -328,7 +339,11 @@ impl Engine {
             name: prepared.name.clone(),
             parameters: prepared.parameters(),
             results: prepared.results(),
-            devices: self.client.devices()[..prepared.replicas].to_vec(),
+            devices: executable
+                .replicas()
+                .iter()
+                .map(|&replica| self.devices_for(prepared.replicas)[replica].clone())
+                .collect(),
             executable,
             compile_time: start.elapsed(),
             from_cache,
@@ -372,9 +387,14 @@ impl Program {
         &self.results
     }
 
-    /// The device of each replica.
+    /// The device of each of this process's replicas.
     pub fn devices(&self) -> &[Device] {
         &self.devices
+    }
+
+    /// Which replicas of the whole program this process's are, in the order of [`Program::devices`].
+    pub fn replicas(&self) -> &[usize] {
+        self.executable.replicas()
     }
 
     /// How long the plugin took to compile or load it.

@@ -1,7 +1,7 @@
 //! From "which platform" to an engine: find the plugin, load it, create a client.
 
 use super::{Cache, Engine, Error};
-use crate::pjrt::{self, Client, OptionValue, Platform, Plugin, ensure, find};
+use crate::pjrt::{self, Client, Node, OptionValue, Platform, Plugin, ensure, find, tpu_chips};
 use std::path::Path;
 
 /// What to open.
@@ -23,6 +23,8 @@ pub struct Choice<'a> {
     pub executable_cache: bool,
     /// Whether a GPU's memory is taken at the start.
     pub preallocate: bool,
+    /// This process among several, for a plugin that must be told (CUDA's).
+    pub node: Option<&'a Node>,
 }
 
 impl Platform {
@@ -48,7 +50,7 @@ pub fn open(choice: Choice, say: &mut dyn FnMut(&str)) -> Result<(Engine, usize)
         None => {
             for platform in [Platform::Tpu, Platform::Cuda] {
                 // A machine without that accelerator is no error, only a reason to go on looking.
-                if find(platform, None).is_err() {
+                if platform == Platform::Tpu && tpu_chips() == 0 || find(platform, None).is_err() {
                     continue;
                 }
                 match open_platform(platform, choice, say) {
@@ -86,7 +88,7 @@ fn open_platform(
     } else {
         choice.devices
     };
-    let client = client(&plugin, platform, on_cpu, choice.preallocate)?;
+    let client = client(&plugin, platform, on_cpu, choice.preallocate, choice.node)?;
     let (major, minor) = plugin.api_version();
     tracing::info!(
         "plugin {} (PJRT API {major}.{minor}), platform {}, {} devices",
@@ -103,7 +105,7 @@ fn open_platform(
             expected: asked.name(),
         });
     }
-    let there = client.devices().len();
+    let there = client.all_devices().len();
     let devices = match choice.devices {
         0 => there,
         wanted => wanted,
@@ -116,7 +118,8 @@ fn open_platform(
         });
     }
     let cache = match crate::places::cache_folder() {
-        Some(folder) if choice.executable_cache => {
+        // What is kept is of one process.
+        Some(folder) if choice.executable_cache && there == client.devices().len() => {
             Cache::new(folder.join("executables"), &client, &path)
         }
         _ => None,
@@ -127,12 +130,14 @@ fn open_platform(
     Ok((engine, devices))
 }
 
-/// The CPU plugin is told how many devices to make, the CUDA plugin whether to take memory at once; others refuse these options.
+/// The CPU plugin is told how many devices to make, the CUDA plugin whether to take memory at once and how many processes there are; others
+/// refuse these options.
 fn client(
     plugin: &Plugin,
     platform: Platform,
     devices: usize,
     preallocate: bool,
+    node: Option<&Node>,
 ) -> Result<Client, pjrt::Error> {
     if platform == Platform::Cpu {
         match Client::cpu(plugin, devices.max(1)) {
@@ -140,9 +145,15 @@ fn client(
             other => return other,
         }
     }
-    let options = [("preallocate", OptionValue::Bool(false))];
-    match platform {
-        Platform::Cuda if !preallocate => Client::new(plugin, &options),
-        _ => Client::new(plugin, &[]),
+    if platform != Platform::Cuda {
+        return Client::new(plugin, &[]);
+    }
+    let mut options = Vec::new();
+    if !preallocate {
+        options.push(("preallocate", OptionValue::Bool(false)));
+    }
+    match node {
+        Some(node) => Client::of_node(plugin, node, &options),
+        None => Client::new(plugin, &options),
     }
 }

@@ -3,6 +3,7 @@
 use super::error::Error;
 use super::executable::{CompileOptions, Executable};
 use super::ffi::{Api, DeviceMemory, Handle};
+use super::key_value::{Node, Shared};
 use super::types::{ElementType, OptionValue};
 use std::path::Path;
 use std::sync::Arc;
@@ -68,7 +69,13 @@ pub(super) struct ClientInner {
     pub(super) handle: Handle,
     platform: String,
     version: String,
+    process: i64,
+    /// Of all processes, those of a process together.
+    all: Vec<Device>,
+    /// Of this process.
     devices: Vec<Device>,
+    /// Its address is with the plugin.
+    _store: Option<Box<Shared>>,
 }
 
 impl Drop for ClientInner {
@@ -89,6 +96,30 @@ impl Client {
     /// # Errors
     /// If the plugin finds no device or does not know an option.
     pub fn new(plugin: &Plugin, options: &[(&str, OptionValue)]) -> Result<Self, Error> {
+        Self::among(plugin, options, None)
+    }
+
+    /// A client whose devices are those of several processes, of a plugin that takes `node_id`, `num_nodes` and a key-value store: CUDA's.
+    /// It waits for the others.
+    ///
+    /// # Errors
+    /// As [`Client::new`]; or if the others do not come.
+    pub fn of_node(
+        plugin: &Plugin,
+        node: &Node,
+        options: &[(&str, OptionValue)],
+    ) -> Result<Self, Error> {
+        let mut options = options.to_vec();
+        options.push(("node_id", OptionValue::Int(node.id as i64)));
+        options.push(("num_nodes", OptionValue::Int(node.count as i64)));
+        Self::among(plugin, &options, Some(Box::new(node.store.clone())))
+    }
+
+    fn among(
+        plugin: &Plugin,
+        options: &[(&str, OptionValue)],
+        store: Option<Box<Shared>>,
+    ) -> Result<Self, Error> {
         for (name, value) in options {
             // A wrong type here aborts the CPU plugin's process.
             if *name == "cpu_device_count" && !matches!(value, OptionValue::Int(n) if *n >= 1) {
@@ -98,32 +129,46 @@ impl Client {
             }
         }
         let api = plugin.api.clone();
-        let handle = api.create_client(options)?;
+        let handle = api.create_client(options, store.as_deref())?;
         // From here on dropping `inner` destroys the client, whatever fails below.
         let mut inner = ClientInner {
             api: api.clone(),
             handle,
             platform: String::new(),
             version: String::new(),
+            process: 0,
+            all: Vec::new(),
             devices: Vec::new(),
+            _store: store,
         };
         inner.platform = api.platform_name(handle)?;
         inner.version = api.platform_version(handle)?;
-        for device in api.devices(handle)? {
+        inner.process = api.process(handle)?;
+        let own = api.devices(handle)?;
+        for device in api.all_devices(handle)? {
             let (id, kind, text) = api.describe(device)?;
+            let process = api.description_process(api.description(device)?)?;
             // Not every plugin has some to tell.
             let attributes = api
                 .description(device)
                 .and_then(|description| api.description_attributes(description))
                 .unwrap_or_default();
-            inner.devices.push(Device {
+            inner.all.push(Device {
                 handle: device,
                 id,
+                process,
                 kind,
                 text,
                 attributes,
             });
         }
+        // In this order replicas take them, so that a process has replicas that follow each other.
+        inner.all.sort_by_key(|device| (device.process, device.id));
+        let own = inner
+            .all
+            .iter()
+            .filter(|device| own.contains(&device.handle));
+        inner.devices = own.cloned().collect();
         Ok(Client {
             inner: Arc::new(inner),
         })
@@ -155,6 +200,16 @@ impl Client {
     /// The platform's version text.
     pub fn platform_version(&self) -> &str {
         &self.inner.version
+    }
+
+    /// The number of this process among those that share the devices.
+    pub fn process(&self) -> i64 {
+        self.inner.process
+    }
+
+    /// The devices of all processes, those of a process together.
+    pub fn all_devices(&self) -> &[Device] {
+        &self.inner.all
     }
 
     /// The devices of this process.
@@ -243,6 +298,7 @@ pub(super) fn byte_size(element_type: ElementType, dims: &[i64]) -> usize {
 pub struct Device {
     pub(super) handle: Handle,
     id: i64,
+    process: i64,
     kind: String,
     text: String,
     attributes: Vec<(String, OptionValue)>,
@@ -252,6 +308,11 @@ impl Device {
     /// Its number among all devices of the platform.
     pub fn id(&self) -> i64 {
         self.id
+    }
+
+    /// The process that drives it.
+    pub fn process(&self) -> i64 {
+        self.process
     }
 
     /// Its model, such as `cpu` or `TPU v5 lite`.

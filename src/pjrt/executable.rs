@@ -56,6 +56,10 @@ pub struct Executable {
     client: Arc<ClientInner>,
     loaded: Handle,
     outputs: usize,
+    /// Of all replicas.
+    num_replicas: usize,
+    /// This process's replicas, in the order in which a launch takes their arguments, and the device of each.
+    replicas: Vec<usize>,
     device_ids: Vec<i64>,
     parameters: Vec<BufferSpec>,
     donated: Vec<usize>,
@@ -114,21 +118,40 @@ impl Executable {
             client: inner,
             loaded,
             outputs: 0,
-            device_ids,
+            num_replicas: device_ids.len(),
+            replicas: Vec::new(),
+            device_ids: Vec::new(),
             parameters: options.parameters.clone(),
             donated: options.donated.clone(),
         };
         result.outputs = result.client.api.num_outputs(executable)?;
+        for device in result.client.api.program_devices(loaded)? {
+            let (id, ..) = result.client.api.describe(device)?;
+            let replica = device_ids.iter().position(|&own| own == id);
+            let replica = replica.ok_or_else(|| {
+                Error::Misuse(format!(
+                    "the plugin put a program on device {id}, and it is for devices {device_ids:?}"
+                ))
+            })?;
+            result.replicas.push(replica);
+            result.device_ids.push(id);
+        }
         Ok(result)
     }
 
-    /// Number of replicas.
+    /// Number of replicas, those of other processes among them.
     pub fn num_replicas(&self) -> usize {
-        self.device_ids.len()
+        self.num_replicas
     }
 
-    /// Starts the program on all its devices: `arguments[replica][parameter]` to `results[replica][result]`. It returns at once;
-    /// results become ready later (small programs run before it returns).
+    /// This process's replicas, in the order in which a launch takes their arguments; all of them, in order, where there is one process.
+    pub fn replicas(&self) -> &[usize] {
+        &self.replicas
+    }
+
+    /// Starts the program on this process's devices: `arguments[i][parameter]` to `results[i][result]`, `i` counting
+    /// [`Executable::replicas`]. It returns at once; results become ready later (small programs run before it returns). Where there are
+    /// several processes, all of them must start the same programs in the same order.
     ///
     /// # Errors
     /// If an argument has another type, dimensions or device than expected, or was donated; then nothing is launched, because a
@@ -240,7 +263,11 @@ impl Executable {
 
 /// The device of each replica, checked.
 fn assignment(client: &Client, options: &CompileOptions) -> Result<Vec<i64>, Error> {
-    let known: Vec<i64> = client.devices().iter().map(|device| device.id()).collect();
+    let known: Vec<i64> = client
+        .all_devices()
+        .iter()
+        .map(|device| device.id())
+        .collect();
     let device_ids = if options.device_ids.is_empty() {
         known.iter().copied().take(options.num_replicas).collect()
     } else {

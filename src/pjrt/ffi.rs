@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "the C interface of the plugins")]
 
 use super::error::{Code, Error};
+use super::key_value::{self, Shared};
 use super::types::{ElementType, OptionValue};
 use std::ffi::{c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -123,6 +124,11 @@ call!(Client_Create, 10, {
     options: *const NamedValue, num_options: usize,
     kv_get: *mut c_void, kv_get_arg: *mut c_void, kv_put: *mut c_void, kv_put_arg: *mut c_void,
     client: *mut c_void, kv_try_get: *mut c_void, kv_try_get_arg: *mut c_void,
+});
+call!(Client_ProcessIndex, 13, { client: *mut c_void, process: c_int });
+call!(Client_Devices, 15, { client: *mut c_void, devices: *const *mut c_void, count: usize });
+call!(LoadedExecutable_AddressableDevices, 52, {
+    executable: *mut c_void, devices: *const *mut c_void, count: usize,
 });
 call!(Client_Destroy, 11, { client: *mut c_void });
 call!(Client_PlatformName, 12, { client: *mut c_void, text: *const c_char, size: usize });
@@ -369,11 +375,23 @@ impl Api {
             .collect())
     }
 
-    pub(super) fn create_client(&self, options: &[(&str, OptionValue)]) -> Result<Handle, Error> {
+    /// A client; `store` must outlive it.
+    pub(super) fn create_client(
+        &self,
+        options: &[(&str, OptionValue)],
+        store: Option<&Shared>,
+    ) -> Result<Handle, Error> {
         let named: Vec<NamedValue> = options.iter().map(|(n, v)| named_value(n, v)).collect();
         let mut args = Client_Create::new();
         args.options = named.as_ptr();
         args.num_options = named.len();
+        if let Some(store) = store {
+            let user = (&raw const *store).cast_mut().cast();
+            args.kv_get = key_value::get as *mut c_void;
+            args.kv_put = key_value::put as *mut c_void;
+            args.kv_try_get = key_value::try_get as *mut c_void;
+            (args.kv_get_arg, args.kv_put_arg, args.kv_try_get_arg) = (user, user, user);
+        }
         self.call(&mut args)?;
         Ok(Handle(args.client))
     }
@@ -405,6 +423,35 @@ impl Api {
         Ok(copy_text(args.text, args.size))
     }
 
+    /// The number of this process among those of a client.
+    pub(super) fn process(&self, client: Handle) -> Result<i64, Error> {
+        let mut args = Client_ProcessIndex::new();
+        args.client = client.0;
+        self.call(&mut args)?;
+        Ok(i64::from(args.process))
+    }
+
+    /// The devices of all processes of a client.
+    pub(super) fn all_devices(&self, client: Handle) -> Result<Vec<Handle>, Error> {
+        let mut args = Client_Devices::new();
+        args.client = client.0;
+        self.call(&mut args)?;
+        // SAFETY: the plugin gives that many device pointers, which live as long as the client.
+        let devices = unsafe { view(args.devices, args.count) };
+        Ok(devices.iter().map(|&device| Handle(device)).collect())
+    }
+
+    /// This process's devices of a program, in the order in which a launch takes their arguments.
+    pub(super) fn program_devices(&self, loaded: Handle) -> Result<Vec<Handle>, Error> {
+        let mut args = LoadedExecutable_AddressableDevices::new();
+        args.executable = loaded.0;
+        self.call(&mut args)?;
+        // SAFETY: the plugin gives that many device pointers, which live as long as the client.
+        let devices = unsafe { view(args.devices, args.count) };
+        Ok(devices.iter().map(|&device| Handle(device)).collect())
+    }
+
+    /// The devices of this process.
     pub(super) fn devices(&self, client: Handle) -> Result<Vec<Handle>, Error> {
         let mut args = Client_AddressableDevices::new();
         args.client = client.0;

@@ -31,6 +31,14 @@ pub fn tpu_chips() -> usize {
         .count()
 }
 
+/// Sets variables that a plugin must find when it is loaded, beside those that are set. To be called before the process has threads.
+pub fn set_variables(variables: &[(&'static str, String)]) {
+    for (name, value) in variables {
+        // SAFETY: the caller has started no thread yet, so nobody reads the environment meanwhile.
+        unsafe { std::env::set_var(name, value) };
+    }
+}
+
 /// Prepares the process for plugins. Call it first in `main`, before any thread and any plugin.
 ///
 /// * `malloc` keeps memory instead of returning it: the CPU plugin allocates its whole temporary arena afresh for every launch,

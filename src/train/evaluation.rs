@@ -72,8 +72,10 @@ impl<'a> Evaluation<'a> {
         step: u64,
     ) -> Result<Self, Error> {
         let config = &run.loaded.config;
-        let ends = config.runtime.eval && run.measure;
-        let test = if ends || config.knn_epochs > 0 {
+        // The leader's devices are enough to measure.
+        let leads = run.processes.leads();
+        let ends = config.runtime.eval && run.measure && leads;
+        let test = if ends || config.knn_epochs > 0 && leads {
             let found = setup::examples(config, &config.eval_split)?;
             suited(run, spec, train.description(), found.description())?.then(|| Arc::new(found))
         } else {
@@ -196,7 +198,8 @@ impl<'a> Evaluation<'a> {
             }
             none => {
                 let (engine, network) = (self.run.engine, &self.spec.network);
-                let replicas = self.spec.settings.replicas;
+                let own = engine.client().devices().len();
+                let replicas = self.spec.settings.replicas.min(own);
                 let batch = config.eval_batch_size.min(test.description().examples);
                 let made = Inference::new(engine, config, network, variables, replicas, batch)?;
                 none.insert(made)
@@ -209,7 +212,8 @@ impl<'a> Evaluation<'a> {
     fn measure(&mut self, variables: &[Literal], test: &Arc<Examples>) -> Result<Worth, Error> {
         let config = &self.run.loaded.config;
         if let Objective::Finetune { .. } | Objective::Distill { .. } = self.spec.objective {
-            let (engine, devices) = (self.run.engine, self.run.devices);
+            let engine = self.run.engine;
+            let devices = self.run.devices.min(engine.client().devices().len());
             let network = &self.spec.network;
             let found = classify(engine, config, network, variables, devices, test)?;
             return Ok(Worth {

@@ -4,6 +4,7 @@
 use super::step::{Input, StepSpec};
 use super::{Error, state};
 use crate::config::Config;
+use crate::data::window::Share;
 use crate::data::{Examples, Feed, FeedSpec, Order, Stages, Task};
 use crate::engine::{Engine, Program};
 use crate::hlo::{DType, Literal, Shape};
@@ -29,7 +30,10 @@ pub(super) struct Launcher<'a> {
 struct Supply<'a> {
     engine: &'a Engine,
     spec: &'a StepSpec,
+    /// This process's.
     devices: Vec<Device>,
+    /// The replica of each of them.
+    replicas: Vec<usize>,
     source: Source,
 }
 
@@ -40,6 +44,28 @@ enum Source {
     Feed(Feed),
     /// They are on the devices.
     Nothing,
+}
+
+impl Source {
+    /// For a process that has these replicas.
+    fn of(
+        spec: &StepSpec,
+        examples: &Arc<Examples>,
+        config: &Config,
+        step: u64,
+        replicas: &[usize],
+    ) -> Result<Self, Error> {
+        let share = share(replicas, spec.settings.replicas)?;
+        Ok(match (spec.input, examples.memory()) {
+            (Input::Resident { .. }, Some(set)) => {
+                Source::Order(Order::new(config.runtime.seed, set.len()))
+            }
+            _ => {
+                let feed = spec.feed(config, step);
+                Source::Feed(Feed::of_share(examples.clone(), feed, share))
+            }
+        })
+    }
 }
 
 /// Arguments of a launch, on their devices.
@@ -73,20 +99,17 @@ impl<'a> Launcher<'a> {
         let devices = program.devices().to_vec();
         let seed = config.runtime.seed;
         let mut resident: Vec<Vec<Buffer>> = devices.iter().map(|_| Vec::new()).collect();
-        let source = match (spec.input, examples.memory()) {
-            (Input::Resident { .. }, Some(set)) => {
-                let dims = [set.len() as i64, set.height as i64, set.width as i64, 3];
-                let images = Literal::new(&dims, &set.images);
-                let labels: Vec<i32> = set.labels.iter().map(|&label| label as i32).collect();
-                let labels = Literal::new(&[set.len() as i64], &labels);
-                for (list, device) in resident.iter_mut().zip(&devices) {
-                    list.push(engine.put(&images, device)?);
-                    list.push(engine.put(&labels, device)?);
-                }
-                Source::Order(Order::new(seed, set.len()))
+        if let (Input::Resident { .. }, Some(set)) = (spec.input, examples.memory()) {
+            let dims = [set.len() as i64, set.height as i64, set.width as i64, 3];
+            let images = Literal::new(&dims, &set.images);
+            let labels: Vec<i32> = set.labels.iter().map(|&label| label as i32).collect();
+            let labels = Literal::new(&[set.len() as i64], &labels);
+            for (list, device) in resident.iter_mut().zip(&devices) {
+                list.push(engine.put(&images, device)?);
+                list.push(engine.put(&labels, device)?);
             }
-            _ => Source::Feed(Feed::start(examples.clone(), spec.feed(config, step))),
-        };
+        }
+        let source = Source::of(spec, examples, config, step, program.replicas())?;
         Launcher::with(engine, spec, program, values, seed, resident, source)
     }
 
@@ -144,14 +167,15 @@ impl<'a> Launcher<'a> {
                 .iter()
                 .map(|device| engine.put(&words, device))
                 .collect::<Result<_, _>>()?,
-            program,
-            resident,
             supply: Supply {
                 engine,
                 spec,
+                replicas: program.replicas().to_vec(),
                 devices,
                 source,
             },
+            program,
+            resident,
             ready: None,
         })
     }
@@ -236,6 +260,25 @@ impl<'a> Launcher<'a> {
     }
 }
 
+/// The part of each step that the process of these replicas, of so many in all, has to give.
+fn share(replicas: &[usize], all: usize) -> Result<Share, Error> {
+    let mut sorted = replicas.to_vec();
+    sorted.sort_unstable();
+    let own = sorted.len();
+    let first = sorted.first().copied().unwrap_or(0);
+    let even = own > 0 && all.is_multiple_of(own) && first.is_multiple_of(own);
+    if !even || sorted.iter().enumerate().any(|(i, &at)| at != first + i) {
+        return Err(Error::Uneven {
+            replicas: sorted,
+            all,
+        });
+    }
+    Ok(Share {
+        process: first / own,
+        processes: all / own,
+    })
+}
+
 fn short_step(found: usize, expected: usize) -> Error {
     Error::Data(crate::data::Error::ShortStep { found, expected })
 }
@@ -271,16 +314,16 @@ impl StepSpec {
 impl Supply<'_> {
     /// The arguments of `count` steps from `step` on that are made anew for each launch: `[replica]`.
     fn arguments(&mut self, step: u64, count: usize) -> Result<Vec<Vec<Buffer>>, Error> {
-        let (n, replicas) = (self.spec.per_replica(), self.devices.len());
+        let (n, devices) = (self.spec.per_replica(), self.devices.len());
         let shapes = self.spec.inputs();
         // Per replica; steps that do not run read nothing.
         let mut examples: Vec<Vec<Literal>> = Vec::new();
         match &mut self.source {
-            Source::Nothing => examples.resize_with(replicas, Vec::new),
+            Source::Nothing => examples.resize_with(devices, Vec::new),
             Source::Order(order) => {
                 let batch = self.spec.batch;
                 let chosen = order.indices(step * batch as u64, count * batch);
-                for replica in 0..replicas {
+                for replica in &self.replicas {
                     let mut indices = vec![0u32; self.spec.steps_per_launch * n];
                     for k in 0..count {
                         let from = k * batch + replica * n;
@@ -292,17 +335,22 @@ impl Supply<'_> {
             Source::Feed(feed) => {
                 let most = self.spec.steps_per_launch;
                 let bytes = feed.crop_bytes();
-                let mut crops = vec![vec![0u8; most * n * bytes]; replicas];
-                let mut labels = vec![vec![0i32; most * n]; replicas];
+                let mut crops = vec![vec![0u8; most * n * bytes]; devices];
+                let mut labels = vec![vec![0i32; most * n]; devices];
+                // The rows of a step come in the order of the replicas.
+                let first = self.replicas.iter().min().copied().unwrap_or(0);
                 for k in 0..count {
                     let given = feed.step()?;
-                    if given.len() != self.spec.batch {
-                        return Err(short_step(given.len(), self.spec.batch));
+                    if given.len() != devices * n {
+                        return Err(short_step(given.len(), devices * n));
                     }
-                    for (example, found) in given.iter().enumerate() {
-                        let (replica, place) = (example / n, k * n + example % n);
-                        crops[replica][place * bytes..][..bytes].copy_from_slice(&found.pixels);
-                        labels[replica][place] = found.label as i32;
+                    for (device, replica) in self.replicas.iter().enumerate() {
+                        let own = &given[(replica - first) * n..][..n];
+                        for (row, found) in own.iter().enumerate() {
+                            let place = k * n + row;
+                            crops[device][place * bytes..][..bytes].copy_from_slice(&found.pixels);
+                            labels[device][place] = found.label as i32;
+                        }
                     }
                 }
                 for (crops, labels) in crops.into_iter().zip(labels) {
@@ -325,5 +373,121 @@ impl Supply<'_> {
             made.push(list);
         }
         Ok(made)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Plan, load};
+    use crate::engine::{Choice, open};
+    use crate::train::{setup, state};
+
+    const DEVICES: usize = 8;
+    const LAUNCHES: usize = 3;
+    const STEPS: usize = 2;
+
+    #[test]
+    fn processes_take_equal_parts_that_follow_each_other() {
+        let part = |process, processes| Share { process, processes };
+        assert_eq!(share(&[0, 1, 2, 3], 4).unwrap(), Share::ALL);
+        assert_eq!(share(&[2, 3], 8).unwrap(), part(1, 4));
+        assert_eq!(share(&[5, 4, 7, 6], 8).unwrap(), part(1, 2));
+        for (replicas, all) in [(&[1, 2][..], 4), (&[0, 2], 4), (&[0, 1, 2], 8), (&[], 8)] {
+            let error = share(replicas, all).unwrap_err().to_string();
+            assert!(error.contains("equally many devices"), "{error}");
+        }
+    }
+
+    /// Eight devices, driven by one process, or as two or four processes would that know only their own: the plugin for the CPU has no
+    /// several processes, but who makes which arguments for which device is all that several processes change.
+    #[test]
+    fn processes_that_share_the_devices_make_the_batches_and_losses_of_one() {
+        for input in ["resident", "streamed"] {
+            let one = run(input, 1);
+            assert_eq!(one.1.len(), LAUNCHES * STEPS);
+            assert!(one.1.iter().flatten().all(|x| x.is_finite()));
+            // Batches differ from step to step and from device to device.
+            assert!(one.0[0][0] != one.0[1][0] && one.0[0][0] != one.0[0][1]);
+            for processes in [2, 4] {
+                let several = run(input, processes);
+                assert!(one.0 == several.0, "batches, {input}, {processes}");
+                assert_eq!(one.1, several.1, "losses, {input}, {processes}");
+            }
+        }
+    }
+
+    /// The bytes of every launch's arguments, `[launch][device][argument]`, and every step's figures.
+    type Found = (Vec<Vec<Vec<Vec<u8>>>>, Vec<Vec<f32>>);
+
+    fn run(input: &str, processes: usize) -> Found {
+        let keys = [
+            "dataset=shapes32",
+            "resnet_depth=10",
+            "width_multiplier=0.125",
+            "stem_stride=2",
+            "image_size=32",
+            "train_batch_size=64",
+            "warmup_epochs=0",
+            "num_proj_layers=1",
+            "proj_out_dim=16",
+            "use_blur=false",
+            "color_jitter_strength=0.5",
+        ];
+        let mut keys: Vec<String> = keys.map(String::from).to_vec();
+        keys.push(format!("runtime.steps_per_launch={STEPS}"));
+        keys.push(format!("runtime.input={input}"));
+        let loaded = load(None, &keys).unwrap();
+        let config = &loaded.config;
+        let choice = Choice {
+            platform: "cpu",
+            plugin: None,
+            devices: DEVICES,
+            cpu_devices: DEVICES,
+            disable_passes: &[],
+            compiler_options: &[],
+            executable_cache: true,
+            preallocate: true,
+            node: None,
+        };
+        let (engine, devices) = open(choice, &mut |_| {}).unwrap();
+        let examples = Arc::new(setup::examples(config, &config.train_split).unwrap());
+        let plan = Plan::new(&loaded, examples.description().examples, devices).unwrap();
+        let spec = setup::spec(&loaded, examples.description(), &plan).unwrap();
+        let module = spec.module().unwrap();
+        let program = engine.compile(&module.module).unwrap();
+        let own = DEVICES / processes;
+        let mut supplies = Vec::new();
+        for process in 0..processes {
+            let replicas: Vec<usize> = (process * own..(process + 1) * own).collect();
+            supplies.push(Supply {
+                engine: &engine,
+                spec: &spec,
+                devices: program.devices()[replicas.clone()[0]..][..own].to_vec(),
+                source: Source::of(&spec, &examples, config, 0, &replicas).unwrap(),
+                replicas,
+            });
+        }
+        let values = state::initial(&module.state, &module.variables, config.runtime.seed);
+        let mut launcher =
+            Launcher::new(&engine, &spec, program, &values, &examples, config, 0).unwrap();
+        let (mut batches, mut figures) = (Vec::new(), Vec::new());
+        for launch in 0..LAUNCHES {
+            let step = (launch * STEPS) as u64;
+            let mut made = Vec::new();
+            for supply in &mut supplies {
+                made.extend(supply.arguments(step, STEPS).unwrap());
+            }
+            let bytes = |list: &Vec<Buffer>| list.iter().map(|b| b.to_host().unwrap()).collect();
+            batches.push(made.iter().map(bytes).collect());
+            launcher.ready = Some(Ready {
+                count: STEPS,
+                arguments: Ok(made),
+            });
+            // Nothing is made ahead.
+            let steps = |from: u64| if from == step { STEPS } else { 0 };
+            figures.extend(launcher.launch(step, &steps).unwrap().metrics);
+        }
+        (batches, figures)
     }
 }

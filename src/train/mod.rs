@@ -38,6 +38,7 @@ pub mod judge;
 mod launch;
 mod measure;
 pub mod pretrain;
+pub mod processes;
 mod profile;
 mod resume;
 pub mod run_dir;
@@ -76,6 +77,12 @@ pub enum Error {
     RunDir(#[from] run_dir::Error),
     #[error(transparent)]
     Report(#[from] report::Error),
+    #[error(transparent)]
+    Cluster(#[from] crate::cluster::Error),
+    #[error(
+        "this process has replicas {replicas:?} of {all}; expected that all processes have equally many devices, for equal parts of each step"
+    )]
+    Uneven { replicas: Vec<usize>, all: usize },
     #[error(
         "images of data set `{name}` have many sizes, expected images of one size, to measure raw pixels; set runtime.eval_pixels=false"
     )]
@@ -134,6 +141,8 @@ impl Error {
             Error::Trained(error) => error.class(),
             Error::RunDir(error) => error.class(),
             Error::Report(error) => error.class(),
+            Error::Cluster(error) => error.class(),
+            Error::Uneven { .. } => Class::Environment,
             Error::NotInMemory { .. } => Class::Usage,
             Error::Classes { .. }
             | Error::Teacher { .. }

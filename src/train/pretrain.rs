@@ -3,6 +3,7 @@
 use super::checkpoint::{self, Manifest};
 use super::evaluation::Evaluation;
 use super::launch::{Launch, Launcher};
+use super::processes::Processes;
 use super::resume::Point;
 use super::run_dir::RunDir;
 use super::signals::{Stop, StopKind};
@@ -15,11 +16,12 @@ use crate::hlo::{Literal, Module};
 use crate::pjrt::Buffer;
 use crate::report::progress::{Standing, rate, seconds_left};
 use crate::report::scalars::tags;
-use crate::report::{LogFile, Progress, Recorder, Scalars, Screen, Summary, wall_time};
+use crate::report::{self, LogFile, Progress, Recorder, Scalars, Screen, Summary, wall_time};
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// What the loop gets from the command line.
 pub struct Run<'a> {
@@ -41,6 +43,8 @@ pub struct Run<'a> {
     pub log: &'a LogFile,
     /// Requests to stop.
     pub stop: &'a Stop,
+    /// Who trains together.
+    pub processes: &'a Processes,
 }
 
 /// How a run ended.
@@ -69,10 +73,26 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
 
     let mut identity = run.loaded.identity();
     identity.push(("data".into(), described.fingerprint.clone()));
-    let run_dir = RunDir::open(run.model_dir, &identity, &run.loaded.to_yaml())?;
-    run.log.open(&run_dir.log())?;
+    let module_hash = hash(&step_module.module);
+    for (key, value) in &identity {
+        run.processes.same(key, value)?;
+    }
+    run.processes.same("module", &module_hash)?;
+    let leads = run.processes.leads();
+    // What a process that does not lead writes is for nobody.
+    let aside = match leads {
+        true => None,
+        false => Some(tempfile::tempdir().map_err(report::Error::io("create", run.model_dir))?),
+    };
+    let own_dir = aside.as_ref().map_or(run.model_dir, TempDir::path);
+    let run_dir = RunDir::open(own_dir, &identity, &run.loaded.to_yaml())?;
+    if leads {
+        run.log.open(&run_dir.log())?;
+    }
 
-    let point = Point::find(run, &run_dir, &identity, &step_module)?;
+    let point = Point::find(run, &identity, &step_module)?;
+    run.processes
+        .same("step to go on from", &point.step.to_string())?;
     let mut step = point.step;
     let resumed = point.resumed.then_some(step);
     let mut recorder = Recorder::open(run_dir.path(), resumed, wall_time())?;
@@ -81,7 +101,9 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     if step == 0 {
         evaluation.before(&point.values[..step_module.variables.len()], &mut recorder)?;
     }
-    if let Objective::Pretrain { .. } = spec.objective {
+    if let Objective::Pretrain { .. } = spec.objective
+        && leads
+    {
         let views = views::sheet(run.engine, config, &spec, &train, step, None)?;
         recorder.image(tags::IMAGE, step, &views, wall_time())?;
     }
@@ -110,7 +132,9 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         "compiled"
     };
     tracing::info!("{made} in {:.1} s", program.compile_time().as_secs_f64());
-    point.settle(&run_dir)?;
+    if leads {
+        point.settle(&run_dir)?;
+    }
     let mut launcher = Launcher::new(
         run.engine,
         &spec,
@@ -126,7 +150,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         module: &step_module,
         run_dir: &run_dir,
         identity: &identity,
-        module_hash: hash(&step_module.module),
+        module_hash,
         class_names: match spec.network.num_classes {
             Some(_) => &described.class_names,
             None => &[],
@@ -143,10 +167,13 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     // Spent on measurements in between, which are no training.
     let mut measured = Duration::ZERO;
     let knn_steps = config.knn_epochs * plan.epoch_steps;
-    let mut stopped = run.stop.requested();
+    let most = spec.steps_per_launch;
+    let mut stopped = run.processes.stop(step, most, run.stop.requested())?;
+    run.processes.ready()?;
     let mut saved = resumed;
     while stopped.is_none() && step < plan.total_steps {
-        let fixed = config.runtime.steps_per_launch;
+        // A clock of each process would make launches of different lengths.
+        let fixed = config.runtime.steps_per_launch > 0 || run.processes.several();
         let steps = |from| steps_from(from, &plan, knn_steps, &spec, fixed, &speed);
         let launch = match launcher.launch(step, &steps) {
             Err(error @ Error::Data(_)) if saved != Some(step) => {
@@ -190,7 +217,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
                 started.elapsed().as_secs_f64(),
             );
         }
-        stopped = run.stop.requested();
+        stopped = run.processes.stop(step, most, run.stop.requested())?;
         let last = step == plan.total_steps;
         if knn_steps > 0
             && step % knn_steps == 0
@@ -209,6 +236,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         }
     }
     drop(progress);
+    run.processes.end();
     let seconds = (trained.elapsed() - measured).as_secs_f64();
     let steps = step - first_step;
     let images_per_second = (steps * spec.batch as u64) as f64 / seconds.max(1e-9);
@@ -285,7 +313,7 @@ fn steps_from(
     plan: &Plan,
     knn_steps: u64,
     spec: &StepSpec,
-    fixed: usize,
+    fixed: bool,
     speed: &Speed,
 ) -> usize {
     let to_next = |every: u64| every - step % every;
@@ -295,7 +323,7 @@ fn steps_from(
     }
     let room = room as usize;
     let most = spec.steps_per_launch.min(room);
-    if fixed > 0 || most == 0 {
+    if fixed || most == 0 {
         return most;
     }
     let aimed = LAUNCH.as_secs_f64() / speed.seconds_per_step();
@@ -310,7 +338,10 @@ impl Saver<'_> {
         batch: usize,
         buffers: &[Vec<Buffer>],
         before: Option<u64>,
-    ) -> Result<PathBuf, Error> {
+    ) -> Result<(), Error> {
+        if !self.run.processes.leads() {
+            return Ok(());
+        }
         let config = &self.run.loaded.config;
         let arrays = state::read(&self.module.state, buffers)?;
         // The loss of a step is computed before its update: only the next one would show that the update went wrong.
@@ -330,7 +361,7 @@ impl Saver<'_> {
         let keep = config.keep_checkpoint_max;
         let path = checkpoint::save(&self.run_dir.checkpoints(), &manifest, &arrays, keep)?;
         tracing::info!("saved {}", path.display());
-        Ok(path)
+        Ok(())
     }
 
     fn not_a_number(&self, what: &str, step: u64, saved: Option<u64>) -> Error {

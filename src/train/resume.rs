@@ -32,14 +32,14 @@ impl Point {
     /// If the checkpoint is damaged, or of another network or configuration.
     pub(super) fn find(
         run: &Run,
-        run_dir: &RunDir,
         identity: &[(String, String)],
         module: &StepModule,
     ) -> Result<Self, Error> {
-        let newest = checkpoint::latest(&run_dir.checkpoints())?;
+        let checkpoints = run_dir::checkpoints(run.model_dir);
+        let newest = checkpoint::latest(&checkpoints)?;
         let named = run
             .resume_from
-            .filter(|path| newest.is_none() || !was_taken(run_dir, path));
+            .filter(|path| newest.is_none() || !was_taken(run.model_dir, path));
         if let (Some(path), None, Some(newest)) = (run.resume_from, named, &newest) {
             say(
                 run.screen,
@@ -47,7 +47,7 @@ impl Point {
                     "this run went on from {} before; going on from {} (delete {} to go back once more)",
                     path.display(),
                     newest.display(),
-                    run_dir.path().join(TAKEN).display()
+                    run.model_dir.join(TAKEN).display()
                 ),
             );
         }
@@ -93,8 +93,8 @@ impl Point {
     }
 }
 
-fn was_taken(run_dir: &RunDir, path: &Path) -> bool {
-    std::fs::read(run_dir.path().join(TAKEN))
+fn was_taken(model_dir: &Path, path: &Path) -> bool {
+    std::fs::read(model_dir.join(TAKEN))
         .is_ok_and(|bytes| bytes == absolute(path).as_os_str().as_encoded_bytes())
 }
 

@@ -153,6 +153,11 @@ pub fn differences(found: &[(String, String)], expected: &[(String, String)]) ->
     pairs.filter(|d| d.found != d.expected).collect()
 }
 
+/// The folder of checkpoints of a `model_dir`.
+pub(super) fn checkpoints(model_dir: &Path) -> PathBuf {
+    model_dir.join("checkpoints")
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Marker {
     format_version: u32,
@@ -237,7 +242,7 @@ impl RunDir {
 
     /// The folder of checkpoints; see [`super::checkpoint`].
     pub fn checkpoints(&self) -> PathBuf {
-        self.path.join("checkpoints")
+        checkpoints(&self.path)
     }
 
     /// What was logged.

@@ -1,0 +1,144 @@
+//! The processes that train together: one leads, that is, writes; all do the same steps and stop at the same one.
+
+use super::Error;
+use super::signals::StopKind;
+use crate::cluster::agreement::Group;
+use crate::cluster::store::Store;
+use crate::pjrt::KeyValue;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// All processes of a run, seen from one of them.
+#[derive(Debug, Default)]
+pub struct Processes {
+    /// None: this process is alone.
+    group: Option<Arc<Group>>,
+    /// Training is over, and the others may go.
+    ended: Arc<AtomicBool>,
+}
+
+/// How often a process looks whether another one failed.
+const LOOK: Duration = Duration::from_secs(2);
+const BEFORE_THE_FIRST_LAUNCH: Duration = Duration::from_secs(24 * 3600);
+const AT_THE_END: Duration = Duration::from_secs(300);
+
+impl Processes {
+    /// Those of a group.
+    pub fn of(group: Group) -> Self {
+        Processes {
+            group: Some(Arc::new(group)),
+            ended: Arc::default(),
+        }
+    }
+
+    /// Calls `then` with the words of another process that ends with an error before training is over, or if the leader is gone: the
+    /// launch in which this process waits for it would never end.
+    pub fn watch(&self, then: impl FnOnce(&str) + Send + 'static) {
+        let Some(group) = &self.group else {
+            return;
+        };
+        let (group, ended) = (Arc::downgrade(group), self.ended.clone());
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(LOOK);
+                let Some(group) = group.upgrade() else {
+                    return;
+                };
+                let words = match group.failure() {
+                    Ok(None) => continue,
+                    Ok(Some(words)) => words,
+                    Err(error) => error.to_string(),
+                };
+                if !ended.load(Ordering::Relaxed) {
+                    then(&words);
+                }
+                return;
+            }
+        });
+    }
+
+    /// Tells the others that this process ends with an error.
+    pub fn tell_failure(&self, words: &str) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(group) = &self.group {
+            group.tell_failure(words);
+        }
+    }
+
+    /// Whether this process writes what a run writes, and says what it says.
+    pub fn leads(&self) -> bool {
+        self.group.as_ref().is_none_or(|group| group.process() == 0)
+    }
+
+    /// Whether there are others.
+    pub fn several(&self) -> bool {
+        self.group
+            .as_ref()
+            .is_some_and(|group| group.processes() > 1)
+    }
+
+    /// Checks that all processes have the same.
+    pub(super) fn same(&self, what: &str, value: &str) -> Result<(), Error> {
+        match &self.group {
+            Some(group) => Ok(group.same(what, value)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Asked after every launch of at most `launch` steps: whether to stop now, that is at a step at which all do.
+    pub(super) fn stop(
+        &self,
+        step: u64,
+        launch: usize,
+        asked: Option<StopKind>,
+    ) -> Result<Option<StopKind>, Error> {
+        let Some(group) = &self.group else {
+            return Ok(asked);
+        };
+        let asked = asked.map(|kind| match kind {
+            StopKind::Interrupt => 0,
+            StopKind::Terminate => 1,
+        });
+        let agreed = group.stop_now(step, launch as u64, asked)?;
+        Ok(agreed.map(|reason| match reason {
+            0 => StopKind::Interrupt,
+            _ => StopKind::Terminate,
+        }))
+    }
+
+    /// Waits for the others before the first launch, however long they take: the leader measures the untrained network, and collectives may
+    /// be less patient.
+    pub(super) fn ready(&self) -> Result<(), Error> {
+        match &self.group {
+            Some(group) => Ok(group.all_here("ready", BEFORE_THE_FIRST_LAUNCH)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits for the others at the end of training: the leader's service is theirs, too. Everything is saved by then, so that who does not
+    /// come is no error.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(group) = &self.group
+            && let Err(error) = group.all_here("end", AT_THE_END)
+        {
+            tracing::warn!("not all processes came to the end: {error}");
+        }
+    }
+}
+
+impl KeyValue for Store {
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        Store::put(self, key, value).map_err(|error| error.to_string())
+    }
+
+    fn get(&self, key: &[u8], patience: Duration) -> Result<Option<Vec<u8>>, String> {
+        let found = if patience.is_zero() {
+            self.try_get(key)
+        } else {
+            Store::get(self, key, patience)
+        };
+        found.map_err(|error| error.to_string())
+    }
+}
