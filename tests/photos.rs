@@ -243,6 +243,9 @@ fn the_classic_layout_counts_labels_from_one() {
         found.iter().map(|c| c.label).collect::<Vec<_>>(),
         [0, 1, 2, 3, 4, 5]
     );
+    // Who embeds or classifies the pictures of a file knows it by its name, too.
+    let file = folder.path().join("train-00001-of-00002");
+    assert_eq!(simclr::data::pictures::find(&[file]).unwrap().len(), 3);
 }
 
 #[test]

@@ -84,7 +84,7 @@ pub fn find(dir: &Path) -> Result<Vec<Found>, Error> {
 }
 
 /// Data set and split of a shard's name.
-fn shard(name: &str) -> Option<(String, String)> {
+pub(super) fn shard(name: &str) -> Option<(String, String)> {
     let (stem, place) = name.rsplit_once("-of-").and_then(|(front, total)| {
         let (stem, number) = front.rsplit_once('-')?;
         Some((stem, [number, total]))

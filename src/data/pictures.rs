@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::decode::decode;
 use super::example::Example;
+use super::find::shard;
 use super::record::RecordReader;
 use super::store::{entries, read};
 use crate::augment::ResizeKernel;
@@ -74,7 +75,7 @@ impl Picture {
 }
 
 /// The pictures that paths mean, in order: of a folder all below it by name, of a list (`.txt`) those it names, of a record file
-/// (`….tfrecord…`) the feature `image` or `image/encoded` of each record.
+/// (`….tfrecord…`, `SPLIT-00000-of-…`) the feature `image` or `image/encoded` of each record.
 ///
 /// # Errors
 /// A path that leads nowhere, or to nothing.
@@ -87,7 +88,7 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Picture>, Error> {
             walk(path, &mut found)?;
         } else if !path.exists() {
             return Err(Error::NotThere { path: path.clone() });
-        } else if name.contains(".tfrecord") {
+        } else if name.contains(".tfrecord") || shard(&name).is_some() {
             records(path, &mut found)?;
         } else if name.ends_with(".txt") {
             listed(path, &mut found)?;
