@@ -103,6 +103,33 @@ fn four_devices_five_steps_per_launch() {
     straight_equals_killed(4, 5);
 }
 
+/// A slice of another size goes on from the same checkpoint, if the batch divides by its devices.
+#[test]
+fn another_number_of_devices_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let model_dir = folder.path().join("run");
+    let with = |devices: &str| {
+        let more = ["train_steps=20", "checkpoint_steps=10", devices];
+        run(&tiny(&model_dir, &more))
+    };
+    let output = with("runtime.devices=4");
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+    let loss = || {
+        let lines = fs::read_to_string(model_dir.join("metrics.jsonl")).unwrap();
+        let last: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+        assert_eq!(last["step"], 20);
+        last["train/contrast_loss"].as_f64().unwrap()
+    };
+    loss();
+    fs::remove_dir_all(checkpoint(&model_dir, 20)).unwrap();
+    let output = with("runtime.devices=3");
+    binary::refused(&output, 2, &["train_batch_size", "64", "3"]);
+    let output = with("runtime.devices=2");
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+    assert!(binary::stderr(&output).contains("resuming at step 10"));
+    assert!(loss().is_finite());
+}
+
 /// The seed matters: without this, "equal" above could mean "nothing moves".
 #[test]
 fn another_seed_gives_another_state() {
