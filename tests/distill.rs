@@ -3,6 +3,7 @@
 
 mod binary;
 mod common;
+mod pictures;
 
 use binary::{refused, simclr};
 use simclr::data::Examples;
@@ -158,6 +159,73 @@ fn the_quickstarts_student_takes_data_and_size_from_its_teacher() {
     let size = |run: &Path| trained::open(run).expect("a run").network.image_size;
     assert_eq!(size(&student), size(&teacher));
     assert!(size(&student) <= 32, "below the default");
+}
+
+/// The student has the teacher's classes, and no figure speaks of labels.
+#[test]
+fn images_without_labels_teach() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let train_images = at("flat").join("train");
+    std::fs::create_dir_all(&train_images).unwrap();
+    for number in 0..70 {
+        let file = train_images.join(format!("{number:02}.png"));
+        std::fs::write(file, pictures::png(number)).unwrap();
+    }
+    let packed = simclr()
+        .args(["data", "pack"])
+        .args([at("flat"), at("packed")])
+        .output()
+        .expect("the program starts");
+    assert!(packed.status.success(), "{}", binary::stderr(&packed));
+    let made = binary::run(&binary::tiny(&at("teacher"), &["train_steps=1"]));
+    assert!(made.status.success(), "{}", binary::stderr(&made));
+    let classes = |run: &str| trained::open(&at(run)).expect("a run").network.num_classes;
+    let taught_classes = classes("teacher");
+    assert!(taught_classes > Some(1), "{taught_classes:?}");
+
+    let distill = |model_dir: &str, share: &str| {
+        simclr()
+            .args(["distill", "dataset=pictures", share])
+            .arg(format!("data_dir={}", at("packed").display()))
+            .arg(format!("teacher={}", at("teacher").display()))
+            .arg(format!("model_dir={}", at(model_dir).display()))
+            .args([
+                "resnet_depth=10",
+                "width_multiplier=0.125",
+                "stem_stride=2",
+                "train_batch_size=64",
+                "warmup_epochs=0",
+                "train_steps=2",
+                "runtime.platform=cpu",
+                "runtime.devices=1",
+            ])
+            .output()
+            .expect("the program starts")
+    };
+    let output = distill("student", "distill_share=1");
+    let said = binary::stderr(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("no evaluation: pictures has no classes"),
+        "{said}"
+    );
+    assert_eq!(classes("student"), taught_classes);
+    let metrics = std::fs::read_to_string(at("student").join("metrics.jsonl")).unwrap();
+    for (tag, there) in [
+        ("train/distill_loss", true),
+        ("train/teacher_acc", true),
+        ("supervised", false),
+        ("eval", false),
+    ] {
+        assert_eq!(metrics.contains(tag), there, "{tag}: {metrics}");
+    }
+    refused(
+        &distill("refused", "distill_share=0.5"),
+        2,
+        &["`distill_share` is 0.5", "1, since pictures has no classes"],
+    );
+    assert!(!at("refused").exists(), "nothing was written");
 }
 
 #[test]

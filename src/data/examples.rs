@@ -18,7 +18,7 @@ pub struct Description {
     pub split: String,
     /// The number of examples; at least 1.
     pub examples: usize,
-    /// Classes the labels count.
+    /// Classes the labels count; 1 in a set without classes.
     pub classes: usize,
     /// Their names, in the order of the labels, where they are known.
     pub class_names: Vec<String>,
@@ -61,6 +61,11 @@ impl Description {
             image,
             fingerprint: String::new(),
         })
+    }
+
+    /// Whether labels tell anything apart.
+    pub fn has_classes(&self) -> bool {
+        self.classes > 1
     }
 
     /// Whether these are the images of another split, under another name: a folder without folders of splits gives all its pictures

@@ -75,7 +75,18 @@ impl<'a> Evaluation<'a> {
         // The leader's devices are enough to measure.
         let leads = run.processes.leads();
         let ends = config.runtime.eval && run.measure && leads;
-        let test = if ends || config.knn_epochs > 0 && leads {
+        let wanted = ends || config.knn_epochs > 0 && leads;
+        let labelled = spec.objective.labelled();
+        if wanted && !labelled {
+            let name = &train.description().name;
+            say(
+                run.screen,
+                &format!(
+                    "no evaluation: {name} has no classes; give `simclr evaluate` a set with the teacher's"
+                ),
+            );
+        }
+        let test = if wanted && labelled {
             let found = setup::examples(config, &config.eval_split)?;
             suited(run, spec, train.description(), found.description())?.then(|| Arc::new(found))
         } else {

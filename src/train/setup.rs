@@ -112,13 +112,21 @@ pub(super) fn settings(config: &Config, replicas: usize) -> Settings {
     }
 }
 
-/// What a configuration wants the network to learn, from data of so many classes.
-fn objective(config: &Config, classes: usize) -> Result<Objective, Error> {
+/// What a configuration wants the network to learn from such data.
+fn objective(loaded: &Loaded, data: &Description) -> Result<Objective, Error> {
+    let config = &loaded.config;
     if let Some(choice) = &config.distill {
+        let labelled = data.has_classes();
+        if !labelled && choice.share < 1.0 {
+            let expected = format!("1, since {} has no classes to learn from", data.name);
+            return Err(Error::Config(loaded.bad("distill_share", expected)));
+        }
+        let classes = labelled.then_some(data.classes);
         return Ok(Objective::Distill {
             teacher: Arc::new(teacher(config, &choice.teacher, classes)?),
             temperature: choice.temperature,
             share: choice.share,
+            labelled,
         });
     }
     if !config.finetune {
@@ -137,8 +145,8 @@ fn objective(config: &Config, classes: usize) -> Result<Objective, Error> {
     })
 }
 
-/// The network to imitate, which has to classify the same images into as many classes.
-fn teacher(config: &Config, path: &Path, classes: usize) -> Result<Trained, Error> {
+/// The network to imitate, which has to classify the same images into as many classes, if they have any.
+fn teacher(config: &Config, path: &Path, classes: Option<usize>) -> Result<Trained, Error> {
     let teacher = trained::open(path)?;
     let wrong = |found: String, expected: String| {
         Err(Error::Teacher {
@@ -147,20 +155,20 @@ fn teacher(config: &Config, path: &Path, classes: usize) -> Result<Trained, Erro
             expected,
         })
     };
-    match teacher.network.num_classes {
-        None => {
+    match (teacher.network.num_classes, classes) {
+        (None, _) => {
             return wrong(
                 "has no classifier".into(),
                 "a fine-tuned network; run `simclr finetune` on it first".into(),
             );
         }
-        Some(found) if found != classes => {
+        (Some(found), Some(classes)) if found != classes => {
             return wrong(
                 format!("tells {found} classes apart"),
                 format!("the {classes} of `dataset` {}", config.dataset),
             );
         }
-        Some(_) => {}
+        (Some(_), _) => {}
     }
     let size = teacher.network.image_size;
     if (size > 32) != (config.image_size > 32) {
@@ -230,7 +238,7 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
             )));
         }
     }
-    let objective = objective(config, data.classes)?;
+    let objective = objective(loaded, data)?;
     let input = input(loaded, data, objective.views())?;
     for name in &config.runtime.disable_passes {
         if !crate::hlo::passes::ALL.iter().any(|pass| pass.name == name) {
@@ -244,9 +252,11 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
             )));
         }
     }
-    let classify =
-        config.finetune || config.distill.is_some() || config.lineareval_while_pretraining;
-    let classes = classify.then_some(data.classes);
+    let classify = config.finetune || config.lineareval_while_pretraining;
+    let classes = match &objective {
+        Objective::Distill { teacher, .. } => teacher.network.num_classes,
+        _ => classify.then_some(data.classes),
+    };
     Ok(StepSpec {
         network: network(config, classes),
         objective,

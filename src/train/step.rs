@@ -81,6 +81,8 @@ pub enum Objective {
         temperature: f64,
         /// Share of the distillation loss; the rest is the cross-entropy with the labels.
         share: f64,
+        /// Whether the images have classes; without them the share is 1.
+        labelled: bool,
     },
 }
 
@@ -126,6 +128,16 @@ pub const DISTILL_METRICS: [&str; 6] = [
     "learning_rate",
 ];
 
+/// Those of a step of distillation on images without classes; the accuracy is the share of images that student and teacher give the
+/// same class.
+pub const UNLABELLED_METRICS: [&str; 5] = [
+    "train/distill_loss",
+    "train/teacher_acc",
+    "train/weight_decay",
+    "train/total_loss",
+    "learning_rate",
+];
+
 /// Nothing of the encoder stays as it is.
 const FREE: Freeze = Freeze {
     after_block: -1,
@@ -133,6 +145,14 @@ const FREE: Freeze = Freeze {
 };
 
 impl Objective {
+    /// Whether the images may have classes to be measured by.
+    pub fn labelled(&self) -> bool {
+        match self {
+            Objective::Distill { labelled, .. } => *labelled,
+            Objective::Pretrain { .. } | Objective::Finetune { .. } => true,
+        }
+    }
+
     /// Views of each image.
     pub fn views(&self) -> usize {
         match self {
@@ -231,6 +251,9 @@ impl StepSpec {
             Objective::Pretrain { .. } if self.network.num_classes.is_none() => &CONTRAST_METRICS,
             Objective::Pretrain { .. } => &METRICS,
             Objective::Finetune { .. } => &FINETUNE_METRICS,
+            Objective::Distill {
+                labelled: false, ..
+            } => &UNLABELLED_METRICS,
             Objective::Distill { .. } => &DISTILL_METRICS,
         }
     }
@@ -627,12 +650,21 @@ impl StepSpec {
                 (loss, vec![loss, accuracy])
             }
             Objective::Distill {
-                temperature, share, ..
+                temperature,
+                share,
+                labelled,
+                ..
             } => {
-                let imitated = match (taught, outputs.logits) {
-                    (Some(teacher), Some(student)) => distill(teacher, student, temperature),
-                    _ => graph.fail("distill", "a teacher and a student with a classifier each"),
+                let (Some(teacher), Some(student)) = (taught, outputs.logits) else {
+                    let what = "a teacher and a student with a classifier each";
+                    let failed = graph.fail("distill", what);
+                    return (failed, vec![failed]);
                 };
+                let imitated = distill(teacher, student, temperature);
+                if !labelled {
+                    let agreed = supervised(student, teacher.argmax(1), None).top1;
+                    return (imitated, vec![imitated, agreed]);
+                }
                 let (loss, accuracy) = classified(labels);
                 (
                     imitated * share + loss * (1.0 - share),
