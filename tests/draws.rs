@@ -183,7 +183,7 @@ fn all_orders_are_equally_likely() {
 }
 
 /// Every two columns of a view, and every column of the first view with every one of the second, are uncorrelated; what is known to
-/// hang together (the places of an order, the sides of a box and its offsets) is left out.
+/// hang together (the places of an order, the sides of a box) is left out; offsets are taken relative to their range.
 #[test]
 fn draws_and_views_are_independent() {
     let sample = Sample::draw(0.5, Brightness::Multiplicative, 4);
@@ -199,10 +199,14 @@ fn draws_and_views_are_independent() {
         "blur",
         "height",
     ];
+    let places = [("top", "height"), ("left", "width")]
+        .map(|(offset, side)| (offset, places(sample.of(offset), sample.of(side))));
     let halves: Vec<(String, &[f64])> = free
         .iter()
-        .flat_map(|name| {
-            let (one, two) = sample.of(name).split_at(N);
+        .map(|name| (*name, sample.of(name)))
+        .chain(places.iter().map(|(name, values)| (*name, &values[..])))
+        .flat_map(|(name, values)| {
+            let (one, two) = values.split_at(N);
             [(format!("{name} 1"), one), (format!("{name} 2"), two)]
         })
         .collect();
@@ -216,6 +220,14 @@ fn draws_and_views_are_independent() {
         let found = correlation(&values[1..], &values[..N - 1]);
         assert!(found.abs() < bound, "{name} and its neighbour: {found}");
     }
+}
+
+/// Offsets of crops of 32 × 32 pixels as fractions of what is left beside them: uniform on {0, …, room − 1}, they have the mean ½
+/// whatever the crop's size, and so hang together with nothing.
+fn places(offsets: &[f64], sides: &[f64]) -> Vec<f64> {
+    (offsets.iter().zip(sides))
+        .map(|(offset, side)| (offset + 0.5) / (32.0 - side).max(1.0))
+        .collect()
 }
 
 fn correlation(x: &[f64], y: &[f64]) -> f64 {

@@ -365,8 +365,63 @@ fn golden_crop_sampler() {
                 5.0,
             );
         }
+        let whole = (0..n as usize)
+            .filter(|&i| i64::from(found[2][i]) == height && i64::from(found[3][i]) == width)
+            .count();
+        // Nearly all draws have room: a count on either side has the deviation of a binomial of `n`.
+        let alike =
+            |ours: f64, theirs: f64| (ours - theirs).abs() <= 5.0 * (ours + theirs).sqrt().max(1.0);
+        let theirs = number(&expect["whole_image_count"]);
+        report.expect(
+            || format!("{}: {whole} whole images, theirs {theirs}", id(&case)),
+            alike(whole as f64, theirs),
+        );
+        for (name, offset, size, full) in [("offset_y", 0, 2, height), ("offset_x", 1, 3, width)] {
+            let expect = &expect[name];
+            // (offset, room) of the crops that leave some.
+            let roomy: Vec<(i64, i64)> = (found[offset].iter().zip(&found[size]))
+                .map(|(&at, &size)| (i64::from(at), full - i64::from(size)))
+                .filter(|&(_, room)| room > 0)
+                .collect();
+            let mut count = |key: &str, of: &dyn Fn(i64, i64) -> bool| {
+                let ours = roomy.iter().filter(|&&(at, room)| of(at, room)).count() as f64;
+                let theirs = number(&expect[key]);
+                report.expect(
+                    || format!("{} {name} {key}: {ours}, theirs {theirs}", id(&case)),
+                    alike(ours, theirs),
+                );
+            };
+            count("crops_with_room", &|_, _| true);
+            count("count_offset_zero", &|at, _| at == 0);
+            count("count_offset_equals_room", &|at, room| at == room);
+            count("count_offset_equals_room_minus_1", &|at, room| {
+                at == room - 1
+            });
+            let hist = &expect["rel_hist"];
+            let theirs = golden_support::numbers(&hist["counts"]);
+            let mut ours = vec![0.0; theirs.len()];
+            for &(at, room) in &roomy {
+                ours[bin(at as f64 / room as f64, hist)] += 1.0;
+            }
+            report.check(
+                || format!("{} {name} rel_hist", id(&case)),
+                chi_square(&ours, &theirs),
+                5.0,
+            );
+        }
     }
     report.finish("crop_sampler");
+}
+
+/// The bin of a golden histogram that holds a value. Edges are the multiples of the bin's width as f64 has them, for offsets that are
+/// fractions of a small room lie on edges.
+fn bin(value: f64, hist: &Json) -> usize {
+    let (low, high) = (number(&hist["lo"]), number(&hist["hi"]));
+    let bins = golden_support::numbers(&hist["counts"]).len();
+    let width = (high - low) / bins as f64;
+    (1..bins)
+        .filter(|&k| value >= low + k as f64 * width)
+        .count()
 }
 
 /// Standardised two-sample chi-square, bins of fewer than 20 pooled.
