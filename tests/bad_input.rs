@@ -4,6 +4,7 @@
 mod binary;
 
 use binary::{checkpoint, refused, run, simclr, tiny};
+use simclr::train::checkpoint::{Array, arrays, save};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -400,6 +401,40 @@ fn corrupt_and_truncated_records_are_refused() {
     );
 }
 
+/// A record as TFRecord files have it: length and data, each with its masked CRC.
+fn record(data: &[u8]) -> Vec<u8> {
+    let masked = |bytes: &[u8]| {
+        let crc = crc32c::crc32c(bytes).rotate_right(15);
+        crc.wrapping_add(0xa282_ead8).to_le_bytes()
+    };
+    let length = (data.len() as u64).to_le_bytes();
+    [&length, &masked(&length)[..], data, &masked(data)].concat()
+}
+
+#[test]
+fn a_flipped_byte_in_a_records_data_is_found() {
+    let data = folder();
+    let version = data.path().join("cifar10/3.0.2");
+    fs::create_dir_all(&version).unwrap();
+    let name = "cifar10-train.tfrecord-00000-of-00001";
+    // Two whole records (an empty example each): their CRCs are right, so it is what they hold that is refused.
+    let mut bytes = [record(&[10, 0]), record(&[10, 0])].concat();
+    fs::write(version.join(name), &bytes).unwrap();
+    let output = cifar(data.path());
+    refused(&output, 4, &[name, "record 0"]);
+    assert!(!binary::stderr(&output).contains("CRC"));
+    bytes[18 + 12] ^= 1;
+    fs::write(version.join(name), bytes).unwrap();
+    let words = [
+        name,
+        "record 1, at byte 18",
+        "data CRC 0x",
+        "expected 0x",
+        "fetch the file again",
+    ];
+    refused(&cifar(data.path()), 4, &words);
+}
+
 // Checkpoints and the run folder.
 
 #[test]
@@ -462,6 +497,47 @@ fn a_checkpoint_of_another_network_is_refused() {
         4,
         &["base_model/conv2d/kernel", "expected"],
     );
+}
+
+#[test]
+fn a_checkpoint_of_another_depth_is_refused() {
+    let folder = folder();
+    let mut arguments = tiny(
+        &folder.path().join("run"),
+        &["train_steps=4", "resnet_depth=18"],
+    );
+    let from = checkpoint(finished(), 4);
+    arguments.extend(["--resume-from".into(), from.display().to_string()]);
+    let words = [
+        "does not fit this network",
+        "`base_model/conv2d_4/kernel` found f32[1,1,8,16], expected f32[3,3,8,8]",
+        "other tensors differ",
+    ];
+    refused(&run(&arguments), 4, &words);
+}
+
+/// The hashes are right; it is a name that does not fit.
+#[test]
+fn a_checkpoint_with_a_renamed_tensor_is_refused() {
+    let (_folder, path) = copy_of_finished();
+    let (manifest, arrays) = arrays(&checkpoint(&path, 4)).expect("the checkpoint");
+    let mut arrays: Vec<Array> = arrays.into_values().collect();
+    let kernel = arrays
+        .iter_mut()
+        .find(|array| array.name == "base_model/conv2d/kernel")
+        .expect("the first kernel");
+    kernel.name = "base_model/conv2d/weight".into();
+    fs::remove_dir_all(checkpoint(&path, 4)).unwrap();
+    let renamed = save(&path.join("checkpoints"), &manifest, &arrays, 9).expect("a checkpoint");
+    let state = renamed.join("state.safetensors");
+    let before = fs::read(&state).unwrap();
+    let words = [
+        "step-00000004",
+        "`base_model/conv2d/kernel` found nothing, expected f32[",
+        "1 other tensor differs",
+    ];
+    refused(&run(&tiny(&path, &LONGER)), 4, &words);
+    assert_eq!(fs::read(&state).unwrap(), before);
 }
 
 #[test]
