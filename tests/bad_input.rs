@@ -63,7 +63,11 @@ fn a_text_file_is_no_plugin() {
     let file = folder.path().join("plugin.so");
     fs::write(&file, "not a library").unwrap();
     let plugin = format!("runtime.plugin={}", file.display());
-    refused_tiny(&[&plugin], 3, &["plugin.so", "cannot be loaded"]);
+    refused_tiny(
+        &[&plugin],
+        3,
+        &["plugin.so", "cannot be loaded", "simclr plugins install"],
+    );
 }
 
 /// Compiles a shared library; the linker that Rust needs is the C compiler.
@@ -162,12 +166,12 @@ fn yaml_that_is_none_is_located() {
     refused(
         &with_yaml("dataset: [cifar10\nseed: 1\n"),
         2,
-        &["recipe.yaml", "not valid YAML"],
+        &["recipe.yaml", "not valid YAML", "correct it there"],
     );
     refused(
         &with_yaml("just words\n"),
         2,
-        &["recipe.yaml", "not valid YAML"],
+        &["recipe.yaml", "not valid YAML", "correct it there"],
     );
     refused(
         &with_yaml("temperature: 0.1\ntemperature: 0.2\n"),
@@ -265,6 +269,8 @@ fn a_wrong_type_says_found_and_expected() {
 #[test]
 fn impossible_values_are_refused() {
     refused_tiny(&["temperature=0"], 2, &["`temperature`", "0"]);
+    let words = ["`use_tpu`", "runtime.platform cpu"];
+    refused_tiny(&["use_tpu=true", "runtime.platform=cpu"], 2, &words);
     refused_tiny(&["train_batch_size=-4"], 2, &["`train_batch_size`", "-4"]);
     refused_tiny(&["resnet_depth=19"], 2, &["`resnet_depth`", "19", "18, 34"]);
     refused_tiny(

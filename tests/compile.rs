@@ -232,6 +232,10 @@ fn a_program_compiled_for_cpu_devices_is_saved_and_used_by_a_run() {
         (&2.into(), &32.into())
     );
     assert!(found["flops"].as_f64().unwrap() > 1e6);
+    // Every array of the state is taken over, so that none is copied: all results but the metrics.
+    let memory = |name: &str| found["memory"][name].as_i64().unwrap();
+    let metrics = memory("outputs") - memory("aliased");
+    assert!(memory("aliased") > 50_000 && (0..1_000).contains(&metrics));
 
     let executable = format!("runtime.executable={}", saved.display());
     let run = |model_dir: &str, devices: &str, more: &[&str]| {

@@ -27,28 +27,52 @@ fn start(arguments: &[String]) -> Child {
         .unwrap()
 }
 
-/// Waits for a file to appear while the child runs; a watchdog ends a child that hangs.
+/// Waits for a file to appear while the child runs.
 fn wait_for(path: &Path, child: &mut Child) {
+    let there = wait_until(&path.display().to_string(), child, || path.exists());
+    assert!(there, "the run ended before {}", path.display());
+}
+
+/// Waits while the child runs, and says whether it came to that; a watchdog ends a child that hangs.
+fn wait_until(what: &str, child: &mut Child, there: impl Fn() -> bool) -> bool {
     let watchdog = Instant::now();
-    while !path.exists() {
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "the run ended before {}",
-            path.display()
-        );
+    while !there() {
+        if child.try_wait().unwrap().is_some() {
+            return there();
+        }
         if watchdog.elapsed() > Duration::from_secs(300) {
             child.kill().ok();
-            panic!("no {} after five minutes", path.display());
+            panic!("no {what} after five minutes");
         }
         sleep(Duration::from_millis(2));
     }
+    true
+}
+
+/// The steps that a run's metrics tell of, in their order.
+fn steps(run: &Path) -> Vec<u64> {
+    let lines = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+    // The last line may be half written.
+    let whole = lines.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let step = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        line.get("train/contrast_loss")?;
+        line["step"].as_u64()
+    };
+    whole.lines().filter_map(step).collect()
 }
 
 /// 20 steps at once against 10, kill -9 in the middle of a later step, and the rest.
 fn straight_equals_killed(devices: usize, steps_per_launch: usize) {
     let devices = format!("runtime.devices={devices}");
     let launch = format!("runtime.steps_per_launch={steps_per_launch}");
-    let more = ["train_steps=20", "checkpoint_steps=10", &devices, &launch];
+    let more = [
+        "train_steps=20",
+        "checkpoint_steps=10",
+        "train_summary_steps=1",
+        &devices,
+        &launch,
+    ];
     let folder = tempfile::tempdir().unwrap();
     let straight = folder.path().join("straight");
     let output = run(&tiny(&straight, &more));
@@ -60,12 +84,15 @@ fn straight_equals_killed(devices: usize, steps_per_launch: usize) {
         );
         let killed = folder.path().join(format!("killed{attempt}"));
         let mut child = start(&tiny(&killed, &more));
-        wait_for(&checkpoint(&killed, 10).join("manifest.json"), &mut child);
-        child.kill().unwrap(); // SIGKILL
+        // Past the checkpoint, with the next launch under way.
+        let later = |run: &Path| steps(run).last().is_some_and(|&step| step > 10);
+        wait_until("step after 10", &mut child, || later(&killed));
+        child.kill().ok(); // SIGKILL
         child.wait().unwrap();
         if checkpoint(&killed, 20).exists() {
             continue; // too late: it had finished
         }
+        assert!(later(&killed) && checkpoint(&killed, 10).join("manifest.json").exists());
         let output = run(&tiny(&killed, &more));
         assert!(output.status.success(), "{}", binary::stderr(&output));
         assert!(
@@ -74,11 +101,8 @@ fn straight_equals_killed(devices: usize, steps_per_launch: usize) {
             binary::stderr(&output)
         );
         assert_same_state(&straight, &killed, 20);
-        let lines = fs::read_to_string(killed.join("metrics.jsonl")).unwrap();
-        assert!(
-            lines.lines().last().unwrap().contains("\"step\":20"),
-            "{lines}"
-        );
+        // What was written after the checkpoint is not told twice.
+        assert_eq!(steps(&killed), (1..=20).collect::<Vec<_>>());
         return;
     }
 }

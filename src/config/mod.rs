@@ -25,7 +25,7 @@ pub enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("configuration `{}` is not valid YAML: {reason}", path.display())]
+    #[error("configuration `{}` is not valid YAML: {reason}; correct it there", path.display())]
     NotYaml { path: PathBuf, reason: String },
     #[error("{origin}: unknown key `{key}`; {}", hint(.nearest))]
     UnknownKey {
@@ -414,7 +414,15 @@ impl Config {
         };
         not_yet(values)?;
         let mut platform = word("runtime.platform");
-        if flag("use_tpu") && platform == "auto" {
+        if flag("use_tpu") {
+            if !["auto", "tpu"].contains(&platform.as_str()) {
+                return Err(Error::BadValue {
+                    key: "use_tpu",
+                    origin: values["use_tpu"].1.clone(),
+                    found: "true".into(),
+                    expected: format!("false with runtime.platform {platform}"),
+                });
+            }
             platform = "tpu".into();
         }
         let distill = word("train_mode") == "distill";

@@ -62,7 +62,7 @@ pub const KEYS: &[Key] = &[
         Text,
         "null",
         false,
-        "Run folder: metrics, events, checkpoints; started again with the same folder, a run goes on",
+        "Run folder: metrics, events, checkpoints; started again with the same folder, a run goes on; null is runs/NAME, of the configuration file's name",
     ),
     key(
         "dataset",
@@ -448,7 +448,7 @@ pub const KEYS: &[Key] = &[
         Int(0, 1_000_000),
         "1",
         false,
-        "Accepted and without effect: nothing is exported yet",
+        "Accepted and without effect: nothing is exported while training; `simclr export` writes networks",
     ),
     key(
         "use_tpu",

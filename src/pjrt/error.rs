@@ -40,7 +40,9 @@ pub enum Error {
         "plugin {path} does not exist; check runtime.plugin, --plugin or the environment variable that names it"
     )]
     NoSuchFile { path: PathBuf },
-    #[error("plugin {path} cannot be loaded: {reason}; expected a PJRT plugin for this machine")]
+    #[error(
+        "plugin {path} cannot be loaded: {reason}; expected a PJRT plugin for this machine; name another, or run `simclr plugins install`"
+    )]
     NotLoadable { path: PathBuf, reason: String },
     #[error(
         "{path} is a shared library but no PJRT plugin (it has no GetPjrtApi); name a plugin, or run `simclr plugins install cpu`"

@@ -43,7 +43,7 @@ pub fn remedy(error: &io::Error) -> &'static str {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
             "give this user the permission to read and write it, or choose another `model_dir`"
         }
-        ErrorKind::NotFound => "check that it still exists",
+        ErrorKind::NotFound => "check that it exists, or choose another path",
         _ => "check the disk, or choose another `model_dir`",
     }
 }
