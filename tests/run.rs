@@ -106,6 +106,7 @@ fn pretraining_without_a_classifier_is_evaluated_by_its_features() {
         "global_step",
     ];
     assert_eq!(names, expected);
+    assert_eq!(found["eval/regularization_loss"].to_string(), "0.0");
     let untrained = metrics::read(&dir.join("metrics.jsonl")).unwrap();
     assert!(
         untrained

@@ -172,11 +172,10 @@ impl<'a> Evaluator<'a> {
             let values = value.to_vec::<f32>();
             values.iter().map(|&x| f64::from(x).powi(2)).sum()
         };
-        let sum: f64 = self
-            .decayed
-            .iter()
-            .map(|&number| squares(&trained.values[number]))
-            .sum();
+        let mut sum = 0.0; // the sum of no numbers is -0.0
+        for &number in &self.decayed {
+            sum += squares(&trained.values[number]);
+        }
         0.5 * self.weight_decay * sum
     }
 
