@@ -232,10 +232,13 @@ fn a_program_compiled_for_cpu_devices_is_saved_and_used_by_a_run() {
         (&2.into(), &32.into())
     );
     assert!(found["flops"].as_f64().unwrap() > 1e6);
-    // Every array of the state is taken over, so that none is copied: all results but the metrics.
+    // Every array of the state is taken over, so that none is copied: all results but the metrics and a pointer to each.
     let memory = |name: &str| found["memory"][name].as_i64().unwrap();
-    let metrics = memory("outputs") - memory("aliased");
-    assert!(memory("aliased") > 50_000 && (0..1_000).contains(&metrics));
+    let rest = memory("outputs") - memory("aliased");
+    assert!(
+        memory("aliased") > 50_000 && (0..4_096).contains(&rest),
+        "{rest}"
+    );
 
     let executable = format!("runtime.executable={}", saved.display());
     let run = |model_dir: &str, devices: &str, more: &[&str]| {
