@@ -41,7 +41,7 @@ done
 pretrain_keys=() head_keys=()
 for argument in "$@"; do
   case $argument in
-    -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0" | sed '$d'; exit 0 ;;
+    -h | --help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit 0 ;;
     runtime.*=*) pretrain_keys+=("$argument"); head_keys+=("$argument") ;;
     head:*=*) head_keys+=("${argument#head:}") ;;
     [a-z]*=*) pretrain_keys+=("$argument") ;;
@@ -78,6 +78,12 @@ part() {
     say "done before: simclr $command"
     return
   fi
+  # What was made from an older result is made anew.
+  case ${mark##*/} in
+    pretrain.done) rm -f "${mark%/*}"/{linear,evaluate,report}.done ;;
+    linear.done) rm -f "${mark%/*}"/{evaluate,report}.done ;;
+    evaluate.done) rm -f "${mark%/*}/report.done" ;;
+  esac
   say "simclr $command"
   if [ "$output" = - ]; then
     watched "${@:3}" || code=$?

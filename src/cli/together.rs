@@ -13,6 +13,7 @@ use crate::report::Screen;
 use crate::train::processes::Processes;
 use crate::train::signals::{Stop, StopKind};
 use clap::Args;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
@@ -127,7 +128,9 @@ impl Together {
         })?;
         let processes = Processes::of(Group::new(store, process, expected));
         processes.watch(|words| {
-            eprintln!(
+            // Also where nobody can read it.
+            let _ = writeln!(
+                std::io::stderr(),
                 "error: this process ends, since it would wait for ever: {words}; start all processes again"
             );
             std::process::exit(i32::from(Class::Failed.exit_code()));

@@ -237,6 +237,7 @@ impl Store {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             idle.pop()
         };
+        let lay_idle = kept.is_some();
         let mut stream = match kept {
             Some(stream) => stream,
             None => self.open().map_err(lost)?,
@@ -255,7 +256,13 @@ impl Store {
             stream.read_exact(&mut status)?;
             Ok((status[0], read_bytes(stream)?))
         };
-        let found = exchange(&mut stream).map_err(lost)?;
+        let mut found = exchange(&mut stream);
+        if lay_idle && found.is_err() {
+            // It may have been closed on the way. Every request may be made twice: a value that is there already is found.
+            stream = self.open().map_err(lost)?;
+            found = exchange(&mut stream);
+        }
+        let found = found.map_err(lost)?;
         self.give_back(stream);
         Ok(found)
     }

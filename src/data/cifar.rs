@@ -221,7 +221,7 @@ impl Cifar {
             Some(file) => self.read_class_names(file)?,
             None => self.default_class_names(),
         };
-        let (mut images, mut labels) = (Vec::new(), Vec::new());
+        let (mut images, mut labels, mut names) = (Vec::new(), Vec::new(), Vec::new());
         for (number, file) in found.shards.iter().enumerate() {
             let records = read_all(file, found.sizes[number])?;
             if let Some(expected) = found
@@ -245,21 +245,28 @@ impl Cifar {
                 .map(|(image, (index, record))| self.decode(file, index, record, image))
                 .collect();
             // Collected in order, so that the first bad record is the one named.
-            for label in decoded {
-                labels.push(label?);
+            for example in decoded {
+                let (label, name) = example?;
+                labels.push(label);
+                names.extend(name);
             }
         }
-        self.finish(split, class_names, images, labels, &found.shards[0])
+        let mut set = self.finish(split, class_names, images, labels, &found.shards[0])?;
+        if names.len() == set.len() {
+            set.names = Some(names);
+        }
+        Ok(set)
     }
 
-    /// Decodes one example into `image`; the result is its label.
+    /// Decodes one example into `image`; the result is its label, and its name where it has one: records are not in the order of
+    /// the archive, by which TFDS names them.
     fn decode(
         &self,
         file: &Path,
         index: usize,
         record: &[u8],
         image: &mut [u8],
-    ) -> Result<u32, Error> {
+    ) -> Result<(u32, Option<String>), Error> {
         let in_record = |cause| Error::Example {
             file: file.into(),
             record: index,
@@ -281,7 +288,9 @@ impl Cifar {
                 expected: format!("{SIZE}x{SIZE}"),
             },
         })?;
-        self.checked_label(label, file, index)
+        let name = example.bytes("id").ok();
+        let name = name.map(|name| String::from_utf8_lossy(name).into_owned());
+        Ok((self.checked_label(label, file, index)?, name))
     }
 
     fn load_binary(&self, split: &str, files: &[PathBuf]) -> Result<ImageSet, Error> {

@@ -184,7 +184,7 @@ impl Feed {
                 first: own,
                 places: VecDeque::new(),
                 // Two steps ahead, and work for every thread.
-                capacity: (2 * spec.batch).max(2 * threads),
+                capacity: (2 * part as usize).max(2 * threads),
                 closed: false,
                 ended: false,
             }),
@@ -404,7 +404,12 @@ impl Shared {
         let begin = Instant::now();
         let mut raw = source.1.next();
         // What is wrong with another process's example is for that process to say.
-        while raw.is_some() && !self.rows.contains(&(source.0 % self.spec.batch as u64)) {
+        // After an error that is not of one example nothing comes; that is for everybody to say.
+        let over = |raw: &Option<Result<Raw, Error>>| match raw {
+            Some(Err(error)) => !error.spoils_one_example(),
+            other => other.is_none(),
+        };
+        while !over(&raw) && !self.rows.contains(&(source.0 % self.spec.batch as u64)) {
             source.0 += 1;
             raw = source.1.next();
         }

@@ -77,6 +77,8 @@ pub struct ImageSet {
     pub images: Vec<u8>,
     /// The class of each example, below `num_classes`.
     pub labels: Vec<u32>,
+    /// What a list calls each example, where that is not its split and number.
+    pub names: Option<Vec<String>>,
     /// SHA-256, in hex, over the images and then the labels (little endian): what was trained on.
     pub fingerprint: String,
 }
@@ -116,13 +118,18 @@ impl ImageSet {
             class_names,
             images,
             labels,
+            names: None,
             fingerprint,
         }
     }
 
-    /// What a list calls an example: its split and number, as TFDS calls those of CIFAR.
+    /// What a list calls an example: the `id` of its record; else its split and number, as TFDS calls those of CIFAR by their places
+    /// in the archive.
     pub fn example_name(&self, index: usize) -> String {
-        format!("{}_{index:05}", self.split)
+        match &self.names {
+            Some(names) => names[index].clone(),
+            None => format!("{}_{index:05}", self.split),
+        }
     }
 
     /// Only the examples on a list, and what of the list is not there.
@@ -143,7 +150,7 @@ impl ImageSet {
             .collect();
         let labels = chosen.iter().map(|&index| self.labels[index]).collect();
         let class_names = self.class_names.clone();
-        let set = ImageSet::new(
+        let mut set = ImageSet::new(
             &self.name,
             &self.split,
             self.height,
@@ -151,6 +158,7 @@ impl ImageSet {
             images,
             labels,
         );
+        set.names = Some(chosen.iter().map(|&index| names[index].clone()).collect());
         Ok((set, missing))
     }
 

@@ -1,7 +1,7 @@
 //! The C layer: argument structs of the PJRT C API (version 0.81) and one typed, safe function per call.
 //!
-//! Everything `unsafe` of the project is in this file, in [`super::profiler`] and in [`super::process`]. Layouts are facts of the public header; a plugin
-//! accepts any struct at least as large as its own baseline, and 0.81 sizes are accepted by every later plugin.
+//! Everything `unsafe` of the project is in this folder: here, in `profiler`, `key_value` and `process`. Layouts are facts of the public
+//! header; a plugin accepts any struct at least as large as its own baseline, and 0.81 sizes are accepted by every later plugin.
 #![expect(unsafe_code, reason = "the C interface of the plugins")]
 
 use super::error::{Code, Error};

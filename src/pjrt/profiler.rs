@@ -95,6 +95,9 @@ pub struct Profiler {
 
 impl Drop for Profiler {
     fn drop(&mut self) {
+        if self.handle.is_null() {
+            return; // was not created
+        }
         let mut args = self.args();
         if let Err(error) = self.call("Profiler_Destroy", self.functions.destroy, &mut args) {
             tracing::warn!("{error}");

@@ -142,6 +142,10 @@ impl<'a> Evaluation<'a> {
         let worth = self.measure(variables, &test)?;
         self.write(&mut scalars, &worth, "");
         self.before = Some(worth);
+        if self.run.loaded.config.knn_epochs == 0 {
+            // Its weights would lie beside training's until the end.
+            self.inference = None;
+        }
         Ok(recorder.scalars(&scalars, wall_time())?)
     }
 

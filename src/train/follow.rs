@@ -117,7 +117,9 @@ struct Evaluator<'a> {
 
 impl<'a> Evaluator<'a> {
     fn new(follow: &'a Follow<'a>, trained: &Trained) -> Result<Self, Error> {
-        let loaded = follow.loaded.inherit(&trained.loaded, &SHARED_KEYS)?;
+        // Also the list it was trained on: the last step follows from it.
+        let keys = [&SHARED_KEYS[..], &["subset_list"]].concat();
+        let loaded = follow.loaded.inherit(&trained.loaded, &keys)?;
         let config = &loaded.config;
         let open = |split: &str| setup::examples(config, split).map(Arc::new);
         let (train, test) = (open(&config.train_split)?, open(&config.eval_split)?);

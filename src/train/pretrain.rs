@@ -78,6 +78,13 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         run.processes.same(key, value)?;
     }
     run.processes.same("module", &module_hash)?;
+    // These decide how many steps a launch takes, which devices that wait for each other must agree on.
+    let lengths = format!(
+        "{} and {}",
+        plan.checkpoint_steps, run.loaded.config.knn_epochs
+    );
+    let what = "steps between checkpoints and epochs between measurements";
+    run.processes.same(what, &lengths)?;
     let leads = run.processes.leads();
     // What a process that does not lead writes is for nobody.
     let aside = match leads {
@@ -93,6 +100,15 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     let point = Point::find(run, &identity, &step_module)?;
     run.processes
         .same("step to go on from", &point.step.to_string())?;
+    if run.processes.several() {
+        // The same path may lead to other weights on another machine.
+        let teacher = spec.teacher().map(|(_, value)| value);
+        let weights = point.values.iter().chain(teacher);
+        run.processes.same(
+            "weights to begin with",
+            &digest(weights.map(Literal::bytes)),
+        )?;
+    }
     let mut step = point.step;
     let resumed = point.resumed.then_some(step);
     let mut recorder = Recorder::open(run_dir.path(), resumed, wall_time())?;
@@ -219,6 +235,12 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         }
         stopped = run.processes.stop(step, most, run.stop.requested())?;
         let last = step == plan.total_steps;
+        let due = step % plan.checkpoint_steps == 0 || last;
+        if due || stopped.is_some() {
+            saver.save(step, spec.batch, &launcher.buffers, saved)?;
+            saved = Some(step);
+        }
+        // After the checkpoint, which what is wrong with the evaluation's pictures must not cost.
         if knn_steps > 0
             && step % knn_steps == 0
             && stopped.is_none()
@@ -228,11 +250,6 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
             let values = variables(&step_module, &launcher.buffers)?;
             evaluation.between(&values, &mut recorder, step, plan.epoch(step))?;
             measured += begin.elapsed();
-        }
-        let due = step % plan.checkpoint_steps == 0 || last;
-        if due || stopped.is_some() {
-            saver.save(step, spec.batch, &launcher.buffers, saved)?;
-            saved = Some(step);
         }
     }
     drop(progress);
@@ -284,10 +301,17 @@ pub(crate) fn say(screen: &Screen, text: &str) {
 
 /// SHA-256 of a module, in hex.
 pub(super) fn hash(module: &Module) -> String {
-    Sha256::digest(module.to_proto_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    digest([&module.to_proto_bytes()[..]])
+}
+
+/// SHA-256 of bytes one after the other, in hex.
+fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(part);
+    }
+    let bytes = digest.finalize();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What saving needs beside the state.

@@ -189,13 +189,14 @@ impl Address {
             name: name(prefix),
             size: None,
         });
-        let objects = found.objects.iter().map(|object| Entry {
+        // The console marks a folder with an empty object `folder/`, which the client calls by the folder's own name.
+        let marker = |object: &&object_store::ObjectMeta| object.location == self.key;
+        let objects = found.objects.iter().filter(|object| !marker(object));
+        let objects = objects.map(|object| Entry {
             name: name(&object.location),
             size: Some(object.size),
         });
-        // The console marks a folder with an object of its own name, which holds nothing.
-        let own = |entry: &Entry| !entry.name.is_empty();
-        Ok(folders.chain(objects).filter(own).collect())
+        Ok(folders.chain(objects).collect())
     }
 
     pub(super) fn exists(&self) -> Result<bool, Error> {
