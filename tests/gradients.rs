@@ -321,6 +321,9 @@ fn structural_cases() -> Vec<Case> {
                 g.tuple(&both).element(1) + both[0]
             },
         ),
+        case("fence", &[(&[3], -1.0, 1.0)], |_, x| {
+            (x[0] * x[0]).fence() * x[0]
+        }),
         case("custom-vjp", &[(&[3], -1.0, 1.0)], |g, x| {
             let y = x[0] * x[0];
             g.custom_vjp(&[x[0]], &[y], &[], |vjp| {
@@ -704,6 +707,7 @@ all_operations! {
     Op::CollectivePermute { .. } => "collective-permute" true
     Op::ReplicaId => "replica-id" false
     Op::OptimizationBarrier => "opt-barrier" true
+    Op::Fence => "fence" true
     Op::CustomCall { .. } => "custom-call" false
     Op::StopGradient => "stop-gradient" false
     Op::CustomVjp { .. } => "custom-vjp" true

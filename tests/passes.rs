@@ -111,7 +111,16 @@ fn random_graph(seed: u32) -> Module {
     let window = vec![spread(2 + draw(53, 2)), spread(3)];
     let z = tiny.convolve(around, Conv::nhwc(window)).tanh();
     let weights = graph.parameter("weights", Shape::new(DType::F64, [36, 64]));
-    let loss = (y * y).sum_all() + (z * z).sum_all() + (weights * weights).sum_all();
+    // Normalised maps, large enough for what is done to large ones only; many images or few.
+    let dims = [[8, 16, 16, 8], [3, 32, 32, 8]][draw(60, 2) as usize];
+    let large = graph.parameter("large", Shape::new(DType::F64, dims));
+    let behind = graph.parameter("behind", Shape::new(DType::F64, [3, 3, 8, 2]));
+    inputs.extend([large, behind]);
+    let centred = large - large.mean(&[0, 1, 2]).broadcast_trailing(&dims);
+    let window = vec![WindowDim::new(3, 1, 1, 1); 2];
+    let w = centred.tanh().convolve(behind, Conv::nhwc(window)) * 0.1;
+    let loss =
+        (w * w).sum_all() + (y * y).sum_all() + (z * z).sum_all() + (weights * weights).sum_all();
     let mut outputs = vec![loss];
     for (gradient, input) in gradients(loss, &inputs).into_iter().zip(&inputs) {
         outputs.push(gradient.unwrap_or_else(|| graph.zeros(&input.shape())));

@@ -132,6 +132,7 @@ pub fn differentiability(op: &Op) -> Differentiability {
         | Op::ReduceScatter { .. }
         | Op::CollectivePermute { .. }
         | Op::OptimizationBarrier
+        | Op::Fence
         | Op::CustomVjp { .. } => Rule,
     }
 }
@@ -312,6 +313,7 @@ pub(super) fn apply<'g>(
         Op::AllReduce { groups, .. } => vec![(0, ct.all_reduce(Monoid::Add, groups))],
         Op::AllGather { dim, size, groups } => vec![(0, ct.reduce_scatter(*dim, *size, groups))],
         Op::ReduceScatter { dim, size, groups } => vec![(0, ct.all_gather(*dim, *size, groups))],
+        Op::Fence => vec![(0, ct)],
         Op::CollectivePermute { pairs } => {
             let back: Vec<(i64, i64)> = pairs.iter().map(|&(from, to)| (to, from)).collect();
             vec![(0, ct.collective_permute(&back))]

@@ -643,6 +643,11 @@ impl<'g> Value<'g> {
         self.graph.push(op, &[self, init])
     }
 
+    /// The identity, kept in memory: XLA fuses nothing across it (on the CPU, where it takes optimization barriers away first).
+    pub fn fence(self) -> Value<'g> {
+        self.graph().push(Op::Fence, &[self])
+    }
+
     /// Sum over `dims`.
     pub fn sum(self, dims: &[i64]) -> Value<'g> {
         self.reduce(Monoid::Add, dims)

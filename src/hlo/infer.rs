@@ -340,7 +340,7 @@ fn infer_array(op: &Op, operands: &[&Type]) -> Inferred<Shape> {
             *length /= size;
             Ok(x)
         }
-        Op::CollectivePermute { .. } | Op::StopGradient => same(1).cloned(),
+        Op::CollectivePermute { .. } | Op::Fence | Op::StopGradient => same(1).cloned(),
         Op::ReplicaId => Ok(Shape::scalar(DType::U32)),
         Op::CustomCall { shape, .. } => Ok(shape.clone()),
         Op::Parameter { .. }

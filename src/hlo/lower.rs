@@ -148,6 +148,7 @@ impl Lowering {
             | Op::Scatter { monoid, .. }
             | Op::AllReduce { monoid, .. } => vec![self.monoid(*monoid, element_type(node))],
             Op::ReduceScatter { .. } => vec![self.monoid(Monoid::Add, element_type(node))],
+            Op::Fence => vec![self.identity(&node.ty)],
             Op::SelectAndScatter { .. } => {
                 let dtype = element_type(node);
                 vec![
@@ -161,7 +162,11 @@ impl Lowering {
                 .collect(),
         };
         let id = self.fresh();
-        let opcode = node.op.opcode();
+        let opcode = match node.op {
+            // Of the identity, and not to be inlined.
+            Op::Fence => "call",
+            ref op => op.opcode(),
+        };
         let mut out = proto::HloInstructionProto {
             name: format!("{opcode}.{id}"),
             opcode: opcode.into(),
@@ -270,6 +275,11 @@ impl Lowering {
                 out.backend_config = config.clone().into_bytes();
                 out.custom_call_api_version = 2; // status-returning
             }
+            Op::Fence => {
+                out.frontend_attributes = Some(proto::FrontendAttributes {
+                    map: HashMap::from([("inlineable".into(), "false".into())]),
+                });
+            }
             Op::While { .. } => debug_assert_eq!(operand(0), &node.ty),
             Op::Unary(_)
             | Op::Binary(_)
@@ -288,6 +298,15 @@ impl Lowering {
             Op::StopGradient | Op::CustomVjp { .. } => {}
         }
         out
+    }
+
+    /// The function that gives its argument.
+    fn identity(&mut self, ty: &Type) -> i64 {
+        let graph = super::Graph::new();
+        match graph.computation(graph.typed_parameter("x", ty.clone())) {
+            Ok(computation) => self.computation(&computation, "fence"),
+            Err(_) => 0, // a parameter cannot fail
+        }
     }
 
     /// The selection of a max-pool gradient: `>=` keeps the first of equals.

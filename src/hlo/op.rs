@@ -417,6 +417,8 @@ pub enum Op {
     ReplicaId,
     /// The identity on its operands, through which XLA moves nothing.
     OptimizationBarrier,
+    /// The identity on one array, which exists in memory here: XLA fuses nothing across it.
+    Fence,
     /// A call into the plugin: `(target, backend configuration, result)`.
     CustomCall {
         target: String,
@@ -433,7 +435,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// The HLO opcode (or our name for the two that never reach HLO).
+    /// The HLO opcode, or our name: `custom-vjp` and `stop-gradient` never reach HLO, a `fence` becomes a call.
     pub fn opcode(&self) -> &'static str {
         match self {
             Op::Parameter { .. } => "parameter",
@@ -514,6 +516,7 @@ impl Op {
             Op::CollectivePermute { .. } => "collective-permute",
             Op::ReplicaId => "replica-id",
             Op::OptimizationBarrier => "opt-barrier",
+            Op::Fence => "fence",
             Op::CustomCall { .. } => "custom-call",
             Op::StopGradient => "stop-gradient",
             Op::CustomVjp { .. } => "custom-vjp",

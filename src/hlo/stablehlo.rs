@@ -232,6 +232,7 @@ fn parts(node: &Node, shape: &Shape) -> Option<(&'static str, Option<Monoid>, Ve
         | Op::CollectivePermute { .. }
         | Op::ReplicaId
         | Op::OptimizationBarrier
+        | Op::Fence
         | Op::CustomCall { .. }
         | Op::StopGradient
         | Op::CustomVjp { .. } => None,

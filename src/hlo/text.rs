@@ -129,6 +129,7 @@ fn attributes(node: &Node) -> String {
         | Op::Tuple
         | Op::ReplicaId
         | Op::OptimizationBarrier
+        | Op::Fence
         | Op::StopGradient => String::new(),
     }
 }

@@ -92,9 +92,17 @@ pub fn measure(
         (spec, Some(Arc::new(train)))
     };
     let module = spec.module()?;
-    let program = engine.compile(&module.module)?;
+    // Drawn meanwhile: the compiler's first passes use one core.
+    let (program, values) = std::thread::scope(|threads| {
+        let (state, variables) = (&module.state, &module.variables);
+        let seed = config.runtime.seed;
+        let values = threads.spawn(move || state::initial(state, variables, seed));
+        let program = engine.compile(&module.module);
+        (program, values.join())
+    });
+    let program = program?;
+    let values = values.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     let (compile, from_cache) = (program.compile_time(), program.from_cache());
-    let values = state::initial(&module.state, &module.variables, config.runtime.seed);
     let memory = program.executable().compiled().memory_use().ok();
     let flops = program
         .executable()
@@ -120,6 +128,8 @@ pub fn measure(
             Launcher::on_views(engine, &spec, program, &values, &views, config.runtime.seed)?
         }
     };
+    // The devices have them now.
+    drop(values);
     // One step per launch, so that each is timed; a fixed steps_per_launch is kept as the user set it.
     let at_once = match config.runtime.steps_per_launch {
         0 => 1,

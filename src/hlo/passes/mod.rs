@@ -1,10 +1,12 @@
 //! Rewrites for a target, applied after differentiation, so that a model is written once.
 //!
 //! A pass is a function from module to module with a name by which `runtime.disable_passes` switches it off. No pass changes a
-//! result beyond rounding. `docs/benchmarks.md` has a figure of `canonical-convolutions` among the levers; it has none yet of the
-//! others.
+//! result beyond rounding. `docs/benchmarks.md` has their figures among the levers; it has none yet of
+//! `pointwise-convolutions`, `tiny-maps` and `sums-of-squares`.
 
 mod canonical_convolutions;
+mod column_sums;
+mod kept_operands;
 mod pointwise_convolutions;
 mod sums_of_squares;
 mod tiny_maps;
@@ -44,6 +46,18 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "convolutions over maps smaller than their window become matrix products: the plugin has only scalar code for them",
         run: tiny_maps::run,
+    },
+    Pass {
+        name: "column-sums",
+        platform: "cpu",
+        about: "sums over all dimensions but the last are folded first: the plugin sums column by column through the whole array",
+        run: column_sums::run,
+    },
+    Pass {
+        name: "kept-operands",
+        platform: "cpu",
+        about: "what convolutions and products read is computed once and kept: the plugin computes it again in every transposition",
+        run: kept_operands::run,
     },
     Pass {
         name: "sums-of-squares",

@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Where the processor's time of a running step goes, kernel by kernel, as `perf` samples it (Linux, x86-64 or aarch64).
+
+    bench/kernels.py [--seconds 10] [--after 6] [--top 40] -- CONFIG [KEY=VALUE…]
+
+The CPU plugin's profiler says nothing. So `simclr bench` runs with a cache of compiled programs of its own; `perf` samples it; and code
+without a name is looked up in the object files of the cached program. What is left without a name is made by libraries at run time:
+nearly all of it matrix products.
+"""
+
+import argparse
+import bisect
+import collections
+import glob
+import os
+import re
+import struct
+import subprocess
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PROGRAM = os.path.join(HERE, "..", "target", "release", "simclr")
+
+
+def functions(raw):
+    """`(name, code, places of relocations)` of every function of every ELF object inside these bytes."""
+    for start in re.finditer(rb"\x7fELF\x02\x01\x01", raw):
+        elf = raw[start.start() :]
+        offset, count = struct.unpack_from("<Q", elf, 0x28)[0], struct.unpack_from("<H", elf, 0x3C)[0]
+        sections = [struct.unpack_from("<IIQQQQIIQQ", elf, offset + 64 * i) for i in range(count)]
+        for table in (section for section in sections if section[1] == 2):
+            names = sections[table[6]][4]
+            for i in range(table[5] // 24):
+                name, info, _, index, value, size = struct.unpack_from("<IBBHQQ", elf, table[4] + 24 * i)
+                if info & 15 != 2 or index >= count or size == 0:
+                    continue
+                code = elf[sections[index][4] + value :][:size]
+                relocations = []
+                for section in (s for s in sections if s[1] == 4 and s[7] == index):
+                    places = (struct.unpack_from("<Q", elf, section[4] + 24 * j)[0] for j in range(section[5] // 24))
+                    relocations += [place - value for place in places if value <= place < value + size]
+                yield elf[names + name : elf.index(b"\0", names + name)].decode(), code, sorted(relocations)
+
+
+def executable_memory(pid):
+    """`(address, bytes)` of mappings that are executable and of no file."""
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as memory:
+        for line in maps:
+            fields = line.split()
+            if "x" in fields[1] and (len(fields) < 6 or fields[5].startswith("/memfd")):
+                low, high = (int(part, 16) for part in fields[0].split("-"))
+                memory.seek(low)
+                yield low, memory.read(high - low)
+
+
+def places(kernels, memory):
+    """`(address, size, name)` of the functions that are found in memory, by their longest piece without relocations."""
+    for name, code, relocations in kernels:
+        ends = relocations + [len(code)]
+        begins = [0] + [place + 8 for place in relocations]
+        begin, end = max(zip(begins, ends), key=lambda piece: piece[1] - piece[0])
+        for low, content in memory:
+            found = content.find(code[begin:end])
+            while found >= 0:
+                yield low + found - begin, len(code), name
+                found = content.find(code[begin:end], found + 1)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", nargs="+")
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--after", type=float, default=6)
+    parser.add_argument("--top", type=int, default=40)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        own = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        os.makedirs(os.path.join(folder, "simclr"))
+        os.symlink(os.path.join(own, "simclr", "plugins"), os.path.join(folder, "simclr", "plugins"))
+        bench = [PROGRAM, "bench", "--quiet", "--cached", "--step-only", "--steps", "100000", "--config", *arguments.config]
+        running = subprocess.Popen(bench, env=os.environ | {"XDG_CACHE_HOME": folder}, stdout=subprocess.DEVNULL)
+        time.sleep(arguments.after)
+        data = os.path.join(folder, "perf.data")
+        sample = ["perf", "record", "-q", "-e", "cpu-clock", "-F", "997", "-p", str(running.pid), "-o", data]
+        subprocess.run([*sample, "sleep", str(arguments.seconds)], check=True)
+        memory = list(executable_memory(running.pid))
+        running.kill()
+        running.wait()
+        programs = glob.glob(os.path.join(folder, "simclr", "executables", "*"))
+        with open(max(programs, key=os.path.getsize), "rb") as program:
+            known = sorted(places(functions(program.read()), memory))
+        script = subprocess.run(["perf", "script", "-i", data, "-F", "ip,sym,dso"], capture_output=True, text=True).stdout
+    starts = [place[0] for place in known]
+    families, kernels = collections.Counter(), collections.Counter()
+    for line in script.splitlines():
+        match = re.match(r"\s*([0-9a-f]+) (.*) \(([^()]*)\)$", line)
+        if not match:
+            continue
+        address, symbol, file = int(match[1], 16), match[2], os.path.basename(match[3])
+        place = bisect.bisect_right(starts, address) - 1
+        if file.startswith("perf-") or "anon" in file or "unknown" in file:
+            inside = place >= 0 and address < known[place][0] + known[place][1]
+            name = known[place][2] if inside else "matrix products"
+            family = "compiled: " + re.sub(r"[.\d]+$", "", name) if inside else name
+        elif "kernel" in file:
+            name = family = "the system"
+        else:
+            name = family = f"{file}: " + re.sub(r"Eigen::internal::|<.*", "", symbol)
+        families[family] += 1
+        kernels[name] += 1
+    for title, counter in ("family", families), ("kernel", kernels):
+        print(f"\n| {title} | share |\n|---|---|")
+        for name, count in counter.most_common(arguments.top):
+            print(f"| {name} | {100 * count / counter.total():.1f} % |")
+
+
+main()
