@@ -472,6 +472,18 @@ fn bad_exports_are_one_sentence_and_leave_nothing() {
         3,
         &["cannot create", "/proc/no"],
     );
+    std::fs::write(at("afile"), "no folder").unwrap();
+    refused(
+        &export(&run, &at("afile"), &st),
+        2,
+        &["afile` is there already"],
+    );
+    refused(
+        &export(&run, &at("afile").join("out"), &st),
+        3,
+        &["cannot read", "afile/out", "correct the path"],
+    );
+    std::fs::remove_file(at("afile")).unwrap();
     let endpoint = ["--format", "hlo", "--endpoints", "block_group9"];
     refused(
         &export(&run, &at("out"), &endpoint),

@@ -28,7 +28,7 @@ pub enum Error {
     #[error("`{}` is nothing that this program reads: {found}, expected a run folder, a checkpoint of this program or of TensorFlow, a safetensors file, a TFRecord file or a compiled program", path.display())]
     Unknown { path: PathBuf, found: String },
     #[error(
-        "`{}` holds no network of this program: {what} in the nearest, {nearest}; expected a SimCLR checkpoint of a ResNet-18, 34, 50, 101, 152 or 200",
+        "`{}` holds no network of this program: {what} in the nearest, {nearest}; expected a SimCLR checkpoint of a ResNet-10, 18, 34, 50, 101, 152 or 200",
         path.display()
     )]
     UnknownNetwork {

@@ -11,7 +11,12 @@ pub(super) fn check_new(out: &Path) -> Result<(), Error> {
     let taken = match fs::read_dir(out) {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => true,
+        // The path itself is no folder, or a part of the way there is none.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotADirectory && out.symlink_metadata().is_ok() =>
+        {
+            true
+        }
         Err(error) => return Err(Error::io("read", out)(error)),
     };
     if taken {

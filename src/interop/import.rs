@@ -89,7 +89,10 @@ pub fn import(
     let keys = source.keys(&network, &names(&variables));
     for (variable, key) in variables.iter().zip(&keys) {
         let Some(key) = key else {
-            return Err(source.unknown(&network, format!("`{}` is missing", variable.name)));
+            return Err(source.unknown(
+                describe(&network),
+                format!("`{}` is missing", variable.name),
+            ));
         };
         arrays.push(source.array(variable, key)?);
         used.insert(key.clone());
@@ -329,13 +332,16 @@ impl<'a> Source<'a> {
         let keys = self.keys(&network, &names(&variables));
         for (variable, key) in variables.iter().zip(&keys) {
             let Some(key) = key else {
-                return Err(self.unknown(&network, format!("`{}` is missing", variable.name)));
+                return Err(self.unknown(
+                    describe(&network),
+                    format!("`{}` is missing", variable.name),
+                ));
             };
             let found = self.dims(key);
             let expected: Vec<usize> = variable.dims.iter().map(|&d| d as usize).collect();
             if found != expected {
                 return Err(self.unknown(
-                    &network,
+                    describe(&network),
                     format!("`{key}` has shape {found:?}, expected {expected:?}"),
                 ));
             }
@@ -401,7 +407,7 @@ impl<'a> Source<'a> {
             }
         }
         let (_, network, what) = best.expect("there are candidates");
-        Err(self.unknown(&network, what))
+        Err(self.unknown(by_names(&network), what))
     }
 
     /// The candidate with the width, ratios and stem that the shapes show.
@@ -529,10 +535,10 @@ impl<'a> Source<'a> {
         Ok(network)
     }
 
-    fn unknown(&self, network: &Network, what: String) -> Error {
+    fn unknown(&self, nearest: String, what: String) -> Error {
         Error::UnknownNetwork {
             path: self.bundle.prefix().to_owned(),
-            nearest: describe(network),
+            nearest,
             what,
         }
     }
@@ -683,6 +689,17 @@ fn kinds() -> impl Iterator<Item = (usize, bool, bool, usize)> {
                 sizes.iter().map(move |&size| (depth, sk, se, size))
             })
     })
+}
+
+/// What names alone tell of a network.
+fn by_names(network: &Network) -> String {
+    let parts = match (network.sk_ratio > 0.0, network.se_ratio > 0.0) {
+        (true, true) => " with selective kernels and squeeze-excite",
+        (true, false) => " with selective kernels",
+        (false, true) => " with squeeze-excite",
+        (false, false) => "",
+    };
+    format!("a ResNet-{}{parts}", network.resnet_depth)
 }
 
 /// A network in words.

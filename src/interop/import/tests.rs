@@ -213,7 +213,7 @@ fn other_networks_are_told_apart_from_the_nearest() {
         drop("base_model/conv2d_7/kernel"),
         &[
             "1 variables are missing, `base_model/conv2d_7/kernel` the first",
-            "ResNet-50, stem",
+            "in the nearest, a ResNet-50; expected",
         ],
     );
     refused(
