@@ -56,19 +56,30 @@ fn dims(variable: &Variable) -> Vec<usize> {
     variable.dims.iter().map(|&dim| dim as usize).collect()
 }
 
+/// Name, dimensions and bytes of a tensor of f32.
+type Floats = (String, Vec<usize>, Vec<u8>);
+
 /// A checkpoint of the original's first generation in `folder`, slots and step included; returns its prefix.
 fn original(folder: &Path, network: &Network) -> PathBuf {
+    edited(folder, network, |_| {})
+}
+
+/// The same with other tensors.
+fn edited(folder: &Path, network: &Network, edit: impl Fn(&mut Vec<Floats>)) -> PathBuf {
     let variables = network.variables().expect("a network");
-    let values = values(&variables);
+    let mut floats: Vec<Floats> = Vec::new();
+    for (variable, bytes) in variables.iter().zip(values(&variables)) {
+        let dims = dims(variable);
+        floats.push((variable.name.clone(), dims.clone(), bytes.clone()));
+        if variable.kind == Kind::ConvKernel {
+            floats.push((format!("{}/Momentum", variable.name), dims, bytes));
+        }
+    }
+    edit(&mut floats);
     let step = 77i64.to_le_bytes();
     let mut tensors = vec![Tensor::numbers("global_step", Dtype::I64, &[], &step)];
-    for (variable, bytes) in variables.iter().zip(&values) {
-        let dims = dims(variable);
-        tensors.push(Tensor::numbers(&variable.name, Dtype::F32, &dims, bytes));
-        if variable.kind == Kind::ConvKernel {
-            let slot = format!("{}/Momentum", variable.name);
-            tensors.push(Tensor::numbers(slot, Dtype::F32, &dims, bytes));
-        }
+    for (name, dims, bytes) in &floats {
+        tensors.push(Tensor::numbers(name, Dtype::F32, dims, bytes));
     }
     let prefix = folder.join("model.ckpt-77");
     write(&prefix, &tensors).expect("a bundle");
@@ -269,6 +280,80 @@ fn an_imported_checkpoint_has_every_bit_and_its_network() {
     assert_eq!(after, before);
 }
 
+/// The published checkpoints of the second paper hold every weight twice, and a queue of negatives.
+#[test]
+fn the_average_is_taken_on_request_and_what_is_left_out_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = edited(folder.path(), &network(), |floats| {
+        let twice: Vec<Floats> = floats
+            .iter()
+            .filter(|(name, ..)| !name.ends_with("/Momentum"))
+            .map(|(name, dims, bytes)| {
+                let number = |at: &[u8]| f32::from_le_bytes(at.try_into().unwrap());
+                let halves = bytes
+                    .chunks(4)
+                    .flat_map(|at| (number(at) / 2.0).to_le_bytes());
+                (format!("ema_model/{name}"), dims.clone(), halves.collect())
+            })
+            .collect();
+        floats.extend(twice);
+        floats.push(("memory/queue".into(), vec![8, 16], vec![0; 8 * 16 * 4]));
+    });
+    let before = hashes(&source);
+    let variables = network().variables().unwrap();
+    let kernels = variables
+        .iter()
+        .filter(|variable| variable.kind == Kind::ConvKernel)
+        .count();
+    for (flag, prefix, other, first) in [
+        (None, "", "moving average of the weights", "ema_model/"),
+        (
+            Some("--average"),
+            "ema_model/",
+            "weights (their moving average was taken)",
+            "",
+        ),
+    ] {
+        let out = folder.path().join(format!("out{}", prefix.len()));
+        let more: Vec<&str> = flag.into_iter().chain(["--json"]).collect();
+        let output = import(&source, &out, &more);
+        assert!(output.status.success(), "{}", binary::stderr(&output));
+        let said: Json = serde_json::from_slice(&output.stdout).expect("valid JSON");
+        let after = hashes(&out);
+        for variable in &variables {
+            let taken = before.get(&format!("{prefix}{}", variable.name));
+            assert!(taken.is_some(), "{}", variable.name);
+            assert_eq!(after.get(&variable.name), taken, "{}", variable.name);
+        }
+        let ignored = said["ignored"].as_array().expect("groups");
+        let mut groups: Vec<(&str, u64)> = ignored
+            .iter()
+            .map(|group| {
+                let what = group["what"].as_str().expect("text");
+                (what, group["count"].as_u64().expect("a number"))
+            })
+            .collect();
+        groups.sort();
+        let mut expected = [
+            ("memory of negatives", 1),
+            (other, variables.len() as u64),
+            ("optimizer slots", kernels as u64),
+        ];
+        expected.sort();
+        assert_eq!(groups, expected, "{flag:?}");
+        let left = ignored.iter().find(|group| group["what"] == other).unwrap();
+        let name = left["first"].as_str().expect("text");
+        assert!(name.starts_with(&format!("{first}base_model/")), "{name}");
+    }
+    let out = folder.path().join("both");
+    refused(
+        &import(&source, &out, &["--average", "--slots"]),
+        2,
+        &["--average", "cannot be used with", "--slots"],
+    );
+    assert!(!out.exists());
+}
+
 #[test]
 fn what_the_shapes_leave_open_can_be_said() {
     let folder = tempfile::tempdir().unwrap();
@@ -393,6 +478,93 @@ fn bad_imports_are_one_sentence_and_leave_nothing() {
         .map(|e| e.unwrap().file_name())
         .collect();
     assert_eq!(names.len(), 3, "{names:?}");
+}
+
+/// Marks an index as big-endian, under a right CRC.
+fn make_big_endian(index: &Path) {
+    let mut bytes = fs::read(index).unwrap();
+    let varint = |at: &mut usize| {
+        let (mut value, mut shift) = (0, 0);
+        loop {
+            let byte = bytes[*at];
+            *at += 1;
+            value |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                return value;
+            }
+        }
+    };
+    // The footer has the places of two blocks, the second that of the index of blocks, whose first entry is shared and own length
+    // of its key, length of its value, key, place of the first block.
+    let mut at = bytes.len() - 48;
+    let [_, _, mut entry] = [0; 3].map(|_| varint(&mut at));
+    let [_, key, _] = [0; 3].map(|_| varint(&mut entry));
+    entry += key;
+    let [start, size] = [0; 2].map(|_| varint(&mut entry));
+    // The header is the first entry's value, as long with this order of bytes and without a version.
+    assert_eq!(bytes[start..start + 9], [0, 0, 6, 8, 1, 26, 2, 8, 1]);
+    bytes[start + 3..start + 9].copy_from_slice(&[8, 1, 16, 1, 26, 0]);
+    let end = start + size + 1;
+    let crc = crc32c::crc32c(&bytes[start..end]);
+    // As TensorFlow masks them.
+    let masked = crc.rotate_right(15).wrapping_add(0xa282_ead8);
+    bytes[end..end + 4].copy_from_slice(&masked.to_le_bytes());
+    fs::write(index, bytes).unwrap();
+}
+
+#[test]
+fn foreign_checkpoints_are_one_sentence_and_leave_nothing() {
+    type Edit = fn(&mut Vec<Floats>);
+    let cases: [(Edit, &[&str]); 4] = [
+        (
+            |floats| floats.retain(|(name, ..)| name != "base_model/conv2d_7/kernel"),
+            &[
+                "1 variables are missing, `base_model/conv2d_7/kernel` the first",
+                "a ResNet-50 with selective kernels and squeeze-excite;",
+                "ResNet-10, 18,",
+            ],
+        ),
+        (
+            |floats| {
+                let name = "base_model/conv2d_999/kernel".to_owned();
+                floats.push((name, vec![1, 1, 8, 8], vec![0; 256]));
+            },
+            &["1 more variables are there, `base_model/conv2d_999/kernel` the first"],
+        ),
+        (
+            |floats| {
+                let wide = floats
+                    .iter_mut()
+                    .find(|(name, ..)| name == "base_model/conv2d_3/kernel");
+                let (_, dims, bytes) = wide.expect("a kernel");
+                dims[3] *= 2;
+                bytes.extend_from_within(..);
+            },
+            &["`base_model/conv2d_3/kernel` has shape", "expected ["],
+        ),
+        (
+            |floats| *floats = vec![("encoder/layer_0/w".into(), vec![1], vec![0; 4])],
+            &["no encoder of SimCLR", "`encoder/layer_0/w`"],
+        ),
+    ];
+    let check = |folder: &Path, source: &Path, words: &[&str]| {
+        let output = import(source, &folder.join("out"), &[]);
+        refused(&output, 4, words);
+        assert!(output.stdout.is_empty());
+        // The bundle's two files and the one that names it.
+        let left = fs::read_dir(folder).unwrap().count();
+        assert_eq!(left, 3, "{words:?}");
+    };
+    for (edit, words) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let source = edited(folder.path(), &network(), edit);
+        check(folder.path(), &source, words);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let source = original(folder.path(), &network());
+    make_big_endian(&folder.path().join("model.ckpt-77.index"));
+    check(folder.path(), &source, &["big-endian"]);
 }
 
 #[test]

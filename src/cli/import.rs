@@ -17,8 +17,8 @@ pub(super) struct Arguments {
     /// Take the moving average of the weights (`ema_model/…`) instead of the weights
     #[arg(long)]
     average: bool,
-    /// Take the optimizer's slots too
-    #[arg(long)]
+    /// Take the optimizer's slots too; they are those of the weights, not of their average
+    #[arg(long, conflicts_with = "average")]
     slots: bool,
     /// As JSON
     #[arg(long)]
