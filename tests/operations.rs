@@ -222,6 +222,7 @@ fn control_cases<'g>(graph: &'g Graph, on: &Inputs<'g>) -> Vec<Case<'g>> {
         same(chosen[0], &Y.map(|y| y - 1.0)),
         same(called[0], &[-3.5, 3.25, -0.25, 0.0]),
         same(held[1], &Y),
+        same(x.fence() + y, &[0.5, -2.75, 1.25, 5.0]),
     ]
 }
 
@@ -301,6 +302,7 @@ all_operations! {
     Op::CollectivePermute { .. } => "collective-permute" true
     Op::ReplicaId => "replica-id" true
     Op::OptimizationBarrier => "opt-barrier" true
+    Op::Fence => "fence" true
     Op::CustomCall { .. } => "custom-call" false // its targets differ by plugin
     Op::StopGradient => "stop-gradient" false // gone before a module is finished
     Op::CustomVjp { .. } => "custom-vjp" false // likewise
