@@ -37,12 +37,16 @@ fn encode_png(pixels: &[u8], width: u32, height: u32, colour: png::ColorType) ->
 }
 
 fn example(png: Vec<u8>, label: i64) -> Example {
+    named_example("train_00000", png, label)
+}
+
+fn named_example(name: &str, png: Vec<u8>, label: i64) -> Example {
     let feature = HashMap::from([
         ("image".to_string(), Feature::from_bytes_iter([png])),
         ("label".to_string(), Feature::from_i64_iter([label])),
         (
             "id".to_string(),
-            Feature::from_bytes_iter([b"train_00000".to_vec()]),
+            Feature::from_bytes_iter([name.as_bytes().to_vec()]),
         ),
     ]);
     Example {
@@ -52,7 +56,8 @@ fn example(png: Vec<u8>, label: i64) -> Example {
 
 fn good_example(number: usize, classes: u32) -> Example {
     let (pixels, label) = picture(number, classes);
-    example(
+    named_example(
+        &format!("train_{number:05}"),
         encode_png(&pixels, 32, 32, png::ColorType::Rgb),
         label.into(),
     )
@@ -213,6 +218,23 @@ fn cifar100_is_read_from_tfds_and_binary_alike() {
         (tfds.class_names[0].as_str(), tfds.class_names[99].as_str()),
         ("apple", "worm")
     );
+}
+
+/// Records come in another order than the archive, whose places are their names.
+#[test]
+fn examples_are_called_by_the_names_in_their_records() {
+    let dir = TempDir::new().unwrap();
+    let folder = tfds_set(dir.path(), "cifar10", 5);
+    let shard = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_string_lossy().contains("tfrecord-00000"))
+        .unwrap();
+    write_shard(&shard, [3, 0, 2, 1].map(|number| good_example(number, 10)));
+    let set = load_train(dir.path()).unwrap();
+    let names: Vec<String> = (0..5).map(|index| set.example_name(index)).collect();
+    let expected = [3, 0, 2, 1, 4].map(|number| format!("train_{number:05}"));
+    assert_eq!(names, expected);
 }
 
 #[test]

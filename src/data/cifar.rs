@@ -252,7 +252,8 @@ impl Cifar {
             }
         }
         let mut set = self.finish(split, class_names, images, labels, &found.shards[0])?;
-        if names.len() == set.len() {
+        let in_order = |(index, name): (usize, &String)| *name == set.example_name(index);
+        if names.len() == set.len() && !names.iter().enumerate().all(in_order) {
             set.names = Some(names);
         }
         Ok(set)
