@@ -50,7 +50,7 @@ pub const ALL: &[Pass] = &[
     Pass {
         name: "column-sums",
         platform: "cpu",
-        about: "sums over all dimensions but the last are folded first: the plugin sums column by column through the whole array",
+        about: "sums of gradients over all dimensions but the last are folded first: the plugin sums column by column through the whole array",
         run: column_sums::run,
     },
     Pass {
