@@ -70,7 +70,7 @@ fn run(model_dir: &Path, configs: &[Loaded], stop: Option<usize>) -> Vec<Result<
                         engine: &engine,
                         devices,
                         resume_from: None,
-                        measure: true,
+                        judged: false,
                         screen: &Screen::stderr(true),
                         log: &LogFile::default(),
                         stop: &requests,

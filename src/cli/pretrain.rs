@@ -63,7 +63,7 @@ fn train(arguments: &Arguments, loaded: Loaded, ui: &Ui) -> anyhow::Result<u8> {
     }
     let loaded = inherited(loaded, arguments)?;
     let session = Session::open(arguments, &loaded, ui)?;
-    let stopped = session.train(arguments, &loaded, ui, true)?;
+    let stopped = session.train(arguments, &loaded, ui, false)?;
     Ok(stopped.map_or(0, StopKind::exit_code))
 }
 
@@ -125,13 +125,13 @@ impl Session {
         })
     }
 
-    /// Trains, and prints the closing summary.
+    /// Trains, and prints the closing summary. `judged`: evaluation follows.
     pub(super) fn train(
         &self,
         arguments: &Arguments,
         loaded: &Loaded,
         ui: &Ui,
-        measure: bool,
+        judged: bool,
     ) -> anyhow::Result<Option<StopKind>> {
         let screen = together::screen(&self.processes, ui);
         let result = pretrain(&Run {
@@ -140,7 +140,7 @@ impl Session {
             engine: &self.engine,
             devices: self.devices,
             resume_from: arguments.resume_from.as_deref(),
-            measure,
+            judged,
             screen: &screen,
             log: &ui.log,
             stop: &self.stop,

@@ -20,7 +20,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     }
     let session = Session::open(arguments, &loaded, ui)?;
     if mode != Mode::Eval {
-        let stopped = session.train(arguments, &loaded, ui, !evaluates)?;
+        let stopped = session.train(arguments, &loaded, ui, evaluates)?;
         if stopped.is_some() || !evaluates {
             return Ok(code(stopped));
         }

@@ -30,6 +30,8 @@ pub struct Key {
     pub help: &'static str,
     /// Whether two runs that differ in it are different runs (and cannot share a `model_dir`).
     pub identity: bool,
+    /// The value by which runs went that are older than the key.
+    pub before: Option<&'static str>,
 }
 
 const fn key(
@@ -45,6 +47,15 @@ const fn key(
         default,
         help,
         identity,
+        before: None,
+    }
+}
+
+/// A key of which older runs know nothing: they went as with the value `before`.
+const fn younger(before: &'static str, key: Key) -> Key {
+    Key {
+        before: Some(before),
+        ..key
     }
 }
 
@@ -207,12 +218,15 @@ pub const KEYS: &[Key] = &[
         true,
         "Train a linear classifier on stopped features beside the contrastive loss",
     ),
-    key(
-        "lineareval_learning_rate",
-        ANY,
-        "0.01",
-        true,
-        "Its rate under lars, times batch/256, on the same schedule; 0 takes learning_rate, as the original, which is too high without layer-wise adaptation",
+    younger(
+        "0",
+        key(
+            "lineareval_learning_rate",
+            ANY,
+            "0.01",
+            true,
+            "Its rate under lars, times batch/256, on the same schedule; 0 takes learning_rate, as the original, which is too high without layer-wise adaptation",
+        ),
     ),
     // The network.
     key(

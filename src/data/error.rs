@@ -32,7 +32,7 @@ pub enum Error {
     DataDirMissing { dataset: String, dir: PathBuf },
     /// The folder holds something else.
     #[error(
-        "no files of split `{split}` of data set `{dataset}` in `data_dir` {dir}, which holds {found}; looked for {expected}"
+        "no files of split `{split}` of data set `{dataset}` in `data_dir` {dir}, which holds {found}; looked for {expected}; set data_dir to the folder that has it, or train_split and eval_split to splits that it has"
     )]
     NotFound {
         dataset: String,

@@ -74,15 +74,15 @@ impl<'a> Evaluation<'a> {
         let config = &run.loaded.config;
         // The leader's devices are enough to measure.
         let leads = run.processes.leads();
-        let ends = config.runtime.eval && run.measure && leads;
+        let ends = config.runtime.eval && !run.judged && leads;
         let wanted = ends || config.knn_epochs > 0 && leads;
-        let labelled = spec.objective.labelled();
+        let labelled = train.description().has_classes();
         if wanted && !labelled {
             let name = &train.description().name;
             say(
                 run.screen,
                 &format!(
-                    "no evaluation: {name} has no classes; give `simclr evaluate` a set with the teacher's"
+                    "no evaluation: {name} has no classes; give `simclr evaluate` a set that has them, by dataset and data_dir"
                 ),
             );
         }

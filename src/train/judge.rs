@@ -45,6 +45,11 @@ pub fn suits(
     test: &Description,
     train: Option<&Description>,
 ) -> Result<(), Error> {
+    if !test.has_classes() {
+        let name = test.name.clone();
+        let purpose = "to evaluate by";
+        return Err(Error::NoClasses { name, purpose });
+    }
     if let Some(classes) = trained.network.num_classes
         && classes != test.classes
     {

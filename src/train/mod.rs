@@ -102,6 +102,10 @@ pub enum Error {
         expected: usize,
     },
     #[error(
+        "images of `{name}` have no classes {purpose}, expected two or more; name a set that has classes with dataset and data_dir"
+    )]
+    NoClasses { name: String, purpose: &'static str },
+    #[error(
         "images of `{name}` have {height} rows and {width} columns, the network's image_size is {side}; evaluate it on images of that size"
     )]
     ImageSide {
@@ -145,6 +149,7 @@ impl Error {
             Error::Uneven { .. } => Class::Environment,
             Error::NotInMemory { .. } => Class::Usage,
             Error::Classes { .. }
+            | Error::NoClasses { .. }
             | Error::Teacher { .. }
             | Error::ImageSide { .. }
             | Error::SameImages { .. } => Class::Usage,

@@ -35,8 +35,8 @@ pub struct Run<'a> {
     pub devices: usize,
     /// A checkpoint to go on from instead of the newest.
     pub resume_from: Option<&'a Path>,
-    /// Whether to measure before and after, where the configuration wants it; not if evaluation follows.
-    pub measure: bool,
+    /// Whether evaluation follows: then nothing is measured before and after.
+    pub judged: bool,
     /// Where progress goes.
     pub screen: &'a Screen,
     /// The log, opened in the run folder.
@@ -70,6 +70,11 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     let plan = Plan::new(run.loaded, described.examples, run.devices)?;
     let spec = setup::spec(run.loaded, described, &plan)?;
     let step_module = spec.module()?;
+    if run.judged && !described.has_classes() {
+        let name = described.name.clone();
+        let purpose = "to evaluate by";
+        return Err(Error::NoClasses { name, purpose });
+    }
 
     let mut identity = run.loaded.identity();
     identity.push(("data".into(), described.fingerprint.clone()));

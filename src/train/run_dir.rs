@@ -137,7 +137,10 @@ pub(super) fn list(differences: &[Difference]) -> String {
 pub fn differences(found: &[(String, String)], expected: &[(String, String)]) -> Vec<Difference> {
     let value = |list: &[(String, String)], key: &str| {
         let entry = list.iter().find(|(k, _)| k == key);
-        entry.map(|(_, v)| v.clone())
+        let before = || schema::find(key).and_then(|key| key.before);
+        entry
+            .map(|(_, v)| v.clone())
+            .or_else(|| before().map(String::from))
     };
     let gone = found
         .iter()
@@ -345,6 +348,15 @@ fn lock(folder: &Path) -> Result<Lock, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_older_than_a_key_goes_on_as_it_began() {
+        let of = |rate: &str| vec![("lineareval_learning_rate".to_string(), rate.to_string())];
+        assert!(differences(&[], &of("0")).is_empty());
+        let found = differences(&[], &of("0.01"));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].found.as_deref(), Some("0"));
+    }
 
     #[test]
     fn keys_that_ceased_to_count_make_no_other_run() {

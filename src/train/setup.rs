@@ -135,6 +135,13 @@ fn objective(loaded: &Loaded, data: &Description) -> Result<Objective, Error> {
             hidden_norm: config.hidden_norm,
         });
     }
+    if !data.has_classes() {
+        let name = data.name.clone();
+        return Err(Error::NoClasses {
+            name,
+            purpose: "to be learned",
+        });
+    }
     let after_block = config.fine_tune_after_block;
     Ok(Objective::Finetune {
         freeze: Freeze {
@@ -252,10 +259,13 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
             )));
         }
     }
-    let classify = config.finetune || config.lineareval_while_pretraining;
     let classes = match &objective {
         Objective::Distill { teacher, .. } => teacher.network.num_classes,
-        _ => classify.then_some(data.classes),
+        Objective::Finetune { .. } => Some(data.classes),
+        // Of one class there is nothing to learn.
+        Objective::Pretrain { .. } => {
+            (config.lineareval_while_pretraining && data.has_classes()).then_some(data.classes)
+        }
     };
     Ok(StepSpec {
         network: network(config, classes),

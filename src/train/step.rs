@@ -145,14 +145,6 @@ const FREE: Freeze = Freeze {
 };
 
 impl Objective {
-    /// Whether the images may have classes to be measured by.
-    pub fn labelled(&self) -> bool {
-        match self {
-            Objective::Distill { labelled, .. } => *labelled,
-            Objective::Pretrain { .. } | Objective::Finetune { .. } => true,
-        }
-    }
-
     /// Views of each image.
     pub fn views(&self) -> usize {
         match self {
