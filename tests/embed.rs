@@ -272,6 +272,10 @@ fn evaluation_says_what_predictions_say() {
     for figure in ["top_1", "knn_20", "knn_200"] {
         assert_eq!(limited["figures"][figure], figures[figure], "{figure}");
     }
+    // As exact on four devices.
+    let text = ok(&["evaluate", "run", "runtime.devices=4", "--json"]);
+    let four: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(four["figures"]["confusion"], figures["confusion"]);
     // A few of the same examples by `predict`: row by row what the table counts.
     let text = ok(&[
         "evaluate",
@@ -309,7 +313,7 @@ fn bad_input_is_refused_in_a_sentence_and_nothing_is_written() {
         &["train_steps=1", "lineareval_while_pretraining=false"],
     ));
     assert!(made.status.success(), "{}", stderr(&made));
-    let cases: [(&[&str], i32, &str); 10] = [
+    let cases: [(&[&str], i32, &str); 12] = [
         (
             &["embed", "run", "empty", "-o", "x.npy"],
             2,
@@ -341,6 +345,16 @@ fn bad_input_is_refused_in_a_sentence_and_nothing_is_written() {
             "cannot write `no/such/x.npy`",
         ),
         (
+            &["embed", "run", "pictures", "-o", "folder.npy"],
+            3,
+            "give the name of a file",
+        ),
+        (
+            &["predict", "run", "none.png"],
+            4,
+            "`none.png` cannot be decoded",
+        ),
+        (
             &["embed", "pictures", "pictures", "-o", "x.npy"],
             2,
             "`pictures` is no run and no checkpoint",
@@ -362,15 +376,21 @@ fn bad_input_is_refused_in_a_sentence_and_nothing_is_written() {
         ),
     ];
     std::fs::remove_file(home().join("x.npy")).ok();
+    std::fs::create_dir(home().join("folder.npy")).expect("a folder");
     for (arguments, code, words) in cases {
         let output = call(arguments);
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
         assert!(text.contains(words), "{arguments:?}: {text}");
-        let left: Vec<PathBuf> = ["x.npy", "x.npy.names.txt", "x.parquet"]
-            .iter()
-            .map(|name| home().join(name))
-            .collect();
+        let left: Vec<PathBuf> = [
+            "x.npy",
+            "x.npy.names.txt",
+            "x.parquet",
+            "folder.npy.names.txt",
+        ]
+        .iter()
+        .map(|name| home().join(name))
+        .collect();
         assert!(
             left.iter().all(|path| !path.exists()),
             "{arguments:?} has written something"

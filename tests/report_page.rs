@@ -1,6 +1,7 @@
 //! `simclr report` through the program, and what a real browser makes of the page.
 
 mod binary;
+mod pictures;
 
 use binary::{run, simclr, stderr, tiny};
 use std::path::{Path, PathBuf};
@@ -73,6 +74,44 @@ fn the_page_holds_curves_pictures_and_map_and_needs_nothing_else() {
     assert_eq!(loss.matches("<path").count(), 2, "a curve for each run");
 }
 
+/// A set that is streamed has neighbours and a map too, and what `simclr run` finds about checkpoints is on the page.
+#[test]
+fn a_streamed_run_with_evaluations_has_all_of_the_page() {
+    let home = tempfile::tempdir().expect("a folder");
+    let images = home.path().join("images");
+    for (split, count) in [("train", 24), ("test", 12)] {
+        for number in 0..count {
+            let class = images.join(split).join(["round", "square"][number % 2]);
+            std::fs::create_dir_all(&class).expect("a folder");
+            std::fs::write(class.join(format!("{number}.jpg")), pictures::jpeg(number))
+                .expect("a file");
+        }
+    }
+    let mut arguments = tiny(
+        &home.path().join("run"),
+        &[
+            "mode=train_then_eval",
+            "dataset=folder",
+            "image_size=100",
+            "stem_stride=1",
+            "train_batch_size=8",
+            "train_steps=3",
+            "train_summary_steps=1",
+        ],
+    );
+    arguments[0] = "run".into();
+    arguments.push(format!("data_dir={}", images.display()));
+    let output = run(&arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = call(home.path(), &["report", "run", "-o", "x.html"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let page = std::fs::read_to_string(home.path().join("x.html")).expect("a page");
+    assert_eq!(page.matches("<img class=\"query\"").count(), 8);
+    assert!(page.matches("<circle").count() >= 12);
+    assert!(page.contains("round") && page.contains("square"));
+    assert!(page.contains("<td>top-1</td>"), "{page:.3000}");
+}
+
 #[test]
 fn bad_input_is_refused_in_a_sentence() {
     let foreign = home().join("foreign");
@@ -81,7 +120,12 @@ fn bad_input_is_refused_in_a_sentence() {
         (
             &["report", "foreign", "-o", "x.html"][..],
             2,
-            "has no `metrics.jsonl`",
+            "has no `metrics.jsonl`, expected a run folder",
+        ),
+        (
+            &["report", "first", "-o", "foreign"],
+            3,
+            "give the name of a file",
         ),
         (
             &["report", "first", "-o", "none/x.html"],
@@ -155,8 +199,14 @@ fn screenshot(browser: &Path, page: &str, width: usize, dark: bool) -> (usize, V
 #[test]
 fn a_browser_shows_curves_and_pictures() {
     let Some(browser) = browser() else { return };
-    for (width, dark) in [(1200, false), (1200, true), (500, false)] {
-        let (wide, pixels) = screenshot(&browser, "one.html", width, dark);
+    for (page, width, dark) in [
+        ("one.html", 1200, false),
+        ("one.html", 1200, true),
+        ("one.html", 390, false),
+        ("one.html", 390, true),
+        ("both.html", 390, true),
+    ] {
+        let (wide, pixels) = screenshot(&browser, page, width, dark);
         let count =
             |near: &dyn Fn(&[u8]) -> bool| pixels.chunks_exact(3).filter(|p| near(p)).count();
         let like =
@@ -166,10 +216,15 @@ fn a_browser_shows_curves_and_pictures() {
         let frames = count(&like([0x2e, 0x9e, 0x5b])) + count(&like([0xd1, 0x48, 0x3f]));
         let back = count(&like(if dark { [0x0f, 0x13, 0x17] } else { [255; 3] }));
         let what = format!(
-            "{width} {dark}: {wide} wide, {curves} of curves, {frames} of frames, {back} of background"
+            "{page} {width} {dark}: {wide} wide, {curves} of curves, {frames} of frames, {back} of background"
         );
         assert!(curves > 800, "{what}");
-        assert!(frames > 2000, "{what}");
+        if page == "one.html" {
+            assert!(frames > 2000, "{what}");
+        } else {
+            let second = count(&like([0xe0, 0x76, 0x2a]));
+            assert!(second > 800, "{what}, {second} of the second run");
+        }
         assert!(back > pixels.len() / 3 / 4, "{what}");
     }
 }

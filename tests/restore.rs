@@ -270,9 +270,38 @@ fn missing_and_extra_variables_are_refused_by_every_command() {
         };
         for command in commands {
             refused(&run(&command), 4, &[word, "does not fit"]);
-            assert!(!Path::new(&out).join("checkpoints").exists(), "{command:?}");
+            assert!(!Path::new(&out).exists(), "{command:?}");
         }
     }
+}
+
+/// The original's `--checkpoint` takes a prefix; here it is imported first.
+#[test]
+fn what_is_no_checkpoint_of_ours_says_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("model.ckpt-7.index"), "").unwrap();
+    let empty = home.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let prefix = home.path().join("model.ckpt-7");
+    for (checkpoint, words) in [
+        (prefix.as_path(), "simclr import"),
+        (home.path(), "simclr import"),
+        (empty.as_path(), "is no run and no checkpoint"),
+    ] {
+        let out = home.path().join("out");
+        let mut finetune = tiny(&out, &["train_steps=1"]);
+        finetune[0] = "finetune".into();
+        finetune.push(format!("checkpoint={}", checkpoint.display()));
+        refused(&run(&finetune), 2, &[words]);
+        assert!(!out.exists());
+    }
+
+    // Slots of an optimizer that the source did not have.
+    let out = home.path().join("out");
+    let more = ["optimizer=adam", "variable_schema=(?!global_step)"];
+    let words = ["/Adam` found nothing", "variable_schema=null"];
+    refused(&run(&from_source("pretrain", &out, &more)), 4, &words);
+    assert!(!out.exists());
 }
 
 /// CIFAR-10 whose fourth picture has a label that there is not.

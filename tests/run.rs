@@ -251,6 +251,14 @@ fn what_cannot_be_evaluated_is_refused() {
     );
     assert!(!dir.exists());
 
+    // A head is asked for that is not there.
+    let headless = home.path().join("headless");
+    let more = ["train_steps=1", "lineareval_while_pretraining=false"];
+    succeeded(&run(&tiny(&headless, &more)));
+    let more = ["mode=eval", "train_mode=finetune"];
+    refused(&run(&of(&headless, &more)), 2, &["has no supervised head"]);
+    assert!(!headless.join("result.json").exists());
+
     // An unwritable result: everything that was trained stays.
     fs::create_dir_all(&dir).unwrap();
     succeeded(&run(&of(&dir, &["train_steps=2"])));

@@ -2,11 +2,10 @@
 
 use super::ui::Ui;
 use crate::report::page::{self, Map, Neighbours, Run, map};
-use crate::report::{Picture, disk, metrics};
+use crate::report::{Picture, Scalars, disk, metrics};
 use crate::train::inference::Inference;
 use crate::train::trained::{self, Trained};
-use crate::train::{run_dir, setup, views};
-use anyhow::Context;
+use crate::train::{setup, views};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,13 +28,20 @@ pub(super) struct Arguments {
 
 /// Examples of the evaluation split that the map shows at most.
 const MAPPED: usize = 1500;
+/// Largest side of a picture among neighbours.
+const SIDE: usize = 96;
 /// Rows of neighbours, and neighbours in a row.
 const NEIGHBOURS: [usize; 2] = [8, 8];
 
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     // Before anything is computed.
     let folder = disk::parent(&arguments.out);
-    std::fs::read_dir(&folder).map_err(|source| crate::report::arrays::Error::Io {
+    let folder = std::fs::read_dir(&folder).map(drop);
+    let unusable = match arguments.out.is_dir() {
+        true => folder.and(Err(std::io::ErrorKind::IsADirectory.into())),
+        false => folder,
+    };
+    unusable.map_err(|source| crate::report::arrays::Error::Io {
         path: arguments.out.clone(),
         source,
     })?;
@@ -62,11 +68,10 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
 fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
     let file = path.join(metrics::FILE);
     if !file.is_file() {
-        return Err(run_dir::Error::Foreign {
+        return Err(trained::Error::NoMetrics {
             path: path.to_owned(),
-            found: format!("has no `{}`", metrics::FILE),
-        })
-        .context("a report is about run folders");
+        }
+        .into());
     }
     let name = path.canonicalize().unwrap_or(path.to_owned());
     let mut run = Run {
@@ -75,7 +80,7 @@ fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
             .unwrap_or(path.as_os_str())
             .to_string_lossy()
             .into_owned(),
-        lines: metrics::read(&file)?,
+        lines: with_evaluations(metrics::read(&file)?, path)?,
         ..Run::default()
     };
     match trained::open(path) {
@@ -90,7 +95,9 @@ fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
                 trained.manifest.epoch
             );
             if !arguments.curves_only {
-                look(&mut run, &trained, arguments, ui)?;
+                look(&mut run, &trained, arguments, ui).inspect_err(|_| {
+                    ui.note("--curves-only makes the page without the data set");
+                })?;
             }
         }
         // A run that has just begun has curves only.
@@ -98,6 +105,29 @@ fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
         Err(error) => return Err(error.into()),
     }
     Ok(run)
+}
+
+/// The metrics of training with those that `simclr run` found about the run's checkpoints; the names of the original's first generation
+/// (`behaviour: v1`) as those of the second.
+fn with_evaluations(
+    mut lines: Vec<Scalars>,
+    run: &Path,
+) -> Result<Vec<Scalars>, crate::report::Error> {
+    for found in metrics::read(&run.join("eval").join(metrics::FILE))? {
+        let values = found.values.iter().map(|(tag, &value)| {
+            let name = tag.trim_start_matches("eval/");
+            (format!("eval/{name}"), value)
+        });
+        match lines.binary_search_by_key(&found.step, |line| line.step) {
+            Ok(place) => lines[place].values.extend(values),
+            Err(place) => {
+                let mut line = Scalars::new(found.step, found.epoch);
+                line.values.extend(values);
+                lines.insert(place, line);
+            }
+        }
+    }
+    Ok(lines)
 }
 
 /// Adds views, neighbours and map.
@@ -111,30 +141,30 @@ fn look(run: &mut Run, trained: &Trained, arguments: &Arguments, ui: &Ui) -> any
         run.views = Some(views::show(&loaded, &engine, &train)?);
     }
     let test = open(&config.eval_split)?;
-    let Some(set) = test.memory() else {
-        ui.note("neighbours and map are left out: the evaluation split is not held in memory");
-        return Ok(());
-    };
     let (network, values) = (&trained.network, &trained.values);
-    let batch = config.eval_batch_size.min(set.len());
+    let batch = config.eval_batch_size.min(test.description().examples);
     let inference = Inference::new(&engine, config, network, values, devices, batch)?;
     let width = inference.width;
-    let features = inference.run(&set.images)?.features;
-    let classes = set.class_names.clone();
+    // Neighbours are looked for among all images of a set that is in memory anyway.
+    let most = test.memory().map_or(MAPPED, |set| set.len());
+    let glance = inference.glance(&test, config, most)?;
+    let (features, labels) = (glance.seen.features, glance.labels);
+    let classes = test.description().class_names.clone();
+    let side = network.image_size;
     let example = |i: usize| {
-        let class = set.labels[i] as usize;
+        let class = labels[i] as usize;
         let picture = Picture {
-            width: set.width,
-            height: set.height,
-            rgb: set.image(i).to_vec(),
+            width: side,
+            height: side,
+            rgb: glance.pixels[i * side * side * 3..][..side * side * 3].to_vec(),
         };
         (
-            picture,
+            picture.shrunk(SIDE),
             classes.get(class).cloned().unwrap_or(class.to_string()),
         )
     };
     let [rows, columns] = NEIGHBOURS;
-    run.neighbours = (0..rows.min(set.len()))
+    run.neighbours = (0..rows.min(labels.len()))
         .map(|query| Neighbours {
             query: example(query),
             nearest: map::nearest(&features, width, query, columns)
@@ -143,10 +173,10 @@ fn look(run: &mut Run, trained: &Trained, arguments: &Arguments, ui: &Ui) -> any
                 .collect(),
         })
         .collect();
-    let mapped = set.len().min(MAPPED);
+    let mapped = labels.len().min(MAPPED);
     let places = map::principal(&features[..mapped * width], width);
     run.map = Some(Map {
-        points: places.into_iter().zip(set.labels.iter().copied()).collect(),
+        points: places.into_iter().zip(labels).collect(),
         classes,
     });
     Ok(())

@@ -51,6 +51,13 @@ impl Format {
                 source,
             });
         }
+        if path.is_dir() {
+            let source = std::io::ErrorKind::IsADirectory.into();
+            return Err(Error::Io {
+                path: path.into(),
+                source,
+            });
+        }
         match path.extension().and_then(|ending| ending.to_str()) {
             Some("npy") => Ok(Format::Npy),
             Some("safetensors") => Ok(Format::Safetensors),
@@ -83,12 +90,19 @@ impl Format {
                 source,
             })
         };
-        if self == Format::Npy {
-            let mut beside = path.as_os_str().to_owned();
-            beside.push(".names.txt");
-            put(Path::new(&beside), (names.join("\n") + "\n").as_bytes())?;
+        if self != Format::Npy {
+            return put(path, &content);
         }
-        put(path, &content)
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".names.txt");
+        let beside = Path::new(&beside);
+        put(beside, (names.join("\n") + "\n").as_bytes())?;
+        let written = put(path, &content);
+        if written.is_err() {
+            // Names of nothing; the first error is the one worth telling.
+            let _ = std::fs::remove_file(beside);
+        }
+        written
     }
 }
 

@@ -38,13 +38,14 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            "free some space, or choose a `model_dir` on another disk"
+            "free some space, or choose a path on another disk"
         }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "give this user the permission to read and write it, or choose another `model_dir`"
+            "give this user the permission to read and write it, or choose another path"
         }
         ErrorKind::NotFound => "check that it exists, or choose another path",
-        _ => "check the disk, or choose another `model_dir`",
+        ErrorKind::IsADirectory => "give the name of a file",
+        _ => "check the disk, or choose another path",
     }
 }
 

@@ -16,6 +16,34 @@ pub struct Picture {
     pub rgb: Vec<u8>,
 }
 
+impl Picture {
+    /// A smaller one of a whole fraction of the size, each pixel the mean of those it stands for, so that no side is above `most`; itself
+    /// if none is.
+    #[must_use]
+    pub fn shrunk(self, most: usize) -> Picture {
+        let by = self.width.max(self.height).div_ceil(most.max(1)).max(1);
+        if by == 1 {
+            return self;
+        }
+        let (width, height) = ((self.width / by).max(1), (self.height / by).max(1));
+        let mut rgb = Vec::with_capacity(width * height * 3);
+        for place in 0..width * height * 3 {
+            let (y, x, channel) = (place / 3 / width, place / 3 % width, place % 3);
+            let rows = y * by..((y + 1) * by).min(self.height);
+            let columns = x * by..((x + 1) * by).min(self.width);
+            let count = rows.len() * columns.len();
+            let of = |row: usize| {
+                columns
+                    .clone()
+                    .map(move |column| (row * self.width + column) * 3 + channel)
+            };
+            let sum: usize = rows.flat_map(of).map(|at| usize::from(self.rgb[at])).sum();
+            rgb.push(((sum + count / 2) / count) as u8);
+        }
+        Picture { width, height, rgb }
+    }
+}
+
 /// How a contact sheet is laid out; lengths are in pixels of the finished picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {

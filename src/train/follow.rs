@@ -121,6 +121,10 @@ impl<'a> Evaluator<'a> {
         let keys = [&SHARED_KEYS[..], &["subset_list"]].concat();
         let loaded = follow.loaded.inherit(&trained.loaded, &keys)?;
         let config = &loaded.config;
+        if config.finetune && trained.network.num_classes.is_none() {
+            let path = trained.checkpoint.clone();
+            return Err(trained::Error::NoHead { path }.into());
+        }
         let open = |split: &str| setup::examples(config, split).map(Arc::new);
         let (train, test) = (open(&config.train_split)?, open(&config.eval_split)?);
         // The run's own step, whatever devices there are here.

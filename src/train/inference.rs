@@ -45,6 +45,16 @@ pub struct Seen {
     pub logits: Vec<f32>,
 }
 
+/// What it says of the first images of a split, with them.
+pub struct Glance {
+    /// Rows of each image.
+    pub seen: Seen,
+    /// Their classes.
+    pub labels: Vec<u32>,
+    /// As the network saw them, u8 `[images, S, S, 3]`.
+    pub pixels: Vec<u8>,
+}
+
 impl<'a> Inference<'a> {
     /// Compiles a network for launches of at most `batch` images over `replicas` devices, and puts its values there.
     ///
@@ -155,6 +165,31 @@ impl Inference<'_> {
             (Reach::Whole, _) | (_, 0) => usize::MAX,
             (Reach::EvalSteps, steps) => steps.saturating_mul(config.eval_batch_size),
         };
+        let found = self.look(examples, config, most, false)?;
+        Ok((found.seen, found.labels))
+    }
+
+    /// The first examples of a split, `most` at most, as evaluation sees them.
+    ///
+    /// # Errors
+    /// As [`see`](Self::see).
+    pub fn glance(
+        &self,
+        examples: &Arc<Examples>,
+        config: &Config,
+        most: usize,
+    ) -> Result<Glance, Error> {
+        self.look(examples, config, most, true)
+    }
+
+    /// `kept`: whether the pixels are wanted.
+    fn look(
+        &self,
+        examples: &Arc<Examples>,
+        config: &Config,
+        most: usize,
+        kept: bool,
+    ) -> Result<Glance, Error> {
         if let Some(set) = examples.memory() {
             if [set.height, set.width] != [self.side; 2] {
                 return Err(Error::ImageSide {
@@ -165,8 +200,12 @@ impl Inference<'_> {
                 });
             }
             let count = set.len().min(most);
-            let seen = self.run(&set.images[..count * set.image_bytes()])?;
-            return Ok((seen, set.labels[..count].to_vec()));
+            let images = &set.images[..count * set.image_bytes()];
+            return Ok(Glance {
+                seen: self.run(images)?,
+                labels: set.labels[..count].to_vec(),
+                pixels: if kept { images.to_vec() } else { Vec::new() },
+            });
         }
         let spec = FeedSpec {
             task: Task::Evaluate,
@@ -177,7 +216,7 @@ impl Inference<'_> {
             skip_bad: config.skip_bad,
         };
         let mut feed = Feed::start(examples.clone(), spec);
-        let (mut seen, mut labels) = (Seen::default(), Vec::new());
+        let (mut seen, mut labels, mut all) = (Seen::default(), Vec::new(), Vec::new());
         while labels.len() < most {
             let mut step = feed.step()?;
             step.truncate(most - labels.len());
@@ -192,8 +231,15 @@ impl Inference<'_> {
             let found = self.run(&pixels)?;
             seen.features.extend(found.features);
             seen.logits.extend(found.logits);
+            if kept {
+                all.extend(pixels);
+            }
         }
-        Ok((seen, labels))
+        Ok(Glance {
+            seen,
+            labels,
+            pixels: all,
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use super::evaluation::Evaluation;
 use super::launch::{Launch, Launcher};
 use super::processes::Processes;
 use super::resume::Point;
-use super::run_dir::RunDir;
+use super::run_dir::{self, RunDir};
 use super::signals::{Stop, StopKind};
 use super::step::{Objective, StepModule, StepSpec};
 use super::{Error, setup, state, views};
@@ -97,12 +97,20 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         false => Some(tempfile::tempdir().map_err(report::Error::io("create", run.model_dir))?),
     };
     let own_dir = aside.as_ref().map_or(run.model_dir, TempDir::path);
+    // Of a new run all that it begins from is read first: what is refused leaves no folder that would refuse the corrected command.
+    let find = || Point::find(run, &identity, &step_module);
+    let begin = match run_dir::is_run(run.model_dir) {
+        true => None,
+        false => Some(find()?),
+    };
     let run_dir = RunDir::open(own_dir, &identity, &run.loaded.to_yaml())?;
     if leads {
         run.log.open(&run_dir.log())?;
     }
-
-    let point = Point::find(run, &identity, &step_module)?;
+    let point = match begin {
+        Some(point) => point,
+        None => find()?,
+    };
     run.processes
         .same("step to go on from", &point.step.to_string())?;
     if run.processes.several() {

@@ -156,6 +156,11 @@ pub fn differences(found: &[(String, String)], expected: &[(String, String)]) ->
     pairs.filter(|d| d.found != d.expected).collect()
 }
 
+/// Whether a folder is that of a run already.
+pub(super) fn is_run(model_dir: &Path) -> bool {
+    model_dir.join(MARKER).exists()
+}
+
 /// The folder of checkpoints of a `model_dir`.
 pub(super) fn checkpoints(model_dir: &Path) -> PathBuf {
     model_dir.join("checkpoints")

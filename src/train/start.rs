@@ -21,9 +21,10 @@ impl Schema {
     /// # Errors
     /// The reason why it is no pattern.
     pub fn new(pattern: &str) -> Result<Self, String> {
-        Regex::new(&format!(r"\A(?:{pattern})"))
-            .map(Schema)
-            .map_err(|error| error.to_string())
+        let compile = |text: &str| Regex::new(text).map_err(|error| error.to_string());
+        // By itself first: what stands around it would close a parenthesis that it leaves open.
+        compile(pattern)?;
+        compile(&format!(r"\A(?:{pattern})")).map(Schema)
     }
 
     /// Whether an array of this name is taken over. The step never is: it begins at 0 (reference §8.2).
@@ -152,7 +153,7 @@ mod tests {
     /// The original's default is no pattern.
     #[test]
     fn what_is_no_pattern_is_refused() {
-        for pattern in ["?!global_step", "(", "[a"] {
+        for pattern in ["?!global_step", "(", "[a", "head)|(base"] {
             assert!(Schema::new(pattern).is_err(), "{pattern}");
         }
     }

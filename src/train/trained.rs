@@ -56,6 +56,13 @@ pub enum Error {
         path.display()
     )]
     NoCheckpoint { path: PathBuf },
+    #[error("`{}` has no `metrics.jsonl`, expected a run folder; correct the path", path.display())]
+    NoMetrics { path: PathBuf },
+    #[error(
+        "`{}` is a TensorFlow checkpoint, expected one of this program; run `simclr import {} OUT` and give OUT",
+        path.display(), path.display()
+    )]
+    TensorFlow { path: PathBuf },
     #[error(
         "checkpoint `{}` has no supervised head, expected one that says classes; give a run of `simclr finetune`",
         path.display()
@@ -88,9 +95,11 @@ impl Error {
             Error::Checkpoint(error) => error.class(),
             Error::Config { .. } => Class::Check,
             Error::Model(error) => error.class(),
-            Error::NotARun { .. } | Error::NoCheckpoint { .. } | Error::NoHead { .. } => {
-                Class::Usage
-            }
+            Error::NotARun { .. }
+            | Error::NoCheckpoint { .. }
+            | Error::NoMetrics { .. }
+            | Error::TensorFlow { .. }
+            | Error::NoHead { .. } => Class::Usage,
             Error::Misfit { .. } => Class::Check,
         }
     }
@@ -188,9 +197,20 @@ fn find(path: &Path) -> Result<PathBuf, Error> {
     }
     Err(if path.join("config.yaml").is_file() {
         Error::NoCheckpoint { path: here }
+    } else if is_tensorflow(path) {
+        Error::TensorFlow { path: here }
     } else {
         Error::NotARun { path: here }
     })
+}
+
+/// Whether there is an index of TensorFlow by this prefix, or in this folder.
+fn is_tensorflow(path: &Path) -> bool {
+    let mut index = path.as_os_str().to_owned();
+    index.push(".index");
+    let mut inside = std::fs::read_dir(path).into_iter().flatten().flatten();
+    Path::new(&index).is_file()
+        || inside.any(|entry| entry.path().extension().is_some_and(|it| it == "index"))
 }
 
 /// Whether a name is that of a variable rather than of a slot or the step (reference §8.1).
@@ -325,12 +345,15 @@ impl Trained {
         if misfits.is_empty() {
             return Ok(values);
         }
-        let heads_only = misfits
-            .iter()
-            .all(|misfit| misfit.variable.starts_with("head_"));
+        let all = |kind: &dyn Fn(&str) -> bool| misfits.iter().all(|it| kind(&it.variable));
+        let remedy = if all(&|name| !is_variable(name)) {
+            "leave optimizer slots out, as `variable_schema=null` does".to_owned()
+        } else {
+            self.remedy(by, all(&|name| name.starts_with("head_")))
+        };
         Err(Error::Misfit {
             path: self.checkpoint.clone(),
-            remedy: self.remedy(by, heads_only),
+            remedy,
             misfits,
         })
     }

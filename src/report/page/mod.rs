@@ -180,7 +180,7 @@ fn curves(runs: &[Run]) -> String {
         }
     }
     if cards.is_empty() {
-        return "<h2>Curves</h2><p>This run has written no metrics yet.</p>\n".into();
+        return "<h2>Curves</h2><p>There are no curves yet: they need the metrics of two steps.</p>\n".into();
     }
     format!("<h2>Curves</h2><p>against epochs</p>\n<div class=\"grid\">\n{cards}</div>\n")
 }
