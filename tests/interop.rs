@@ -2,10 +2,10 @@
 //! one sentence for each bad input.
 
 mod binary;
+mod pictures;
 
 use binary::{refused, simclr};
 use serde_json::Value as Json;
-use simclr::interop::names::tf2_paths;
 use simclr::interop::tensor_bundle::{Bundle, DataType, Tensor, write};
 use simclr::model::Network;
 use simclr::nn::{Kind, Variable};
@@ -111,98 +111,6 @@ fn hashes(path: &Path) -> std::collections::BTreeMap<String, String> {
         .iter()
         .map(|a| (text(&a["name"]), text(&a["sha256"])))
         .collect()
-}
-
-#[test]
-fn paths_of_the_second_generation_are_those_of_the_original() {
-    let text = fs::read_to_string(golden("tf2_paths.json")).expect("the list of paths");
-    let lists: Json = serde_json::from_str(&text).expect("valid JSON");
-    for (name, entry) in lists.as_object().expect("an object") {
-        let flag = |key: &str, default: f64| entry["flags"][key].as_f64().unwrap_or(default);
-        let paths = entry["paths"].as_object().expect("an object");
-        let network = Network {
-            resnet_depth: flag("resnet_depth", 50.0) as usize,
-            image_size: flag("image_size", 224.0) as usize,
-            sk_ratio: flag("sk_ratio", 0.0),
-            num_classes: Some(10),
-            ..Network::default()
-        };
-        let names: Vec<String> = network
-            .variables()
-            .unwrap()
-            .into_iter()
-            .map(|v| v.name)
-            .collect();
-        assert_eq!(names.len(), paths.len(), "{name}");
-        for (own, path) in names.iter().zip(tf2_paths(&network, &names)) {
-            assert_eq!(path.as_deref(), paths[own].as_str(), "{name}: {own}");
-        }
-    }
-}
-
-/// The complete lists of the original's second generation, slots included, where they are.
-#[test]
-fn all_lists_of_the_second_generation_match() {
-    let lists = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/reference/variables");
-    let Ok(entries) = fs::read_dir(&lists) else {
-        eprintln!("SKIPPED: no lists at {}", lists.display());
-        return;
-    };
-    let end = "/.ATTRIBUTES/VARIABLE_VALUE";
-    let mut checked = 0;
-    for path in entries.flatten().map(|entry| entry.path()) {
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if !name.starts_with("tf2_") {
-            continue;
-        }
-        let list: Json =
-            serde_json::from_str(&fs::read_to_string(&path).unwrap()).expect("valid JSON");
-        let flag = |key: &str, default: f64| list["flags"][key].as_f64().unwrap_or(default);
-        let network = Network {
-            resnet_depth: flag("resnet_depth", 50.0) as usize,
-            width_multiplier: flag("width_multiplier", 1.0),
-            image_size: flag("image_size", 224.0) as usize,
-            sk_ratio: flag("sk_ratio", 0.0),
-            num_classes: list["classes"].as_u64().map(|classes| classes as usize),
-            ..Network::default()
-        };
-        let variables = network.variables().unwrap();
-        let names: Vec<String> = variables.iter().map(|v| v.name.clone()).collect();
-        let paths = tf2_paths(&network, &names);
-        let rows = |key: &str| list["pretrain_lars"][key].as_array().expect("rows").clone();
-        let model = rows("model");
-        assert_eq!(model.len(), names.len(), "{name}");
-        for row in &model {
-            let at = names
-                .iter()
-                .position(|own| *own == row[4])
-                .expect("a name of ours");
-            let path = paths[at].as_ref().expect("a path");
-            assert_eq!(row[0], format!("model/{path}{end}"), "{name}");
-            assert_eq!(
-                row[2],
-                serde_json::json!(variables[at].dims),
-                "{name}: {path}"
-            );
-        }
-        let own: Vec<String> = paths
-            .iter()
-            .flatten()
-            .map(|path| format!("model/{path}/.OPTIMIZER_SLOT/optimizer/Momentum{end}"))
-            .collect();
-        assert!(
-            rows("slots")
-                .iter()
-                .all(|row| own.iter().any(|slot| row[0] == *slot)),
-            "{name}"
-        );
-        checked += 1;
-    }
-    assert!(checked >= 7, "{checked} lists");
 }
 
 #[test]
@@ -335,12 +243,23 @@ fn the_average_is_taken_on_request_and_what_is_left_out_is_said() {
             .collect();
         groups.sort();
         let mut expected = [
-            ("memory of negatives", 1),
+            (MEMORY, 1),
             (other, variables.len() as u64),
             ("optimizer slots", kernels as u64),
         ];
         expected.sort();
         assert_eq!(groups, expected, "{flag:?}");
+        // What a flag takes is offered, where it may be given.
+        let offers = |what: &str| {
+            let group = ignored.iter().find(|group| group["what"] == what);
+            group.expect("a group")["flag"].clone()
+        };
+        assert_eq!(offers(MEMORY), "--memory");
+        let (average, slots) = match flag {
+            None => (Json::from("--average"), Json::from("--slots")),
+            Some(_) => (Json::Null, Json::Null),
+        };
+        assert_eq!((offers(other), offers("optimizer slots")), (average, slots));
         let left = ignored.iter().find(|group| group["what"] == other).unwrap();
         let name = left["first"].as_str().expect("text");
         assert!(name.starts_with(&format!("{first}base_model/")), "{name}");
@@ -350,6 +269,65 @@ fn the_average_is_taken_on_request_and_what_is_left_out_is_said() {
         &import(&source, &out, &["--average", "--slots"]),
         2,
         &["--average", "cannot be used with", "--slots"],
+    );
+    assert!(!out.exists());
+
+    // The memory is kept beside the network, bit for bit, and the network is the same.
+    let output = import(&source, &out, &["--memory", "--slots"]);
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    for words in [
+        "1 tensors of the memory of negatives, which no training here reads, in memory.safetensors",
+        "moving average of the weights (`ema_model/base_model/",
+    ] {
+        assert!(said.contains(words), "`{words}` is missing in: {said}");
+    }
+    assert!(
+        !said.contains("optimizer slots (") && !said.contains("--average"),
+        "{said}"
+    );
+    let memory = hashes(&out.join("memory.safetensors"));
+    assert_eq!(memory.get("memory/queue"), before.get("memory/queue"));
+    assert_eq!(memory.len(), 1);
+    assert_eq!(hashes(&out).len(), variables.len() + kernels + 1);
+}
+
+/// What the second paper's queue of negatives is called.
+const MEMORY: &str = "memory of negatives, which no training here reads";
+
+/// A flag for what is not there is no flag that is passed over.
+#[test]
+fn what_is_asked_for_and_not_there_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let with = |name: &'static str| {
+        edited(folder.path(), &network(), move |floats| {
+            floats.retain(|(name, ..)| !name.ends_with("/Momentum"));
+            if !name.is_empty() {
+                floats.push((name.into(), vec![1], vec![0; 4]));
+            }
+        })
+    };
+    let bare = with("");
+    refused(
+        &import(&bare, &out, &["--slots"]),
+        4,
+        &["has no optimizer slots, expected some; leave --slots out"],
+    );
+    refused(
+        &import(&bare, &out, &["--memory"]),
+        4,
+        &["has no memory of negatives", "leave --memory out"],
+    );
+    // A newer Keras keeps all slots in one list.
+    let keras = with("optimizer/_variables/1/.ATTRIBUTES/VARIABLE_VALUE");
+    refused(
+        &import(&keras, &out, &["--slots"]),
+        4,
+        &[
+            "those of one of Keras (`optimizer/_variables/1/",
+            "leave --slots out",
+        ],
     );
     assert!(!out.exists());
 }
@@ -567,6 +545,21 @@ fn foreign_checkpoints_are_one_sentence_and_leave_nothing() {
     check(folder.path(), &source, &["big-endian"]);
 }
 
+/// All files below a folder.
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let below = |path: PathBuf| {
+        if path.is_dir() {
+            walk(&path)
+        } else {
+            vec![path]
+        }
+    };
+    paths.into_iter().flat_map(below).collect()
+}
+
 #[test]
 fn inspect_knows_what_it_is_shown() {
     let folder = tempfile::tempdir().unwrap();
@@ -599,6 +592,31 @@ fn inspect_knows_what_it_is_shown() {
     bytes[last] ^= 1;
     fs::write(&events, &bytes).unwrap();
     refused(&shown(&events), 4, &["tfevents", "CRC"]);
+
+    // So are examples, whose features are shown.
+    let pictures = folder.path().join("pictures");
+    for class in ["ant", "bee"] {
+        fs::create_dir_all(pictures.join("train").join(class)).unwrap();
+        let file = pictures.join("train").join(class).join("0.png");
+        fs::write(file, pictures::png(class.len())).unwrap();
+    }
+    let packed = folder.path().join("packed");
+    let pack = simclr()
+        .args(["data", "pack"])
+        .args([&pictures, &packed])
+        .output()
+        .unwrap();
+    assert!(pack.status.success(), "{}", binary::stderr(&pack));
+    let records = walk(&packed)
+        .into_iter()
+        .find(|path| path.to_string_lossy().contains("tfrecord"))
+        .expect("a record file");
+    let facts = &inspect(&records)["facts"];
+    assert_eq!(facts["records"], "2, all check sums right");
+    for (feature, holds) in [("`image`", "1 byte strings"), ("`label`", "1 integers")] {
+        let found = facts[feature].as_str().unwrap_or_default();
+        assert!(found.contains(holds), "{feature}: {facts}");
+    }
 
     let other = folder.path().join("notes.txt");
     fs::write(&other, "nothing that this program knows of").unwrap();

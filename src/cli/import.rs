@@ -1,9 +1,9 @@
 //! `simclr import`.
 
 use super::ui::Ui;
-use crate::interop::import::{Choice, Imported, describe, import};
+use crate::interop::import::{Choice, Imported, LeftOut, MEMORY_FILE, What, describe, import};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -20,6 +20,9 @@ pub(super) struct Arguments {
     /// Take the optimizer's slots too; they are those of the weights, not of their average
     #[arg(long, conflicts_with = "average")]
     slots: bool,
+    /// Keep the memory of negatives too, in OUT/memory.safetensors; nothing here trains with it
+    #[arg(long)]
+    memory: bool,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -29,6 +32,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     let choice = Choice {
         average: arguments.average,
         slots: arguments.slots,
+        memory: arguments.memory,
     };
     let imported = import(
         &arguments.checkpoint,
@@ -39,12 +43,12 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     ui.result(&if arguments.json {
         json(&imported)?
     } else {
-        text(&imported)
+        text(&imported, &arguments.out)
     })?;
     Ok(0)
 }
 
-fn text(imported: &Imported) -> String {
+fn text(imported: &Imported, out: &Path) -> String {
     let mut lines = vec![
         (
             "found",
@@ -62,13 +66,37 @@ fn text(imported: &Imported) -> String {
     if imported.slots > 0 {
         lines.push(("used", format!("{} optimizer slots", imported.slots)));
     }
-    for (what, count, first) in &imported.ignored {
-        lines.push(("ignored", format!("{count} × {what} (`{first}`, …)")));
+    if imported.memory > 0 {
+        let text = "tensors of the memory of negatives, which no training here reads";
+        let text = format!("{} {text}, in {MEMORY_FILE}", imported.memory);
+        lines.push(("kept", text));
+    }
+    for left in &imported.ignored {
+        let LeftOut {
+            what,
+            count,
+            first,
+            flag,
+        } = left;
+        let more = if *count > 1 { ", …" } else { "" };
+        let instead = match what {
+            What::Average => " instead of the weights",
+            _ => "",
+        };
+        let take = flag.map_or(String::new(), |flag| {
+            format!("; {flag} takes them{instead}")
+        });
+        lines.push((
+            "ignored",
+            format!("{count} × {what} (`{first}`{more}){take}"),
+        ));
     }
     for what in &imported.assumed {
         lines.push(("assumed", what.clone()));
     }
     lines.push(("written", imported.checkpoint.display().to_string()));
+    let features = "PICTURES -o features.npy";
+    lines.push(("next", format!("simclr embed {} {features}", out.display())));
     lines
         .iter()
         .map(|(what, text)| format!("{what:<9}{text}\n"))
@@ -79,7 +107,11 @@ fn json(imported: &Imported) -> anyhow::Result<String> {
     let ignored: Vec<_> = imported
         .ignored
         .iter()
-        .map(|(what, count, first)| serde_json::json!({"what": what, "count": count, "first": first}))
+        .map(|left| {
+            serde_json::json!({
+                "what": left.what.to_string(), "count": left.count, "first": left.first, "flag": left.flag,
+            })
+        })
         .collect();
     let network = &imported.network;
     Ok(serde_json::to_string_pretty(&serde_json::json!({
@@ -100,6 +132,7 @@ fn json(imported: &Imported) -> anyhow::Result<String> {
         },
         "variables": imported.variables,
         "slots": imported.slots,
+        "memory": imported.memory,
         "ignored": ignored,
         "assumed": imported.assumed,
         "checkpoint": imported.checkpoint,

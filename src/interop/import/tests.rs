@@ -1,7 +1,12 @@
+use super::network::multiplier;
+use super::source::{AVERAGE, is_variable};
 use super::*;
-use crate::interop::object_graph::Grow;
-use crate::interop::tensor_bundle::hollow;
+use crate::interop::names::tf2_paths;
+use crate::interop::object_graph::{GRAPH_KEY, Grow, VALUE};
+use crate::interop::tensor_bundle::odd::hollow;
 use crate::optim::{Lars, Optimizer};
+
+mod fuzz;
 
 type List = Vec<(String, Vec<i64>)>;
 

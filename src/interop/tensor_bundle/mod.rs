@@ -471,42 +471,7 @@ fn entry(value: &[u8], lengths: &[u64]) -> Result<Entry, Problem> {
     })
 }
 
-/// A bundle of names and shapes of f32 whose data file is one hole; `graph`, if any, becomes the object graph.
 #[cfg(test)]
-pub(super) fn hollow(prefix: &Path, tensors: &[(String, Vec<i64>)], graph: Option<Vec<u8>>) {
-    let texts: Vec<Tensor> = graph
-        .map(|bytes| Tensor::text(super::object_graph::GRAPH_KEY, bytes))
-        .into_iter()
-        .collect();
-    write(prefix, &texts).expect("a bundle");
-    let index = with_suffix(prefix, ".index");
-    let mut pairs = table::read(&fs::read(&index).expect("an index")).expect("a table");
-    let most = tensors
-        .iter()
-        .map(|(_, dims)| dims.iter().product::<i64>() * 4);
-    for (name, dims) in tensors {
-        let dim = |&size: &i64| crate::proto::tensor_bundle::tensor_shape::Dim { size };
-        let entry = BundleEntry {
-            dtype: 1,
-            shape: Some(crate::proto::tensor_bundle::TensorShape {
-                dim: dims.iter().map(dim).collect(),
-                unknown_rank: false,
-            }),
-            size: dims.iter().product::<i64>() * 4,
-            ..BundleEntry::default()
-        };
-        pairs.push((name.clone().into_bytes(), entry.encode_to_vec()));
-    }
-    pairs.sort();
-    fs::write(&index, table::write(&pairs)).expect("an index");
-    let data = File::options()
-        .write(true)
-        .open(shard_path(prefix, 0, 1))
-        .expect("a data file");
-    let length = data.metadata().expect("a size").len() as i64;
-    data.set_len(length.max(most.max().unwrap_or(0)) as u64)
-        .expect("a hole");
-}
-
+pub(super) mod odd;
 #[cfg(test)]
 mod tests;

@@ -143,7 +143,7 @@ fn write_data(path: &PathBuf, tensors: &[Tensor]) -> Result<Vec<u8>, Error> {
 }
 
 /// One string as a tensor's bytes, and their CRC: lengths as varints, the CRC of the lengths as plain numbers, the characters.
-fn string_bytes(string: &[u8]) -> (Vec<u8>, u32) {
+pub(super) fn string_bytes(string: &[u8]) -> (Vec<u8>, u32) {
     let mut bytes = Vec::new();
     prost::encoding::encode_varint(string.len() as u64, &mut bytes);
     let mut plain = length_bytes(string.len() as u64);
