@@ -4,6 +4,7 @@ mod common;
 
 use simclr::engine::{Cache, Engine};
 use simclr::hlo::{DType, Graph, Literal, Module, Shape};
+use simclr::interop::inspect::inspect;
 use simclr::pjrt::Client;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -90,6 +91,9 @@ fn a_damaged_or_foreign_entry_is_compiled_again() {
         panic!("one entry")
     };
     let good = fs::read(path).unwrap();
+    let shown = inspect(path).unwrap();
+    assert_eq!(shown.kind, "compiled program of simclr's cache");
+    assert_eq!(shown.facts[0], ("bytes".into(), good.len().to_string()));
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
     let truncated = good[..good.len() / 2].to_vec();
@@ -105,6 +109,8 @@ fn a_damaged_or_foreign_entry_is_compiled_again() {
         ("foreign", foreign),
     ] {
         fs::write(path, &bytes).unwrap();
+        // Of another one only the head is checked.
+        assert_eq!(inspect(path).is_ok(), what == "foreign", "{what}");
         let (found, cached) = run(&engine(folder.path()), &module(0.5));
         assert!(!cached, "{what}");
         assert_eq!(found, expected, "{what}");

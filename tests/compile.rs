@@ -240,6 +240,25 @@ fn a_program_compiled_for_cpu_devices_is_saved_and_used_by_a_run() {
         "{rest}"
     );
 
+    // Its file says what it is for.
+    let inspect = |more: &[&str]| {
+        let mut command = simclr();
+        command.arg("inspect").arg(&saved).args(more);
+        command.output().unwrap()
+    };
+    let shown = json(&inspect(&["--json"]));
+    assert_eq!(shown["kind"], "compiled program of `simclr compile --save`");
+    let facts = &shown["facts"];
+    assert_eq!(
+        (&facts["platform"], &facts["devices"]),
+        (&"cpu".into(), &"2".into())
+    );
+    for hash in ["module SHA-256", "plugin SHA-256", "processor SHA-256"] {
+        assert_eq!(facts[hash].as_str().map(str::len), Some(64), "{shown}");
+    }
+    let bytes = saved.metadata().unwrap().len().to_string();
+    assert_eq!(facts["bytes"], bytes);
+
     let executable = format!("runtime.executable={}", saved.display());
     let run = |model_dir: &str, devices: &str, more: &[&str]| {
         let mut list = arguments(model_dir, more);
@@ -279,6 +298,11 @@ fn a_program_compiled_for_cpu_devices_is_saved_and_used_by_a_run() {
     assert!(words.contains("compiled for another step"), "{words}");
     let whole = std::fs::read(&saved).unwrap();
     std::fs::write(&saved, &whole[..whole.len() / 2]).unwrap();
+    refused(
+        &inspect(&[]),
+        4,
+        &["step.program", "does not have the SHA-256 in its head"],
+    );
     let (words, _) = run("f", "2", &[]);
     assert!(words.contains("its content is damaged"), "{words}");
     std::fs::remove_file(&saved).unwrap();

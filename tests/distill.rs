@@ -8,7 +8,10 @@ mod pictures;
 use binary::{refused, simclr};
 use simclr::data::Examples;
 use simclr::hlo::{DType, Graph, Literal, Shape};
-use simclr::nn::{Builder, Settings};
+use simclr::interop::tensor_bundle::{Tensor, write};
+use simclr::model::Network;
+use simclr::nn::{Builder, Kind, Settings};
+use simclr::train::checkpoint::Dtype;
 use simclr::train::trained;
 use std::path::Path;
 use std::process::Output;
@@ -158,6 +161,57 @@ fn a_student_takes_data_and_size_from_its_teacher() {
     let size = |run: &Path| trained::open(run).expect("a run").network.image_size;
     assert_eq!(size(&student), size(&teacher));
     assert!(size(&student) <= 32, "below the default");
+}
+
+/// A checkpoint of the original's teaches: one that says "ring" to everything has a student that says so too.
+#[test]
+fn an_imported_checkpoint_teaches() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let network = Network {
+        resnet_depth: 10,
+        width_multiplier: 0.125,
+        image_size: 32,
+        num_proj_layers: 1,
+        proj_out_dim: 8,
+        num_classes: Some(10),
+        ..Network::default()
+    };
+    let variables = network.variables().unwrap();
+    let values: Vec<Vec<u8>> = variables
+        .iter()
+        .map(|variable| {
+            let value = |i| match (variable.kind, i) {
+                (Kind::Gamma | Kind::MovingVariance, _) => 1f32,
+                (Kind::Bias, 1) => 8.0,
+                _ => 0.0,
+            };
+            (0..variable.elements())
+                .flat_map(|i| value(i).to_le_bytes())
+                .collect()
+        })
+        .collect();
+    let tensors: Vec<Tensor> = variables
+        .iter()
+        .zip(&values)
+        .map(|(variable, bytes)| {
+            let dims: Vec<usize> = variable.dims.iter().map(|&dim| dim as usize).collect();
+            Tensor::numbers(&variable.name, Dtype::F32, &dims, bytes)
+        })
+        .collect();
+    write(&at("model.ckpt-0"), &tensors).expect("a bundle");
+    let imported = simclr()
+        .arg("import")
+        .args([at("model.ckpt-0"), at("teacher")])
+        .output()
+        .expect("the program starts");
+    assert!(imported.status.success(), "{}", binary::stderr(&imported));
+    let from = format!("teacher={}", at("teacher").display());
+    let more = ["width_multiplier=0.125", "train_steps=30", &from];
+    trained("distill", &at("student"), &more);
+    let probabilities = says(&at("student"), 200);
+    let ring = probabilities.iter().map(|row| row[1]).sum::<f64>() / 200.0;
+    assert!(ring > 0.8, "{ring}");
 }
 
 /// The student has the teacher's classes, and no figure speaks of labels.
