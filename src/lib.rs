@@ -53,6 +53,10 @@ pub mod proto {
     pub mod tensor_bundle {
         include!(concat!(env!("OUT_DIR"), "/simclr.tensor_bundle.rs"));
     }
+    /// Our minimal copy of the messages of a record with a picture.
+    pub mod example {
+        include!(concat!(env!("OUT_DIR"), "/simclr.example.rs"));
+    }
     /// Our minimal copy of XLA's compile options.
     pub mod compile {
         include!(concat!(env!("OUT_DIR"), "/simclr.compile.rs"));

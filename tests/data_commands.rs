@@ -159,14 +159,35 @@ fn folders_are_packed_so_that_they_read_the_same() {
     // Not class by class: the first ten records are not all ants.
     let file = out.join("insects/1.0.0/insects-train.tfrecord-00000-of-00001");
     let content = fs::read(&file).unwrap();
-    let labels: Vec<i64> = simclr::data::record::Records::new(&file, &content)
-        .map(|record| {
-            let record = record.unwrap();
-            let example = simclr::data::example::Example::parse(record.data).unwrap();
-            example.int("label").unwrap()
-        })
-        .collect();
+    let (labels, names): (Vec<i64>, Vec<String>) =
+        simclr::data::record::Records::new(&file, &content)
+            .map(|record| {
+                let record = record.unwrap();
+                let example = simclr::data::example::Example::parse(record.data).unwrap();
+                let name = example.bytes("file_name").unwrap().to_vec();
+                (
+                    example.int("label").unwrap(),
+                    String::from_utf8(name).unwrap(),
+                )
+            })
+            .unzip();
     assert!(labels[..10].contains(&1), "{labels:?}");
+    // What a list calls them, as in the folder.
+    assert!(names.contains(&"ant/00.jpg".into()) && names.contains(&"bee/19.jpg".into()));
+    // The same pictures, the same bytes.
+    let twice = folder.path().join("twice");
+    let output = simclr()
+        .args(["data", "pack"])
+        .args([&images, &twice])
+        .args(["--name", "insects"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    for entry in fs::read_dir(out.join("insects/1.0.0")).unwrap() {
+        let entry = entry.unwrap();
+        let again = twice.join("insects/1.0.0").join(entry.file_name());
+        assert!(fs::read(entry.path()).unwrap() == fs::read(again).unwrap());
+    }
 
     let again = |images: &Path, name: &str| {
         simclr()

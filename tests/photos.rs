@@ -685,6 +685,43 @@ fn the_sample_of_imagenet_is_readable() {
     assert_eq!(evaluation(&examples).unwrap().len(), 8);
 }
 
+/// The two ways to send the same coefficients, in every colour that photographs come in.
+#[test]
+fn progressive_pictures_are_the_plain_ones() {
+    use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+    let (height, width) = (53, 70);
+    let wave = |i: usize, of: usize| ((i / 3 * of) % 256) as u8;
+    let inks: Vec<u8> = (0..height * width * 4)
+        .map(|i| wave(i, i % 4 + 1))
+        .collect();
+    for (colour, channels) in [
+        (ColorType::Luma, 1),
+        (ColorType::Rgb, 3),
+        (ColorType::Cmyk, 4),
+        (ColorType::CmykAsYcck, 4),
+    ] {
+        let encoded = |progressive| {
+            let mut bytes = Vec::new();
+            let mut encoder = Encoder::new(&mut bytes, 90);
+            encoder.set_progressive(progressive);
+            if colour == ColorType::Cmyk {
+                // As every program writes four inks.
+                encoder.set_sampling_factor(SamplingFactor::F_1_1);
+            }
+            let pixels = &inks[..height * width * channels];
+            let size = [width as u16, height as u16];
+            encoder.encode(pixels, size[0], size[1], colour).unwrap();
+            bytes
+        };
+        let [plain, progressive] = [false, true].map(|way| {
+            let bytes = encoded(way);
+            decode(&bytes).unwrap_or_else(|reason| panic!("{colour:?}, {way}: {reason}"))
+        });
+        assert!(plain == progressive, "{colour:?}");
+        assert!(plain.rgb.iter().any(|&v| v > 200) && plain.rgb.iter().any(|&v| v < 50));
+    }
+}
+
 #[test]
 fn pictures_that_are_none_are_refused_with_a_reason() {
     let whole = pictures::jpeg(3);

@@ -35,7 +35,7 @@ fn named(dir: &Path, lengths: &[usize]) {
 }
 
 fn listed(dir: &Path, list: &Path) -> Result<Examples, Error> {
-    Examples::listed("photos", "train", Some(dir), Some(list))
+    Examples::listed("photos", "train", Some(dir), Some(list), false)
 }
 
 fn labels(examples: Examples, task: Task, steps: usize) -> Vec<u32> {
@@ -114,7 +114,7 @@ fn sets_in_memory_and_folders_have_names_too() {
     fs::write(&list, "test_00003\ntest_00011\n").unwrap();
     let whole = Examples::open("shapes32", "test", None).unwrap();
     let names = whole.names().unwrap();
-    let part = Examples::listed("shapes32", "test", None, Some(&list)).unwrap();
+    let part = Examples::listed("shapes32", "test", None, Some(&list), false).unwrap();
     assert_eq!(part.names().unwrap().len(), 2);
     for (place, number) in [3, 11].into_iter().enumerate() {
         let (whole, part) = (whole.memory().unwrap(), part.memory().unwrap());
@@ -136,7 +136,7 @@ fn sets_in_memory_and_folders_have_names_too() {
         .unwrap();
     }
     fs::write(&list, "b/3.jpg\na/0.jpg\n").unwrap();
-    let part = Examples::listed("folder", "train", Some(&pictures), Some(&list)).unwrap();
+    let part = Examples::listed("folder", "train", Some(&pictures), Some(&list), false).unwrap();
     assert_eq!(
         part.names().unwrap(),
         [("a/0.jpg".into(), 0), ("b/3.jpg".into(), 1)]
@@ -245,6 +245,81 @@ fn a_catalogue_of_other_files_is_noticed() {
     assert_eq!(error.class(), Class::Check, "{error}");
 }
 
+/// Names that are not of one example each: a list cannot say which is meant.
+#[test]
+fn names_of_several_examples_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = photos(folder.path(), &[4]);
+    let record = |number: usize, name: &str| {
+        vec![
+            ("picture", bytes(encoded(number))),
+            ("kind", int(number as i64)),
+            ("file_name", bytes(name.as_bytes().to_vec())),
+        ]
+    };
+    let names = ["0001.jpg", "0002.jpg", "0001.jpg", "0003.jpg"];
+    write(
+        &pictures::shard(&files, "train", 0, 1),
+        names.iter().enumerate().map(|(n, name)| record(n, name)),
+    );
+    let list = folder.path().join("list.txt");
+    fs::write(&list, "0002.jpg\n0001.jpg\n").unwrap();
+    let error = listed(folder.path(), &list).unwrap_err();
+    assert_eq!(error.class(), Class::Check);
+    let text = error.to_string();
+    assert!(text.contains("2 examples are called `0001.jpg`"), "{text}");
+    // Others of the set are told apart.
+    fs::write(&list, "0003.jpg\n0002.jpg\n").unwrap();
+    let part = listed(folder.path(), &list).unwrap();
+    assert_eq!(labels(part, Task::Evaluate, 1), [1, 3]);
+    // Nor is such a list made.
+    let output = simclr()
+        .args(["data", "subset", "photos", "--per-class", "1", "--data-dir"])
+        .arg(folder.path())
+        .arg("-o")
+        .arg(folder.path().join("drawn.txt"))
+        .output()
+        .unwrap();
+    refused(&output, 4, &["2 examples are called `0001.jpg`"]);
+}
+
+/// A damaged record has no name. With on_bad_record=skip that does not keep the others from theirs, at the first start, when all names
+/// are read, and at the next, when they are kept.
+#[test]
+fn a_damaged_record_is_no_end_of_a_list() {
+    let folder = tempfile::tempdir().unwrap();
+    // Of other sizes than those of the other tests: their names are kept in the cache of the machine.
+    named(folder.path(), &[9, 11]);
+    let file = pictures::shard(&folder.path().join("photos/1.0.0"), "train", 1, 2);
+    let mut content = fs::read(&file).unwrap();
+    let second = simclr::data::record::Records::new(&file, &content)
+        .nth(1)
+        .unwrap()
+        .unwrap()
+        .offset;
+    content[second + 40] ^= 1;
+    fs::write(&file, &content).unwrap();
+    let list = folder.path().join("list.txt");
+    // The damaged one is picture_10.
+    let names = [0, 8, 9, 10, 17].map(|n| format!("picture_{n}\n"));
+    fs::write(&list, names.concat()).unwrap();
+    for _ in 0..2 {
+        let error = listed(folder.path(), &list).unwrap_err().to_string();
+        assert!(error.contains("is corrupt: record 1"), "{error}");
+        let part = Examples::listed("photos", "train", Some(folder.path()), Some(&list), true);
+        let part = part.unwrap();
+        let missing = part.missing().unwrap();
+        assert_eq!((missing.count, missing.first.as_str()), (1, "picture_10"));
+        assert_eq!(labels(part, Task::Evaluate, 1), [0, 8, 9, 17]);
+    }
+    // Mended without a change of its size.
+    content[second + 40] ^= 1;
+    fs::write(&file, &content).unwrap();
+    let part = listed(folder.path(), &list).unwrap();
+    assert_eq!(part.missing(), None);
+    assert_eq!(labels(part, Task::Evaluate, 2), [0, 8, 9, 10, 17]);
+}
+
 /// The original's lists against the sample of ImageNet, which holds a few of their images.
 #[test]
 fn the_originals_lists_find_their_images_in_the_sample() {
@@ -267,7 +342,8 @@ fn the_originals_lists_find_their_images_in_the_sample() {
         let folder = tempfile::tempdir().unwrap();
         let list = folder.path().join(official.file);
         fs::write(&list, text).unwrap();
-        let found = Examples::listed(official.dataset, "train", Some(&data), Some(&list)).unwrap();
+        let found =
+            Examples::listed(official.dataset, "train", Some(&data), Some(&list), false).unwrap();
         let expected: BTreeSet<String> = manifest
             .lines()
             .map(|line| line.split('\t').collect::<Vec<_>>())

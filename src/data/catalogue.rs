@@ -17,19 +17,26 @@ use crate::places::cache_folder;
 /// An example of a shard, in the order of its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
-    pub(super) name: String,
-    pub(super) label: u32,
+    /// Its name and class; none of a record that is damaged.
+    pub(super) known: Option<(String, u32)>,
     /// The byte at which its record begins, in the unpacked file.
     pub(super) offset: u64,
+}
+
+impl Entry {
+    pub(super) fn name(&self) -> Option<&str> {
+        self.known.as_ref().map(|(name, _)| name.as_str())
+    }
 }
 
 /// The features that name an example: those of TFDS, and the classic one of ImageNet.
 const NAMES: [&str; 3] = ["file_name", "id", "image/filename"];
 
 /// The first line of a catalogue that was kept.
-const HEAD: &str = "simclr catalogue 1";
+const HEAD: &str = "simclr catalogue 2";
 
-/// The examples of each shard.
+/// The examples of each shard. A damaged record has no name, and does not keep the others from theirs: whether it may be left out is for
+/// the caller to say.
 pub(super) fn catalogue(shards: &Shards) -> Result<Vec<Vec<Entry>>, Error> {
     let kept = place(shards);
     if let Some(found) = kept.as_deref().and_then(|file| load(file, shards)) {
@@ -69,7 +76,15 @@ fn scan(shards: &Shards, shard: usize) -> Result<Vec<Entry>, Error> {
     let mut found = Vec::new();
     loop {
         let (index, offset) = (reader.index(), reader.offset());
-        let Some(data) = reader.next()? else {
+        let data = match reader.next() {
+            Err(error) if error.spoils_one_example() => {
+                let known = None;
+                found.push(Entry { known, offset });
+                continue;
+            }
+            data => data?,
+        };
+        let Some(data) = data else {
             if index as u64 != shards.lengths[shard] {
                 return Err(Error::Count {
                     file: shards.files[shard].clone(),
@@ -81,24 +96,19 @@ fn scan(shards: &Shards, shard: usize) -> Result<Vec<Entry>, Error> {
             return Ok(found);
         };
         let record = RawRecord { shard, index, data };
-        let (_, label) = shards.parse(&record)?;
-        let bad = |cause| Error::Example {
-            file: shards.files[shard].clone(),
-            record: index,
-            cause,
+        let known = match (shards.parse(&record), Example::parse(&record.data)) {
+            (Ok((_, label)), Ok(example)) => match name_of(&example) {
+                Some(name) => Some((name, label)),
+                None => {
+                    return Err(Error::NoNames {
+                        file: shards.files[shard].clone(),
+                        expected: NAMES.join(", "),
+                    });
+                }
+            },
+            _ => None,
         };
-        let example = Example::parse(&record.data).map_err(bad)?;
-        let Some(name) = name_of(&example) else {
-            return Err(Error::NoNames {
-                file: shards.files[shard].clone(),
-                expected: NAMES.join(", "),
-            });
-        };
-        found.push(Entry {
-            name,
-            label,
-            offset,
-        });
+        found.push(Entry { known, offset });
     }
 }
 
@@ -116,11 +126,12 @@ fn load(file: &Path, shards: &Shards) -> Option<Vec<Vec<Entry>>> {
     for &length in &shards.lengths {
         let entry = |line: &str| {
             let mut parts = line.splitn(3, ' ');
-            Some(Entry {
-                offset: parts.next()?.parse().ok()?,
-                label: parts.next()?.parse().ok()?,
-                name: parts.next()?.into(),
-            })
+            let offset = parts.next()?.parse().ok()?;
+            let known = match parts.next() {
+                None => None,
+                Some(label) => Some((parts.next()?.into(), label.parse().ok()?)),
+            };
+            Some(Entry { known, offset })
         };
         let shard: Option<Vec<Entry>> = (0..length).map(|_| entry(lines.next()?)).collect();
         found.push(shard?);
@@ -135,13 +146,11 @@ fn save(file: &Path, found: &[Vec<Entry>]) -> std::io::Result<()> {
     let partial = PathBuf::from(format!("{}.{}", file.display(), std::process::id()));
     let mut output = GzEncoder::new(fs::File::create(&partial)?, Compression::fast());
     let mut text = format!("{HEAD}\n");
-    for Entry {
-        name,
-        label,
-        offset,
-    } in found.iter().flatten()
-    {
-        text.push_str(&format!("{offset} {label} {name}\n"));
+    for Entry { known, offset } in found.iter().flatten() {
+        text.push_str(&match known {
+            Some((name, label)) => format!("{offset} {label} {name}\n"),
+            None => format!("{offset}\n"),
+        });
     }
     output.write_all(text.as_bytes())?;
     output.finish()?.sync_all()?;

@@ -1,7 +1,8 @@
 //! Pictures in files to pixels: JPEG and PNG, told apart by their first bytes and not by their names.
 //!
 //! As the original's decoder: three channels always (grey is spread, transparency dropped, CMYK converted), and what EXIF says of the
-//! orientation is ignored. Progressive pictures of four inks are refused: the decoder does not have them.
+//! orientation is ignored. Of four inks a progressive picture is refused if a later one has more samples than the first, which no
+//! program that we know of writes.
 
 use std::cell::Cell;
 use std::io::Cursor;

@@ -94,6 +94,16 @@ pub enum Error {
     /// A set of this name was packed before.
     #[error("{dir} is there already, expected nothing: remove it, or pack under another --name")]
     OutputExists { dir: PathBuf },
+    /// A set that was not written whole into a bucket.
+    #[error(
+        "{written} of the {files} files of {dir} were written, then: {cause} (what is there is no set yet; pack again, which replaces it)"
+    )]
+    BrokeOff {
+        dir: PathBuf,
+        written: usize,
+        files: usize,
+        cause: Box<Error>,
+    },
     /// Splits of one set with different classes.
     #[error(
         "{dir} has {found} class folders, expected the {expected} of the other splits, by the same names"
@@ -275,6 +285,20 @@ pub enum Error {
         split: String,
         example: String,
     },
+    /// A listed name that is not that of one example.
+    #[error(
+        "{count} examples are called `{name}`, which the list {list} names once, expected names that tell examples apart; pack the pictures again (`simclr data pack` calls them CLASS/FILE now), or list others"
+    )]
+    NotOneExample {
+        list: PathBuf,
+        name: String,
+        count: usize,
+    },
+    /// A set of whose examples no list can be made.
+    #[error(
+        "{count} examples are called `{name}`, expected names that tell examples apart; pack the pictures again (`simclr data pack` calls them CLASS/FILE now)"
+    )]
+    SameName { name: String, count: usize },
     /// A catalogue of other files of the same sizes.
     #[error(
         "record {record} of {file} is called `{found}`, expected `{expected}` by the catalogue {catalogue}; remove that, and start again"
@@ -323,6 +347,14 @@ impl Error {
         })
     }
 
+    /// What the system said when `file` was written.
+    pub(super) fn writing(file: &Path, cause: std::io::Error) -> Self {
+        Error::Write {
+            file: file.into(),
+            cause,
+        }
+    }
+
     /// Whether what follows in the data can be trusted all the same.
     pub(super) fn spoils_one_example(&self) -> bool {
         matches!(
@@ -354,6 +386,8 @@ impl Error {
             | Error::OtherList { .. }
             | Error::BadList { .. }
             | Error::NoneListed { .. }
+            | Error::NotOneExample { .. }
+            | Error::SameName { .. }
             | Error::NoNames { .. }
             | Error::OldCatalogue { .. }
             | Error::Packing { .. }
@@ -375,6 +409,7 @@ impl Error {
             | Error::PackedFile { .. }
             | Error::ClassOrder { .. }
             | Error::Empty { .. } => Class::Check,
+            Error::BrokeOff { cause, .. } => cause.class(),
             Error::ShortStep { .. } | Error::ReaderPanicked { .. } => Class::Failed,
         }
     }

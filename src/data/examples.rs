@@ -179,12 +179,13 @@ impl Examples {
     /// # Errors
     /// As [`load`].
     pub fn open(dataset: &str, split: &str, data_dir: Option<&Path>) -> Result<Self, Error> {
-        Examples::listed(dataset, split, data_dir, None)
+        Examples::listed(dataset, split, data_dir, None, false)
     }
 
     /// As [`open`](Self::open), but only the examples that a list names. The splits `train` of `imagenet2012_subset/1pct` and `10pct`
     /// are made by the original's lists from the shards of `imagenet2012`, unless TFDS has written them: `list` says where their list
-    /// is, if not in one of the usual places. Of any other set `list` is a list of the user's own: of [`names`](Self::names).
+    /// is, if not in one of the usual places. Of any other set `list` is a list of the user's own: of [`names`](Self::names). Where
+    /// `skip_bad`, damaged records, which have no names, are left out.
     ///
     /// # Errors
     /// As [`open`](Self::open), or if the list is none, not the original's, or of another set.
@@ -193,6 +194,7 @@ impl Examples {
         split: &str,
         data_dir: Option<&Path>,
         list: Option<&Path>,
+        skip_bad: bool,
     ) -> Result<Self, Error> {
         let official = match (Official::of(dataset), data_dir) {
             (Some(official), Some(dir)) if tfds::find(dataset, split, dir)?.is_none() => {
@@ -208,14 +210,14 @@ impl Examples {
         let name = official.map_or(dataset, |(official, _)| official.of);
         let found = Examples::whole(name, split, data_dir)?;
         let mut found = match &list {
-            Some(list) => found.only(list)?,
+            Some(list) => found.only(list, skip_bad)?,
             None => found,
         };
         found.description.name = dataset.into();
         Ok(found)
     }
 
-    fn only(self, list: &List) -> Result<Self, Error> {
+    fn only(self, list: &List, skip_bad: bool) -> Result<Self, Error> {
         let Examples {
             mut description,
             place,
@@ -240,7 +242,7 @@ impl Examples {
                 let shards = Arc::try_unwrap(shards).map_err(|_| Error::Empty {
                     file: list.file.clone(),
                 })?;
-                let (shards, missing) = shards.only(list, split)?;
+                let (shards, missing) = shards.only(list, split, skip_bad)?;
                 description.examples = shards.lengths.iter().sum::<u64>() as usize;
                 description.fingerprint.clone_from(&shards.fingerprint);
                 (Place::Shards(Arc::new(shards)), missing)

@@ -115,14 +115,13 @@ impl Folder {
         })
     }
 
-    /// What a list calls a picture: its class and file.
+    /// What a list calls a picture: its class and file; without classes its file.
     pub(super) fn name(&self, index: usize) -> String {
-        let file = self.files[index].file_name().unwrap_or_default();
-        format!(
-            "{}/{}",
-            self.class_names[self.labels[index] as usize],
-            file.display()
-        )
+        let file = self.files[index].file_name().unwrap_or_default().display();
+        match self.class_names.get(self.labels[index] as usize) {
+            Some(class) => format!("{class}/{file}"),
+            None => file.to_string(),
+        }
     }
 
     /// Only the pictures on a list, and what of the list is not there.
@@ -134,7 +133,7 @@ impl Folder {
         let names: Vec<String> = (0..self.files.len())
             .map(|index| self.name(index))
             .collect();
-        let missing = Missing::of(list, names.iter().map(String::as_str));
+        let missing = Missing::of(list, names.iter().map(String::as_str))?;
         let listed = |index: &usize| list.names.contains(&names[*index]);
         let chosen: Vec<usize> = (0..names.len()).filter(listed).collect();
         if chosen.is_empty() {

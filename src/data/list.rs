@@ -1,6 +1,6 @@
 //! Lists of the examples to train on, one name a line: the original's of 1 % and 10 % of ImageNet, or a user's own.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -173,15 +173,56 @@ pub struct Missing {
 }
 
 impl Missing {
-    /// What of `list` is not among `found`.
-    pub(super) fn of<'a>(list: &List, found: impl IntoIterator<Item = &'a str>) -> Option<Self> {
-        let found: HashSet<&str> = found.into_iter().collect();
-        let missing = |name: &&String| !found.contains(name.as_str());
-        let first = list.names.iter().filter(missing).min()?;
-        Some(Missing {
+    /// What of `list` is not among `found`, the names of all examples of a set.
+    ///
+    /// # Errors
+    /// If a listed name is that of several examples: nobody can say which one is meant.
+    pub(super) fn of<'a>(
+        list: &List,
+        found: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Option<Self>, Error> {
+        let listed = found.into_iter().filter(|name| list.names.contains(*name));
+        let found = counted(listed);
+        if let Some((name, count)) = repeated(&found) {
+            return Err(Error::NotOneExample {
+                list: list.file.clone(),
+                name,
+                count,
+            });
+        }
+        let missing = |name: &&String| !found.contains_key(name.as_str());
+        let first = list.names.iter().filter(missing).min();
+        Ok(first.map(|first| Missing {
             count: list.names.iter().filter(missing).count(),
             of: list.names.len(),
             first: first.clone(),
-        })
+        }))
+    }
+}
+
+/// How often each name comes.
+fn counted<'a>(names: impl IntoIterator<Item = &'a str>) -> HashMap<&'a str, usize> {
+    let mut counts = HashMap::new();
+    for name in names {
+        *counts.entry(name).or_default() += 1;
+    }
+    counts
+}
+
+/// The first by name of those that come more than once.
+fn repeated(counts: &HashMap<&str, usize>) -> Option<(String, usize)> {
+    let several = counts.iter().filter(|(_, count)| **count > 1);
+    let (name, count) = several.min_by_key(|(name, _)| **name)?;
+    Some((name.to_string(), *count))
+}
+
+/// Checks that names tell the examples of a set apart, so that a list can be made of them.
+///
+/// # Errors
+/// The first name of several examples.
+pub fn told_apart<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+    match repeated(&counted(names)) {
+        None => Ok(()),
+        Some((name, count)) => Err(Error::SameName { name, count }),
     }
 }

@@ -44,7 +44,7 @@ pub use error::Error;
 pub use examples::{Description, Examples};
 pub use feed::{Crops, Feed, FeedSpec, Stages, Task, originals};
 pub use find::{Found, find};
-pub use list::{List, Missing, OFFICIAL, Official};
+pub use list::{List, Missing, OFFICIAL, Official, told_apart};
 pub use order::Order;
 
 /// The data sets that are known by name; any other name is a set that TFDS has written.
@@ -137,7 +137,7 @@ impl ImageSet {
         let names: Vec<String> = (0..self.len())
             .map(|index| self.example_name(index))
             .collect();
-        let missing = Missing::of(list, names.iter().map(String::as_str));
+        let missing = Missing::of(list, names.iter().map(String::as_str))?;
         let listed = |index: &usize| list.names.contains(&names[*index]);
         let chosen: Vec<usize> = (0..names.len()).filter(listed).collect();
         if chosen.is_empty() {

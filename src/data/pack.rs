@@ -1,17 +1,19 @@
 //! A folder of pictures to TFRecords in the layout of TFDS.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use prost::Message;
 use serde_json::json;
-use tfrecord::protobuf::Features;
-use tfrecord::{Example, ExampleWriter, Feature};
+use tfrecord::BytesWriter;
 
 use super::folder::{Folder, PassedOver};
 use super::order::epoch_permutation;
 use super::store::{self, entries, read};
-use super::{Error, decode};
+use super::{Error, decode, find};
+use crate::proto::example::feature::Kind;
+use crate::proto::example::{BytesList, Example, Feature, Features, Int64List};
 
 /// How to pack.
 #[derive(Debug, Clone)]
@@ -35,9 +37,13 @@ pub struct Packed {
 
 const VERSION: &str = "1.0.0";
 
+/// The description by which a set is known: where it is, the set is whole.
+const INFO: &str = "dataset_info.json";
+
 /// Packs `images` (`SPLIT/CLASS/*`, or `CLASS/*` as the split `train`, or pictures without classes) into `out/NAME/1.0.0`. Files are
-/// taken as they are, after a look whether they can be decoded, and shuffled, so that no file holds one class. The folder appears when
-/// it is whole. `progress` is called after each picture.
+/// taken as they are, after a look whether they can be decoded, and shuffled, so that no file holds one class. The same pictures give
+/// the same bytes. A local folder appears when it is whole; in a bucket the description is written last, and what an upload that broke
+/// off has left is replaced. `progress` is called after each picture.
 ///
 /// # Errors
 /// If there are no pictures, one cannot be decoded, or something cannot be written.
@@ -48,11 +54,15 @@ pub fn pack(
     progress: &dyn Fn(),
 ) -> Result<(PathBuf, Vec<Packed>), Error> {
     let target = out.join(&spec.name).join(VERSION);
-    if store::is_dir(&target)? {
-        return Err(Error::OutputExists { dir: target });
-    }
     // For a bucket it is packed here first.
     let remote = store::is_remote(out);
+    let there = match remote {
+        true => store::is_file(&target.join(INFO))?,
+        false => target.is_dir(),
+    };
+    if there {
+        return Err(Error::OutputExists { dir: target });
+    }
     let partial = match remote {
         true => std::env::temp_dir().join(format!("simclr-pack-{}", std::process::id())),
         false => out.join(&spec.name).join(format!("{VERSION}.partial")),
@@ -82,13 +92,32 @@ pub fn pack(
     Ok((target, packed))
 }
 
-/// Writes the files of a folder to a bucket, the description by which a set is known last.
+/// Writes the files of a folder to a bucket, the description by which a set is known last. Before that goes what an upload that broke
+/// off has left and what would be taken for a part of this one.
 fn send(from: &Path, to: &Path) -> Result<(), Error> {
-    const LAST: &str = "dataset_info.json";
     let mut names: Vec<String> = entries(from)?.into_iter().map(|entry| entry.name).collect();
-    names.sort_by_key(|name| name == LAST);
-    for name in names {
-        store::write(&to.join(&name), read(&from.join(&name))?)?;
+    names.sort_by_key(|name| name == INFO);
+    let mut left = entries(to)?;
+    left.retain(|entry| find::shard(&entry.name).is_some() && !names.contains(&entry.name));
+    for entry in &left {
+        store::remove(&to.join(&entry.name))?;
+    }
+    if !left.is_empty() {
+        tracing::warn!(
+            "{} files of an upload that broke off were removed from {}",
+            left.len(),
+            to.display()
+        );
+    }
+    for (written, name) in names.iter().enumerate() {
+        let sent =
+            read(&from.join(name)).and_then(|bytes| store::write(&to.join(name), bytes.into()));
+        sent.map_err(|cause| Error::BrokeOff {
+            dir: to.into(),
+            written,
+            files: names.len(),
+            cause: Box::new(cause),
+        })?;
     }
     Ok(())
 }
@@ -186,7 +215,7 @@ fn write_split(
         let file = out.join(name);
         let failed =
             |error: tfrecord::Error| unwritable(&file, std::io::Error::other(error.to_string()));
-        let mut writer = ExampleWriter::create(&file).map_err(failed)?;
+        let mut writer = BytesWriter::create(&file).map_err(failed)?;
         let [from, to] = [shard, shard + 1].map(|edge| count * edge / shards);
         for &index in &order[from..to] {
             let index = index as usize;
@@ -195,18 +224,10 @@ fn write_split(
                 file: folder.files[index].clone(),
                 reason,
             })?;
-            let name = folder.files[index].file_name().unwrap_or_default();
-            let name = name.to_string_lossy().into_owned().into_bytes();
-            let mut feature = HashMap::from([
-                ("file_name".to_string(), Feature::from_bytes_iter([name])),
-                ("image".to_string(), Feature::from_bytes_iter([bytes])),
-            ]);
-            if !folder.class_names.is_empty() {
-                let label = Feature::from_i64_iter([i64::from(folder.labels[index])]);
-                feature.insert("label".into(), label);
-            }
-            let features = Some(Features { feature });
-            writer.send(Example { features }).map_err(failed)?;
+            let classes = !folder.class_names.is_empty();
+            let label = classes.then_some(folder.labels[index]);
+            let record = example(folder.name(index), bytes, label);
+            writer.send(record).map_err(failed)?;
             progress();
         }
         writer.flush().map_err(failed)?;
@@ -216,6 +237,28 @@ fn write_split(
         packed.lengths.push(length);
     }
     Ok(packed)
+}
+
+/// A record; the same one gives the same bytes.
+fn example(name: String, picture: Vec<u8>, label: Option<u32>) -> Vec<u8> {
+    let bytes = |value| Kind::BytesList(BytesList { value: vec![value] });
+    let mut feature = BTreeMap::from([
+        ("file_name".to_string(), bytes(name.into_bytes())),
+        ("image".to_string(), bytes(picture)),
+    ]);
+    if let Some(label) = label {
+        let value = vec![label.into()];
+        feature.insert("label".into(), Kind::Int64List(Int64List { value }));
+    }
+    let kinds = feature.into_iter();
+    let feature = kinds.map(|(key, kind)| (key, Feature { kind: Some(kind) }));
+    let features = Features {
+        feature: feature.collect(),
+    };
+    Example {
+        features: Some(features),
+    }
+    .encode_to_vec()
 }
 
 /// The files by which TFDS knows a set.
@@ -262,7 +305,7 @@ fn describe(
         "featuresDict": {"features": features},
     });
     write(&folder.join("features.json"), &format!("{features:#}\n"))?;
-    write(&folder.join("dataset_info.json"), &format!("{info:#}\n"))
+    write(&folder.join(INFO), &format!("{info:#}\n"))
 }
 
 fn size(file: &Path) -> Result<u64, Error> {
@@ -275,8 +318,5 @@ fn write(file: &Path, text: &str) -> Result<(), Error> {
 }
 
 fn unwritable(file: &Path, cause: std::io::Error) -> Error {
-    Error::Write {
-        file: file.into(),
-        cause,
-    }
+    Error::writing(file, cause)
 }

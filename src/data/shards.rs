@@ -102,27 +102,24 @@ impl Shards {
         })
     }
 
-    /// Only the examples on a list, and what of the list is not there.
+    /// Only the examples on a list, and what of the list is not there. A damaged record, which may be one of those, is left out where
+    /// `skip_bad`.
     pub(super) fn only(
         mut self,
         list: &List,
         split: &str,
+        skip_bad: bool,
     ) -> Result<(Self, Option<Missing>), Error> {
-        let all = catalogue(&self)?;
-        let listed = |entry: &&Entry| list.names.contains(&entry.name);
-        let missing = Missing::of(
-            list,
-            all.iter()
-                .flatten()
-                .filter(listed)
-                .map(|entry| entry.name.as_str()),
-        );
-        let example = all.iter().flatten().next().map(|entry| entry.name.clone());
+        let all = self.catalogue(skip_bad)?;
+        let names = || all.iter().flatten().filter_map(Entry::name);
+        let missing = Missing::of(list, names())?;
+        let example = names().next().map(String::from);
+        let listed = |entry: &Entry| entry.name().is_some_and(|name| list.names.contains(name));
         let chosen: Vec<Vec<Chosen>> = all
             .into_iter()
             .map(|shard| {
                 let numbered = shard.into_iter().enumerate();
-                numbered.filter(|(_, entry)| listed(&entry)).collect()
+                numbered.filter(|(_, entry)| listed(entry)).collect()
             })
             .collect();
         self.lengths = chosen.iter().map(|shard| shard.len() as u64).collect();
@@ -136,15 +133,61 @@ impl Shards {
 
     /// Names and classes of all examples, in the order of the files.
     pub(super) fn names(&self) -> Result<Vec<(String, u32)>, Error> {
-        let named = |entry: Entry| (entry.name, entry.label);
-        Ok(match &self.chosen {
-            Some(chosen) => chosen
-                .iter()
-                .flatten()
-                .map(|(_, entry)| named(entry.clone()))
-                .collect(),
-            None => catalogue(self)?.into_iter().flatten().map(named).collect(),
-        })
+        if let Some(chosen) = &self.chosen {
+            let entries = chosen.iter().flatten();
+            return Ok(entries
+                .filter_map(|(_, entry)| entry.known.clone())
+                .collect());
+        }
+        let all = self.catalogue(false)?;
+        let entries = all.into_iter().flatten();
+        Ok(entries.filter_map(|entry| entry.known).collect())
+    }
+
+    /// All examples by name. What is wrong with records that have none is told where they are left out, an error otherwise.
+    fn catalogue(&self, skip_bad: bool) -> Result<Vec<Vec<Entry>>, Error> {
+        let all = catalogue(self)?;
+        if self.damaged(&all, skip_bad)? {
+            return Ok(all);
+        }
+        // It was mended without a change of its size since the catalogue was made.
+        if let Some(kept) = catalogue::place(self) {
+            std::fs::remove_file(kept).ok();
+        }
+        let all = catalogue(self)?;
+        self.damaged(&all, skip_bad)?;
+        Ok(all)
+    }
+
+    /// Looks at the first record that a catalogue has no name of; false if there is nothing wrong with it.
+    fn damaged(&self, all: &[Vec<Entry>], skip_bad: bool) -> Result<bool, Error> {
+        let numbered = |(shard, entries): (usize, &Vec<Entry>)| {
+            let bad = entries.iter().enumerate();
+            let bad = bad.filter(|(_, entry)| entry.known.is_none());
+            bad.map(|(index, entry)| (shard, index, entry.offset))
+                .collect::<Vec<_>>()
+        };
+        let bad: Vec<_> = all.iter().enumerate().flat_map(numbered).collect();
+        let Some(&(shard, index, offset)) = bad.first() else {
+            return Ok(true);
+        };
+        let mut reader = self.reader(shard)?;
+        reader.step_to(index, offset)?;
+        let found = reader.next().and_then(|data| {
+            let data = data.unwrap_or_default();
+            self.parse(&RawRecord { shard, index, data }).map(drop)
+        });
+        match found {
+            Ok(()) => Ok(false),
+            Err(error) if skip_bad && error.spoils_one_example() => {
+                tracing::warn!(
+                    "{} damaged records have no names, and are left out of the list; the first: {error}",
+                    bad.len()
+                );
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads an example of a file, by its number among those that count; the reader stands before it.
@@ -188,14 +231,14 @@ impl Shards {
     fn is_called(&self, chosen: &Chosen, shard: usize, data: &[u8]) -> Result<(), Error> {
         let (record, entry) = chosen;
         let found = Example::parse(data).ok().as_ref().and_then(name_of);
-        if found.as_ref() == Some(&entry.name) {
+        if found.as_deref() == entry.name() {
             return Ok(());
         }
         Err(Error::OldCatalogue {
             file: self.files[shard].clone(),
             record: *record,
             found: found.unwrap_or("nothing".into()),
-            expected: entry.name.clone(),
+            expected: entry.name().unwrap_or("nothing").into(),
             catalogue: catalogue::place(self)
                 .unwrap_or_default()
                 .display()

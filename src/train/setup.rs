@@ -21,7 +21,8 @@ use std::sync::Arc;
 pub fn examples(config: &Config, split: &str) -> Result<Examples, data::Error> {
     let list = config.subset_list.as_deref();
     let list = list.filter(|_| split == config.train_split);
-    Examples::listed(&config.dataset, split, config.data_dir.as_deref(), list)
+    let dir = config.data_dir.as_deref();
+    Examples::listed(&config.dataset, split, dir, list, config.skip_bad)
 }
 
 /// The network of a configuration, with a classifier of so many classes.

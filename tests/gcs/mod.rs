@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -37,8 +38,10 @@ pub enum Fault {
     Cut(usize),
     /// Nothing more comes after so many bytes of the body, for three seconds.
     Stall(usize),
-    /// The connection ends without an answer.
+    /// The connection ends without an answer, and nothing is done.
     Reset,
+    /// It is done, and the connection ends without an answer.
+    Mute,
     /// The body is shorter by so many bytes, and so is what is said of it.
     Shorter(usize),
     /// The generation is another one, as if the object had been replaced.
@@ -229,6 +232,10 @@ impl Shared {
                 done.headers.push(("ETag", "\"written\"".into()));
                 done
             }
+            "DELETE" => match fs::remove_file(&file) {
+                Ok(()) => answer(204, ""),
+                Err(_) => answer(404, "<Error><Code>NoSuchKey</Code></Error>"),
+            },
             _ => self.object(&file, request, fault),
         }
     }
@@ -275,17 +282,18 @@ impl Shared {
         let prefix = query.get("prefix").cloned().unwrap_or_default();
         let after = query.get("continuation-token").cloned().unwrap_or_default();
         let mut found: Vec<(String, Option<u64>)> = Vec::new();
-        for entry in fs::read_dir(folder.join(&prefix))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let name = format!("{prefix}{}", entry.file_name().into_string().unwrap());
-            let meta = fs::metadata(entry.path()).unwrap();
-            found.push(match meta.is_dir() {
-                true => (format!("{name}/"), None),
-                false => (name, Some(meta.len())),
-            });
+        let mut folders = vec![prefix];
+        while let Some(prefix) = folders.pop() {
+            let entries = fs::read_dir(folder.join(&prefix));
+            for entry in entries.into_iter().flatten().flatten() {
+                let name = format!("{prefix}{}", entry.file_name().into_string().unwrap());
+                let meta = fs::metadata(entry.path()).unwrap();
+                match (meta.is_dir(), query.contains_key("delimiter")) {
+                    (true, true) => found.push((format!("{name}/"), None)),
+                    (true, false) => folders.push(format!("{name}/")),
+                    (false, _) => found.push((name, Some(meta.len()))),
+                }
+            }
         }
         found.sort();
         found.retain(|(name, _)| *name > after);
@@ -321,6 +329,9 @@ impl Shared {
             head += &format!("{name}: {value}\r\n");
         }
         head += &format!("Content-Length: {}\r\n\r\n", answer.body.len());
+        if fault == Fault::Mute {
+            return None;
+        }
         output.write_all(head.as_bytes()).ok()?;
         if request.method == "HEAD" {
             return Some(());
@@ -338,4 +349,30 @@ impl Shared {
             _ => output.write_all(&answer.body).ok(),
         }
     }
+}
+
+/// The program, which finds the server by the environment alone, and no login.
+pub fn program(server: &Gcs, arguments: &[&str]) -> Command {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let home = set("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    // With the plugin that is there.
+    let cache = set("XDG_CACHE_HOME").map(PathBuf::from).or(home);
+    let mut command = crate::binary::simclr();
+    command
+        .args(arguments)
+        .env("STORAGE_EMULATOR_HOST", &server.host)
+        .env("SIMCLR_GS_ATTEMPTS", "4")
+        .env_remove("GOOGLE_APPLICATION_CREDENTIALS")
+        .env("HOME", "/nonexistent")
+        .env("NO_PROXY", "127.0.0.1");
+    if let Some(cache) = cache {
+        command.env("XDG_CACHE_HOME", cache);
+    }
+    command
+}
+
+pub fn succeeded(output: Output) -> String {
+    let text = crate::binary::stderr(&output);
+    assert!(output.status.success(), "{text}");
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -1,8 +1,8 @@
 //! `simclr data subset`.
 
 use crate::cli::ui::Ui;
-use crate::data::Examples;
 use crate::data::subset::{Size, draw};
+use crate::data::{Examples, told_apart};
 use crate::report::arrays::Error;
 use crate::report::disk;
 use crate::report::progress::count;
@@ -52,8 +52,9 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     // Names of a large set take a while: not in vain.
     std::fs::read_dir(disk::parent(&arguments.out)).map_err(unwritable)?;
     let dir = arguments.data_dir.as_deref();
-    let examples = Examples::listed(&arguments.dataset, &arguments.split, dir, None)?;
+    let examples = Examples::listed(&arguments.dataset, &arguments.split, dir, None, false)?;
     let names = examples.names()?;
+    told_apart(names.iter().map(|(name, _)| name.as_str()))?;
     let described = examples.description();
     let chosen = draw(&names, described.classes, size, arguments.seed);
     let mut of_class = vec![0usize; described.classes];

@@ -10,6 +10,7 @@ use object_store::gcp::{
 use object_store::{ClientOptions, RetryConfig, StaticCredentialProvider};
 
 use super::bucket::Bucket;
+use super::trials::{Failure, Kind};
 
 /// How a bucket is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,10 +69,14 @@ impl Access {
     /// A client of a bucket, and why it asks without credentials if it does. Credentials are those that the environment names
     /// (`GOOGLE_APPLICATION_CREDENTIALS`, `GOOGLE_SERVICE_ACCOUNT`, …), else those of `gcloud auth application-default login`, else the
     /// service account of this virtual machine, else none.
+    ///
+    /// # Errors
+    /// Also if this is a machine of Google's whose account cannot be had now: then nothing is asked without credentials, for what it
+    /// would be refused may be had with them a moment later.
     pub(super) async fn connect(
         &self,
         bucket: &str,
-    ) -> object_store::Result<(GoogleCloudStorage, Option<String>)> {
+    ) -> Result<(GoogleCloudStorage, Option<String>), Failure> {
         let client = ClientOptions::new()
             .with_allow_http(true)
             .with_timeout_disabled()
@@ -105,13 +110,30 @@ impl Access {
             return anonymous("none are wanted".into());
         }
         let found = builder().build()?;
-        if !named()
-            && let Err(error) = found.credentials().get_credential().await
-        {
-            return anonymous(super::trials::cause(&error));
+        if named() {
+            return Ok((found, None));
         }
-        Ok((found, None))
+        let Err(error) = found.credentials().get_credential().await else {
+            return Ok((found, None));
+        };
+        let failure = Failure::from(error);
+        // A machine without an account answers that there is none.
+        if failure.kind == Kind::Missing {
+            return anonymous("this machine has no service account".into());
+        }
+        if !has_metadata() {
+            return anonymous(failure.cause);
+        }
+        let asked = "no token of this machine's service account";
+        Err(Failure::passing(format!("{asked}: {}", failure.cause)))
     }
+}
+
+/// Whether there is a metadata server to ask for a token: on Google's virtual machines, or where the environment says so.
+fn has_metadata() -> bool {
+    let product = || std::fs::read_to_string("/sys/class/dmi/id/product_name");
+    std::env::var_os("GCE_METADATA_HOST").is_some()
+        || product().is_ok_and(|name| name.starts_with("Google"))
 }
 
 /// Whether credentials are named by the environment or lie where gcloud puts them.

@@ -199,6 +199,34 @@ impl Address {
         Ok(folders.chain(objects).collect())
     }
 
+    /// The names of all objects below, without that of the folder.
+    pub(super) fn below(&self) -> Result<Vec<String>, Error> {
+        runtime(&self.place())?.block_on(async {
+            let mut trials = self.trials("list");
+            loop {
+                match self.list_below().await {
+                    Ok(found) => return Ok(found),
+                    Err(failure) => self.bucket.again(&mut trials, failure, 0).await?,
+                }
+            }
+        })
+    }
+
+    async fn list_below(&self) -> Result<Vec<String>, Failure> {
+        let client = self.bucket.client().await?;
+        let mut pages = client.store.list(Some(&self.key));
+        let mut found = Vec::new();
+        while let Some(object) = self.bucket.patiently(2, pages.next()).await? {
+            let parts = object?.location.prefix_match(&self.key).map(|parts| {
+                let parts: Vec<_> = parts.map(|part| part.as_ref().to_string()).collect();
+                parts.join("/")
+            });
+            // The console's mark of a folder has no name within it.
+            found.extend(parts.filter(|name| !name.is_empty()));
+        }
+        Ok(found)
+    }
+
     pub(super) fn exists(&self) -> Result<bool, Error> {
         runtime(&self.place())?.block_on(async {
             let mut trials = self.trials("look for");
@@ -220,8 +248,31 @@ impl Address {
         Ok(())
     }
 
+    /// Deletes the object, if it is there.
+    pub(super) fn remove(&self) -> Result<(), Error> {
+        runtime(&self.place())?.block_on(async {
+            let mut trials = self.trials("delete");
+            loop {
+                match self.delete().await {
+                    Ok(()) => return Ok(()),
+                    // Perhaps by an attempt whose answer was lost.
+                    Err(failure) if failure.kind == Kind::Missing => return Ok(()),
+                    Err(failure) => self.bucket.again(&mut trials, failure, 0).await?,
+                }
+            }
+        })
+    }
+
+    async fn delete(&self) -> Result<(), Failure> {
+        let client = self.bucket.client().await?;
+        self.bucket
+            .patiently(1, client.store.delete(&self.key))
+            .await??;
+        Ok(())
+    }
+
     /// Writes an object, which appears whole or not at all.
-    pub(super) fn write(&self, bytes: Vec<u8>) -> Result<(), Error> {
+    pub(super) fn write(&self, bytes: Bytes) -> Result<(), Error> {
         // At least a mebibyte a second.
         let times = 2 + (bytes.len() as u64 >> 20) / self.bucket.access.patience.as_secs().max(1);
         let payload = PutPayload::from(bytes);

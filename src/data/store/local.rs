@@ -1,7 +1,7 @@
 //! Files of this machine.
 
 use std::fs::File;
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader};
 use std::path::Path;
 
 use super::{Entry, Input};
@@ -28,19 +28,6 @@ pub(super) fn open(file: &Path) -> Result<BufReader<File>, Error> {
 
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(file).map_err(|cause| Error::reading(file, cause))
-}
-
-pub(super) fn write(file: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let failed = |cause| Error::Write {
-        file: file.into(),
-        cause,
-    };
-    let mut partial = file.as_os_str().to_owned();
-    partial.push(format!(".partial-{}", std::process::id()));
-    let mut output = File::create(&partial).map_err(failed)?;
-    output.write_all(bytes).map_err(failed)?;
-    output.sync_all().map_err(failed)?;
-    std::fs::rename(&partial, file).map_err(failed)
 }
 
 pub(super) fn entries(dir: &Path) -> Result<Vec<Entry>, Error> {

@@ -11,7 +11,10 @@ mod trials;
 use std::io::{self, Read};
 use std::path::Path;
 
+use bytes::Bytes;
+
 use super::Error;
+use crate::report::disk;
 pub use access::{Access, mount};
 
 /// Bytes of a file from its beginning on.
@@ -25,10 +28,10 @@ pub(super) trait Input: Read + Send {
 
 /// What a folder holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) name: String,
+pub(crate) struct Entry {
+    pub(crate) name: String,
     /// Bytes of a file; none of a folder.
-    pub(super) size: Option<u64>,
+    pub(crate) size: Option<u64>,
 }
 
 impl Entry {
@@ -46,7 +49,7 @@ pub(super) fn open(file: &Path, size: Option<u64>) -> Result<Box<dyn Input>, Err
 }
 
 /// The whole content of a file.
-pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
+pub(crate) fn read(file: &Path) -> Result<Vec<u8>, Error> {
     match bucket::address(file)? {
         Some(address) => address.read(),
         None => local::read(file),
@@ -54,15 +57,28 @@ pub(super) fn read(file: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// Writes a file, which appears whole or not at all.
-pub(super) fn write(file: &Path, bytes: Vec<u8>) -> Result<(), Error> {
+pub(crate) fn write(file: &Path, bytes: Bytes) -> Result<(), Error> {
     match bucket::address(file)? {
         Some(address) => address.write(bytes),
-        None => local::write(file, &bytes),
+        None => disk::replace(file, &bytes).map_err(|cause| Error::writing(file, cause)),
+    }
+}
+
+/// Deletes a file; it is no error if there is none.
+pub(crate) fn remove(file: &Path) -> Result<(), Error> {
+    match bucket::address(file)? {
+        Some(address) => address.remove(),
+        None => match std::fs::remove_file(file) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(Error::writing(file, cause))
+            }
+            _ => Ok(()),
+        },
     }
 }
 
 /// What is in a folder, sorted by name; nothing if it is no folder. Names that are not UTF-8 are nobody's data files and left out.
-pub(super) fn entries(dir: &Path) -> Result<Vec<Entry>, Error> {
+pub(crate) fn entries(dir: &Path) -> Result<Vec<Entry>, Error> {
     let mut found = match bucket::address(dir)? {
         Some(address) => address.entries()?,
         None => local::entries(dir)?,
@@ -71,8 +87,26 @@ pub(super) fn entries(dir: &Path) -> Result<Vec<Entry>, Error> {
     Ok(found)
 }
 
+/// All files below a folder, by their names within it.
+pub(crate) fn below(dir: &Path) -> Result<Vec<String>, Error> {
+    if let Some(address) = bucket::address(dir)? {
+        return address.below();
+    }
+    let mut found = Vec::new();
+    for entry in entries(dir)? {
+        match entry.is_dir() {
+            true => {
+                let inner = below(&dir.join(&entry.name))?;
+                found.extend(inner.iter().map(|name| format!("{}/{name}", entry.name)));
+            }
+            false => found.push(entry.name),
+        }
+    }
+    Ok(found)
+}
+
 /// Whether there is a folder of this name; in a bucket, whether anything lies below it.
-pub(super) fn is_dir(path: &Path) -> Result<bool, Error> {
+pub(crate) fn is_dir(path: &Path) -> Result<bool, Error> {
     match bucket::address(path)? {
         Some(address) => Ok(!address.entries()?.is_empty()),
         None => Ok(path.is_dir()),
@@ -80,7 +114,7 @@ pub(super) fn is_dir(path: &Path) -> Result<bool, Error> {
 }
 
 /// Whether there is a file of this name.
-pub(super) fn is_file(path: &Path) -> Result<bool, Error> {
+pub(crate) fn is_file(path: &Path) -> Result<bool, Error> {
     match bucket::address(path)? {
         Some(address) => address.exists(),
         None => Ok(path.is_file()),
@@ -88,7 +122,7 @@ pub(super) fn is_file(path: &Path) -> Result<bool, Error> {
 }
 
 /// Whether a path means an object of a bucket.
-pub(super) fn is_remote(path: &Path) -> bool {
+pub(crate) fn is_remote(path: &Path) -> bool {
     path.as_os_str()
         .as_encoded_bytes()
         .starts_with(bucket::SCHEME.as_bytes())
