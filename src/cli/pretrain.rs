@@ -8,6 +8,7 @@ use crate::engine::{self, Choice, Engine};
 use crate::pjrt::Node;
 use crate::train::pretrain::{Run, pretrain};
 use crate::train::processes::Processes;
+use crate::train::run_dir;
 use crate::train::setup;
 use crate::train::signals::{Stop, StopKind};
 use crate::train::trained;
@@ -83,8 +84,10 @@ pub(super) fn inherited(loaded: Loaded, arguments: &Arguments) -> anyhow::Result
     let before = model_dir(&loaded, arguments.configuration.config.as_deref()).join("config.yaml");
     let from = match trained::open(checkpoint) {
         Ok(found) => found.loaded,
-        Err(_) if before.is_file() => config::load(Some(&before), &[])?,
-        Err(error) => return Err(error.into()),
+        Err(error) => match run_dir::content(&before)? {
+            None => return Err(error.into()),
+            Some(text) => config::load_text(&String::from_utf8_lossy(&text), &before, &[])?,
+        },
     };
     Ok(loaded.inherit(&from, &trained::SHARED_KEYS)?)
 }

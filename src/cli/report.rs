@@ -5,7 +5,7 @@ use crate::report::page::{self, Map, Neighbours, Run, map};
 use crate::report::{Picture, Scalars, disk, metrics};
 use crate::train::inference::Inference;
 use crate::train::trained::{self, Trained};
-use crate::train::{setup, views};
+use crate::train::{run_dir, setup, views};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,12 +67,12 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
 
 fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
     let file = path.join(metrics::FILE);
-    if !file.is_file() {
+    let Some(content) = run_dir::content(&file)? else {
         return Err(trained::Error::NoMetrics {
             path: path.to_owned(),
         }
         .into());
-    }
+    };
     let name = path.canonicalize().unwrap_or(path.to_owned());
     let mut run = Run {
         name: name
@@ -80,7 +80,7 @@ fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
             .unwrap_or(path.as_os_str())
             .to_string_lossy()
             .into_owned(),
-        lines: with_evaluations(metrics::read(&file)?, path)?,
+        lines: with_evaluations(metrics::rows(&file, &content)?, path)?,
         ..Run::default()
     };
     match trained::open(path) {
@@ -109,11 +109,10 @@ fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
 
 /// The metrics of training with those that `simclr run` found about the run's checkpoints; the names of the original's first generation
 /// (`behaviour: v1`) as those of the second.
-fn with_evaluations(
-    mut lines: Vec<Scalars>,
-    run: &Path,
-) -> Result<Vec<Scalars>, crate::report::Error> {
-    for found in metrics::read(&run.join("eval").join(metrics::FILE))? {
+fn with_evaluations(mut lines: Vec<Scalars>, run: &Path) -> anyhow::Result<Vec<Scalars>> {
+    let file = run.join("eval").join(metrics::FILE);
+    let content = run_dir::content(&file)?.unwrap_or_default();
+    for found in metrics::rows(&file, &content)? {
         let values = found.values.iter().map(|(tag, &value)| {
             let name = tag.trim_start_matches("eval/");
             (format!("eval/{name}"), value)

@@ -73,7 +73,7 @@ pub const KEYS: &[Key] = &[
         Text,
         "null",
         false,
-        "Run folder: metrics, events, checkpoints; started again with the same folder, a run goes on; null is runs/NAME, of the configuration file's name",
+        "Run folder, local or gs://BUCKET/…: metrics, events, checkpoints; started again with the same folder, a run goes on; null is runs/NAME, of the configuration file's name",
     ),
     key(
         "dataset",
@@ -399,14 +399,14 @@ pub const KEYS: &[Key] = &[
         Text,
         "null",
         true,
-        "Run or checkpoint folder whose weights a new run starts from",
+        "Run or checkpoint folder, local or gs://BUCKET/…, whose weights a new run starts from",
     ),
     key(
         "teacher",
         Text,
         "null",
         true,
-        "Run or checkpoint folder of the network that `simclr distill` imitates",
+        "Run or checkpoint folder, local or gs://BUCKET/…, of the network that `simclr distill` imitates",
     ),
     key(
         "distill_temperature",

@@ -101,10 +101,14 @@ impl Metrics {
 ///
 /// `null` reads as not-a-number. Errors: the disk's; [`Error::Metrics`] naming a line that is not ours.
 pub fn read(path: &Path) -> Result<Vec<Scalars>, Error> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(Error::io("read", path))?,
-    };
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => rows(path, &other.map_err(Error::io("read", path))?),
+    }
+}
+
+/// The rows in the bytes of a metrics file, as [`read`] gives them.
+pub fn rows(path: &Path, bytes: &[u8]) -> Result<Vec<Scalars>, Error> {
     // What follows the last line end was being written when the process died.
     let whole = bytes
         .iter()

@@ -8,6 +8,7 @@
 //!
 //! A checkpoint is written under another name in the same folder, forced to the disk, and renamed; the rename is
 //! forced to the disk as well. So at every moment, and after any death of the process, every `step-…` is whole.
+//! In a bucket, which has no renames, the manifest is written last, and a `step-…` without one is none.
 //! The manifest holds the SHA-256 of the state, and the state repeats the manifest, so that damage to either shows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -20,9 +21,11 @@ use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::data::store;
 use crate::report::disk;
 
 mod error;
+mod remote;
 
 pub use error::{Error, TensorMismatch};
 pub use safetensors::Dtype;
@@ -129,6 +132,9 @@ pub fn save(
     let json =
         serde_json::to_vec_pretty(&on_disk).expect("strings and finite numbers are valid JSON");
 
+    if store::is_remote(dir) {
+        return remote::save(dir, &on_disk, state, json, keep);
+    }
     create_folder(dir)?;
     sweep(dir);
     let target = dir.join(folder_name(manifest.step));
@@ -146,6 +152,9 @@ pub fn save(
 
 /// All checkpoints in `dir` with their steps, oldest first; none where there is no such folder. Opens none of them.
 pub fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
+    if store::is_remote(dir) {
+        return remote::list(dir);
+    }
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(Error::io("read", dir))?,
@@ -165,8 +174,10 @@ pub fn list(dir: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
 }
 
 /// Whether a folder holds a manifest, which is what [`load`] asks of one first.
-pub fn is_checkpoint(path: &Path) -> bool {
-    path.join(MANIFEST).is_file()
+///
+/// Errors: of a bucket only.
+pub fn is_checkpoint(path: &Path) -> Result<bool, Error> {
+    Ok(store::is_file(&path.join(MANIFEST))?)
 }
 
 /// Where the checkpoint of a step lies.
@@ -253,7 +264,7 @@ pub fn set_aside_after(dir: &Path, step: u64) -> Result<Vec<PathBuf>, Error> {
     let moved: Vec<PathBuf> = later
         .map(|(_, path)| set_aside(&path))
         .collect::<Result<_, _>>()?;
-    if !moved.is_empty() {
+    if !moved.is_empty() && !store::is_remote(dir) {
         disk::sync_folder(dir).map_err(Error::io("write to", dir))?;
     }
     Ok(moved)
@@ -334,11 +345,14 @@ fn publish(dir: &Path, temporary: &Path, target: &Path, on_disk: &OnDisk) -> Res
 fn set_aside(path: &Path) -> Result<PathBuf, Error> {
     let aside = |n: u32| PathBuf::from(format!("{}.aside-{n}", path.display()));
     let mut n = 1;
-    while aside(n).exists() {
+    while store::is_dir(&aside(n))? {
         n += 1;
     }
     let to = aside(n);
-    fs::rename(path, &to).map_err(Error::io("rename", path))?;
+    match store::is_remote(path) {
+        true => remote::rename(path, &to)?,
+        false => fs::rename(path, &to).map_err(Error::io("rename", path))?,
+    }
     tracing::warn!(
         "checkpoint {} set aside as {}",
         path.display(),
@@ -404,11 +418,8 @@ fn read(path: &Path) -> Result<(Manifest, Vec<u8>), Error> {
         ));
     };
     let file = path.join(STATE);
-    let state = match fs::read(&file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Error::damaged(path, format!("`{STATE}` is missing")));
-        }
-        other => other.map_err(Error::io("read", &file))?,
+    let Some(state) = content(&file)? else {
+        return Err(Error::damaged(path, format!("`{STATE}` is missing")));
     };
     let (found, expected) = (state.len() as u64, record.bytes);
     if found != expected {
@@ -444,27 +455,40 @@ fn read(path: &Path) -> Result<(Manifest, Vec<u8>), Error> {
     Ok((on_disk.manifest, state))
 }
 
-fn read_manifest(path: &Path) -> Result<OnDisk, Error> {
-    let file = path.join(MANIFEST);
-    let bytes = match fs::read(&file) {
-        Ok(bytes) => bytes,
+/// The bytes of a file; none if there is no such file.
+fn content(file: &Path) -> Result<Option<Vec<u8>>, Error> {
+    if store::is_remote(file) {
+        return Ok(match store::is_file(file)? {
+            true => Some(store::read(file)?),
+            false => None,
+        });
+    }
+    match fs::read(file) {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error)
             if matches!(
                 error.kind(),
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
             ) =>
         {
-            // Our own folder without a manifest is damaged; anything else was never a checkpoint.
-            return Err(match named_step(path) {
-                Some(_) if path.is_dir() => {
-                    Error::damaged(path, format!("`{MANIFEST}` is missing"))
-                }
-                _ => Error::NotACheckpoint {
-                    path: path.to_owned(),
-                },
-            });
+            Ok(None)
         }
-        Err(error) => return Err(Error::io("read", &file)(error)),
+        Err(error) => Err(Error::io("read", file)(error)),
+    }
+}
+
+fn read_manifest(path: &Path) -> Result<OnDisk, Error> {
+    let file = path.join(MANIFEST);
+    let Some(bytes) = content(&file)? else {
+        // Our own folder without a manifest is damaged; anything else was never a checkpoint.
+        return Err(match named_step(path) {
+            Some(_) if store::is_dir(path)? => {
+                Error::damaged(path, format!("`{MANIFEST}` is missing"))
+            }
+            _ => Error::NotACheckpoint {
+                path: path.to_owned(),
+            },
+        });
     };
     // The version first: a later layout need not be readable to be named.
     let bad_json = |error: serde_json::Error| {

@@ -109,7 +109,7 @@ impl<'a> Evaluation<'a> {
         };
         if step > 0 {
             // A resumed run takes the figures of its beginning from its own metrics.
-            if let Some(line) = metrics::read(&run_dir.metrics())?
+            if let Some(line) = metrics::read(&run_dir.near().join(metrics::FILE))?
                 .into_iter()
                 .find(|line| line.step == 0)
             {
@@ -254,13 +254,7 @@ impl<'a> Evaluation<'a> {
         Some(Worth { values: values? })
     }
 
-    pub(super) fn summary(
-        &self,
-        headline: String,
-        run_dir: &RunDir,
-        recorder: &Recorder,
-        stopped: bool,
-    ) -> Summary {
+    pub(super) fn summary(&self, headline: String, run_dir: &RunDir, stopped: bool) -> Summary {
         let mut figures = Vec::new();
         let at = |worth: &Option<Worth>, i: usize| worth.as_ref().map(|worth| worth.values[i]);
         for (i, (_, name)) in self.figures.iter().enumerate() {
@@ -304,7 +298,7 @@ impl<'a> Evaluation<'a> {
             notes,
             paths: vec![
                 written("checkpoints", run_dir.checkpoints()),
-                written("metrics", recorder.metrics_path().into()),
+                written("metrics", run_dir.metrics()),
                 written("configuration", run_dir.config()),
                 written("log", run_dir.log()),
             ],

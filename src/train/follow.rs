@@ -2,15 +2,16 @@
 
 use super::judge::{Judged, judge};
 use super::pretrain::say;
-use super::run_dir::Error as RunDirError;
+use super::run_dir::{self, Error as RunDirError};
 use super::signals::{Stop, StopKind};
+use super::stage::Stage;
 use super::trained::{self, SHARED_KEYS, Trained};
 use super::{Error, checkpoint, setup};
 use crate::config::{Behaviour, Loaded, Plan};
-use crate::data::Examples;
+use crate::data::{Examples, store};
 use crate::engine::Engine;
 use crate::hlo::Literal;
-use crate::report::{Recorder, Scalars, Screen, disk, wall_time};
+use crate::report::{Recorder, Scalars, Screen, metrics, wall_time};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct Follow<'a> {
 
 /// Between two looks for a new checkpoint.
 const PAUSE: Duration = Duration::from_millis(500);
+/// The same of a bucket, where a look costs a request.
+const REMOTE_PAUSE: Duration = Duration::from_secs(5);
 
 /// What one evaluation found: the content of `result.json`.
 pub type Found = Map<String, Value>;
@@ -68,7 +71,7 @@ pub fn follow(
         }
         for (step, path) in &new {
             let trained = match trained::open(path) {
-                Err(_) if !path.exists() => {
+                Err(_) if !checkpoint::is_checkpoint(path)? => {
                     tracing::info!("{} was deleted while it was read", path.display());
                     continue;
                 }
@@ -97,7 +100,10 @@ pub fn follow(
             if let Some(kind) = follow.stop.requested() {
                 return Ok(Some(kind));
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(match store::is_remote(&folder) {
+                true => REMOTE_PAUSE,
+                false => PAUSE,
+            });
         }
     }
 }
@@ -109,6 +115,8 @@ struct Evaluator<'a> {
     train: Arc<Examples>,
     test: Arc<Examples>,
     recorder: Recorder,
+    /// Of a run in a bucket, where the recorder writes.
+    stage: Option<Stage>,
     last_step: u64,
     /// Numbers of the variables whose squares are part of the loss.
     decayed: Vec<usize>,
@@ -141,9 +149,15 @@ impl<'a> Evaluator<'a> {
             Some(name) => format!("eval_{name}"),
         };
         let folder = follow.model_dir.join(folder);
-        std::fs::create_dir_all(&folder).map_err(RunDirError::io("create", &folder))?;
-        let recorder = Recorder::open(&folder, Some(trained.manifest.step), wall_time())?;
+        let stage = match store::is_remote(&folder) {
+            true => Some(Stage::open(&folder, &[metrics::FILE])?),
+            false => None,
+        };
+        let near = stage.as_ref().map_or(folder.as_path(), Stage::near);
+        std::fs::create_dir_all(near).map_err(RunDirError::io("create", near))?;
+        let recorder = Recorder::open(near, Some(trained.manifest.step), wall_time())?;
         Ok(Evaluator {
+            stage,
             follow,
             train,
             test,
@@ -167,6 +181,9 @@ impl<'a> Evaluator<'a> {
         let decay = self.decay(trained);
         let scalars = scalars(&judged, decay, config.behaviour, trained);
         self.recorder.scalars(&scalars, wall_time())?;
+        if let Some(stage) = &self.stage {
+            stage.send()?;
+        }
         let found = result(&scalars);
         self.write(&found, trained.manifest.step)?;
         Ok(found)
@@ -200,7 +217,7 @@ impl<'a> Evaluator<'a> {
         for (name, content) in files {
             let path: PathBuf = self.follow.model_dir.join(name);
             let text = serde_json::to_string_pretty(content).unwrap_or_default();
-            disk::replace(&path, text.as_bytes()).map_err(RunDirError::io("write", &path))?;
+            run_dir::replace(&path, text.into_bytes())?;
         }
         Ok(())
     }

@@ -22,6 +22,7 @@
 //! | [`checkpoint`] | checkpoints on disk |
 //! | [`trained`] | opening a run or a checkpoint for what comes after it |
 //! | [`run_dir`] | the run folder |
+//! | `stage` | the near side of one in a bucket |
 //! | [`views`] | pictures of views |
 //! | [`signals`] | requests to stop |
 
@@ -44,6 +45,7 @@ mod resume;
 pub mod run_dir;
 pub mod setup;
 pub mod signals;
+mod stage;
 mod start;
 pub mod state;
 pub mod step;
@@ -92,6 +94,12 @@ pub enum Error {
         path: std::path::PathBuf,
         found: String,
         expected: String,
+    },
+    #[error("{source}; the state of step {step} is kept on this machine: go on from it with `--resume-from {}`", kept.display())]
+    NotSent {
+        source: Box<Error>,
+        step: u64,
+        kept: std::path::PathBuf,
     },
     #[error(
         "`{name}` has {found} classes, the network's supervised head {expected}; evaluate it on the data set it was trained on"
@@ -144,6 +152,7 @@ impl Error {
             Error::Checkpoint(error) => error.class(),
             Error::Trained(error) => error.class(),
             Error::RunDir(error) => error.class(),
+            Error::NotSent { source, .. } => source.class(),
             Error::Report(error) => error.class(),
             Error::Cluster(error) => error.class(),
             Error::Uneven { .. } => Class::Environment,

@@ -16,7 +16,9 @@ use crate::hlo::{Literal, Module};
 use crate::pjrt::Buffer;
 use crate::report::progress::{Standing, rate, seconds_left};
 use crate::report::scalars::tags;
-use crate::report::{self, LogFile, Progress, Recorder, Scalars, Screen, Summary, wall_time};
+use crate::report::{
+    self, LogFile, Progress, Recorder, Scalars, Screen, Summary, log_file, wall_time,
+};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
@@ -99,13 +101,13 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     let own_dir = aside.as_ref().map_or(run.model_dir, TempDir::path);
     // Of a new run all that it begins from is read first: what is refused leaves no folder that would refuse the corrected command.
     let find = || Point::find(run, &identity, &step_module);
-    let begin = match run_dir::is_run(run.model_dir) {
+    let begin = match run_dir::is_run(run.model_dir)? {
         true => None,
         false => Some(find()?),
     };
     let run_dir = RunDir::open(own_dir, &identity, &run.loaded.to_yaml())?;
     if leads {
-        run.log.open(&run_dir.log())?;
+        run.log.open(&run_dir.near().join(log_file::FILE))?;
     }
     let point = match begin {
         Some(point) => point,
@@ -124,7 +126,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     }
     let mut step = point.step;
     let resumed = point.resumed.then_some(step);
-    let mut recorder = Recorder::open(run_dir.path(), resumed, wall_time())?;
+    let mut recorder = Recorder::open(run_dir.near(), resumed, wall_time())?;
 
     let mut evaluation = Evaluation::new(run, &spec, &train, &run_dir, step)?;
     if step == 0 {
@@ -295,12 +297,13 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         ),
     };
     tracing::info!("{headline}");
-    let mut summary = evaluation.summary(headline, &run_dir, &recorder, stopped.is_some());
+    let mut summary = evaluation.summary(headline, &run_dir, stopped.is_some());
     if let Some((_, skipped @ 1..)) = launcher.stream() {
         summary.notes.push(format!(
             "{skipped} examples could not be had and were replaced; the log names them"
         ));
     }
+    run_dir.send()?;
     Ok(Outcome { stopped, summary })
 }
 
@@ -396,7 +399,20 @@ impl Saver<'_> {
             class_names: self.class_names.to_vec(),
         };
         let keep = config.keep_checkpoint_max;
-        let path = checkpoint::save(&self.run_dir.checkpoints(), &manifest, &arrays, keep)?;
+        // Before the checkpoint, so that whoever goes on from it finds the steps that led to it.
+        let saved = self.run_dir.send().map_err(Error::from).and_then(|()| {
+            let folder = self.run_dir.checkpoints();
+            Ok(checkpoint::save(&folder, &manifest, &arrays, keep)?)
+        });
+        let path = match (saved, self.run_dir.kept()) {
+            (Err(source), Some(kept)) => {
+                // What was learned outlives a bucket that cannot be reached.
+                let kept = checkpoint::save(&kept, &manifest, &arrays, 1)?;
+                let source = Box::new(source);
+                return Err(Error::NotSent { source, step, kept });
+            }
+            (saved, _) => saved?,
+        };
         tracing::info!("saved {}", path.display());
         Ok(())
     }

@@ -6,7 +6,6 @@ use super::run_dir::{self, RunDir, differences};
 use super::step::StepModule;
 use super::{Error, start, state};
 use crate::hlo::Literal;
-use crate::report::disk;
 use std::path::{Path, PathBuf};
 
 /// In the run folder: the checkpoint that `--resume-from` named last. A restart of the same command, which a supervisor makes after
@@ -87,15 +86,14 @@ impl Point {
         };
         checkpoint::set_aside_after(&run_dir.checkpoints(), self.step)?;
         let taken = run_dir.path().join(TAKEN);
-        disk::replace(&taken, absolute(path).as_os_str().as_encoded_bytes())
-            .map_err(run_dir::Error::io("write", &taken))?;
-        Ok(())
+        let path = absolute(path).as_os_str().as_encoded_bytes().to_vec();
+        Ok(run_dir::replace(&taken, path)?)
     }
 }
 
 fn was_taken(model_dir: &Path, path: &Path) -> bool {
-    std::fs::read(model_dir.join(TAKEN))
-        .is_ok_and(|bytes| bytes == absolute(path).as_os_str().as_encoded_bytes())
+    let taken = run_dir::content(&model_dir.join(TAKEN)).ok().flatten();
+    taken.is_some_and(|bytes| bytes == absolute(path).as_os_str().as_encoded_bytes())
 }
 
 fn absolute(path: &Path) -> PathBuf {

@@ -1,4 +1,4 @@
-//! The run folder (`model_dir`): one process at a time, one configuration for ever.
+//! The run folder (`model_dir`): one process at a time, one configuration for ever. One in a bucket is locked on this machine only.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::stage::Stage;
 use crate::config::schema;
+use crate::data::{self, store};
 use crate::error::Class;
 use crate::report::{disk, log_file, metrics};
 
 /// Marks a folder as a run of ours and keeps what may not change while it goes on.
 const MARKER: &str = "run.json";
 /// Held by the process that runs here; holds its number.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 const FORMAT_VERSION: u32 = 1;
 
 /// Why a folder cannot be used for this run.
@@ -29,6 +31,9 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
+    /// The bucket said no.
+    #[error(transparent)]
+    Bucket(Box<data::Error>),
     /// Another process trains here.
     #[error(
         "`model_dir` `{path}` is in use by {}, expected a folder that no process is using; \
@@ -85,11 +90,18 @@ pub struct Difference {
     pub expected: Option<String>,
 }
 
+impl From<data::Error> for Error {
+    fn from(error: data::Error) -> Self {
+        Error::Bucket(Box::new(error))
+    }
+}
+
 impl Error {
     /// What the reader can do about it.
     pub fn class(&self) -> Class {
         match self {
             Error::Io { .. } | Error::InUse { .. } => Class::Environment,
+            Error::Bucket(error) => error.class(),
             Error::Foreign { .. } | Error::OtherConfig { .. } => Class::Usage,
             Error::Damaged { .. } => Class::Check,
         }
@@ -157,8 +169,8 @@ pub fn differences(found: &[(String, String)], expected: &[(String, String)]) ->
 }
 
 /// Whether a folder is that of a run already.
-pub(super) fn is_run(model_dir: &Path) -> bool {
-    model_dir.join(MARKER).exists()
+pub(super) fn is_run(model_dir: &Path) -> Result<bool, Error> {
+    Ok(store::is_file(&model_dir.join(MARKER))?)
 }
 
 /// The folder of checkpoints of a `model_dir`.
@@ -176,8 +188,17 @@ struct Marker {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    _lock: Lock,
+    side: Side,
     is_new: bool,
+}
+
+/// Where files grow.
+#[derive(Debug)]
+enum Side {
+    /// In the run folder, which is this process's own.
+    Here(#[expect(dead_code, reason = "held")] Lock),
+    /// On this machine, to be sent.
+    Bucket(Stage),
 }
 
 impl RunDir {
@@ -193,10 +214,15 @@ impl RunDir {
         config_yaml: &str,
     ) -> Result<RunDir, Error> {
         refuse_foreign(path)?;
-        fs::create_dir_all(path).map_err(Error::io("create", path))?;
-        let lock = lock(path)?;
-        // Again, now that nobody else can change the answer.
-        refuse_foreign(path)?;
+        let side = if store::is_remote(path) {
+            Side::Bucket(Stage::open(path, &[metrics::FILE, log_file::FILE])?)
+        } else {
+            fs::create_dir_all(path).map_err(Error::io("create", path))?;
+            let lock = lock(path)?;
+            // Again, now that nobody else can change the answer.
+            refuse_foreign(path)?;
+            Side::Here(lock)
+        };
         let marker = path.join(MARKER);
         let is_new = match read_marker(&marker)? {
             Some(found) => {
@@ -214,23 +240,49 @@ impl RunDir {
                 };
                 let json =
                     serde_json::to_vec_pretty(&content).expect("pairs of strings are valid JSON");
-                disk::replace(&marker, &json).map_err(Error::io("write", &marker))?;
+                replace(&marker, json)?;
                 true
             }
         };
         let run = RunDir {
             path: path.to_owned(),
-            _lock: lock,
+            side,
             is_new,
         };
-        let config = run.config();
-        disk::replace(&config, config_yaml.as_bytes()).map_err(Error::io("write", &config))?;
+        replace(&run.config(), config_yaml.into())?;
         Ok(run)
     }
 
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where this process appends to files: the folder itself, or what is sent to it.
+    pub fn near(&self) -> &Path {
+        match &self.side {
+            Side::Here(_) => &self.path,
+            Side::Bucket(stage) => stage.near(),
+        }
+    }
+
+    /// Sends what has grown to a folder in a bucket.
+    ///
+    /// # Errors
+    /// The bucket's.
+    pub(super) fn send(&self) -> Result<(), Error> {
+        match &self.side {
+            Side::Here(_) => Ok(()),
+            Side::Bucket(stage) => Ok(stage.send()?),
+        }
+    }
+
+    /// Where a state is kept that could not be written to a bucket.
+    pub(super) fn kept(&self) -> Option<PathBuf> {
+        match &self.side {
+            Side::Here(_) => None,
+            Side::Bucket(stage) => Some(stage.kept()),
+        }
     }
 
     /// Whether no process has trained here before.
@@ -265,6 +317,14 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
         let path = path.to_owned();
         Err(Error::Foreign { path, found })
     };
+    if store::is_remote(path) {
+        let entries = store::entries(path)?;
+        let ours = entries.is_empty() || entries.iter().any(|entry| entry.name == MARKER);
+        return match (ours, entries.first()) {
+            (false, Some(entry)) => foreign(format!("holds `{}` but no `{MARKER}`", entry.name)),
+            _ => Ok(()),
+        };
+    }
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -287,15 +347,36 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// The bytes of a file of a run folder; none if there is no such file.
+pub(crate) fn content(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    if store::is_remote(path) {
+        return Ok(match store::is_file(path)? {
+            true => Some(store::read(path)?),
+            false => None,
+        });
+    }
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", path)(error)),
+    }
+}
+
+/// Writes a small file of a run folder, which is there whole or as it was.
+pub(super) fn replace(path: &Path, bytes: Vec<u8>) -> Result<(), Error> {
+    match store::is_remote(path) {
+        true => Ok(store::write(path, bytes.into())?),
+        false => disk::replace(path, &bytes).map_err(Error::io("write", path)),
+    }
+}
+
 fn read_marker(path: &Path) -> Result<Option<Marker>, Error> {
     let damaged = |found: String| {
         let path = path.to_owned();
         Err(Error::Damaged { path, found })
     };
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("read", path)(error)),
+    let Some(bytes) = content(path)? else {
+        return Ok(None);
     };
     match serde_json::from_slice::<Marker>(&bytes) {
         Ok(marker) if marker.format_version == FORMAT_VERSION => Ok(Some(marker)),
@@ -309,7 +390,7 @@ fn read_marker(path: &Path) -> Result<Option<Marker>, Error> {
 
 /// Goes with the open file: the system releases it even after `kill -9`.
 #[derive(Debug)]
-struct Lock(File);
+pub(super) struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
@@ -318,7 +399,7 @@ impl Drop for Lock {
     }
 }
 
-fn lock(folder: &Path) -> Result<Lock, Error> {
+pub(super) fn lock(folder: &Path) -> Result<Lock, Error> {
     let path = folder.join(LOCK);
     let mut file = OpenOptions::new()
         .read(true)

@@ -4,6 +4,7 @@ use super::checkpoint::{self, Array, Manifest};
 use super::step::StateArray;
 use super::{setup, state};
 use crate::config::{self, Loaded};
+use crate::data::store;
 use crate::error::Class;
 use crate::hlo::{DType, Literal, Shape};
 use crate::model::{self, Network};
@@ -183,19 +184,20 @@ pub fn open(path: &Path) -> Result<Trained, Error> {
 
 /// The checkpoint that a path means.
 fn find(path: &Path) -> Result<PathBuf, Error> {
-    if checkpoint::is_checkpoint(path) {
+    if checkpoint::is_checkpoint(path)? {
         return Ok(path.to_owned());
     }
     let here = path.to_owned();
     for folder in [path.join("checkpoints"), path.to_owned()] {
-        if !folder.is_dir() {
+        if !store::is_remote(&folder) && !folder.is_dir() {
             continue;
         }
         if let Some(latest) = checkpoint::latest(&folder)? {
             return Ok(latest);
         }
     }
-    Err(if path.join("config.yaml").is_file() {
+    let config = store::is_file(&path.join("config.yaml")).map_err(checkpoint::Error::from)?;
+    Err(if config {
         Error::NoCheckpoint { path: here }
     } else if is_tensorflow(path) {
         Error::TensorFlow { path: here }

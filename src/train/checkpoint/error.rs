@@ -21,6 +21,9 @@ pub enum Error {
         /// What the system answered.
         source: io::Error,
     },
+    /// The bucket said no.
+    #[error("{0}; earlier checkpoints are untouched")]
+    Bucket(Box<crate::data::Error>),
     /// A path that does not lead to a checkpoint.
     #[error(
         "`{path}` is not a checkpoint, expected a folder with `manifest.json` in it, \
@@ -91,11 +94,18 @@ pub struct TensorMismatch {
     pub expected: Option<(Dtype, Vec<usize>)>,
 }
 
+impl From<crate::data::Error> for Error {
+    fn from(error: crate::data::Error) -> Self {
+        Error::Bucket(Box::new(error))
+    }
+}
+
 impl Error {
     /// What the reader can do about it.
     pub fn class(&self) -> Class {
         match self {
             Error::Io { .. } => Class::Environment,
+            Error::Bucket(error) => error.class(),
             Error::NotACheckpoint { .. } => Class::Usage,
             Error::Version { .. }
             | Error::Damaged { .. }

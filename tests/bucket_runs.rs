@@ -1,0 +1,279 @@
+//! Run folders in a bucket, through all that can go wrong on the way: the same run as on disk, and never a half-written checkpoint.
+
+mod binary;
+mod gcs;
+
+use binary::{checkpoint, refused, state, stderr, tiny};
+use gcs::{Fault, Gcs, Request, program, succeeded};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const STEPS: u64 = 6;
+const KEYS: [&str; 5] = [
+    "train_steps=6",
+    "checkpoint_steps=2",
+    "keep_checkpoint_max=2",
+    "train_summary_steps=1",
+    "runtime.steps_per_launch=1",
+];
+
+/// A run of six steps that saves every second one and keeps two.
+fn train(server: &Gcs, model_dir: &str, more: &[&str]) -> Output {
+    let keys = [&KEYS[..], more].concat();
+    program(server, &[])
+        .args(tiny(Path::new(model_dir), &keys))
+        .output()
+        .unwrap()
+}
+
+/// A folder of buckets with the bucket `b`, and a run on disk beside it.
+fn root(server: &dyn Fn(&Path) -> Gcs) -> (tempfile::TempDir, Gcs, PathBuf) {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("b")).unwrap();
+    let server = server(root.path());
+    let disk = root.path().join("disk");
+    succeeded(train(&server, disk.to_str().unwrap(), &[]));
+    (root, server, disk)
+}
+
+/// Names of what lies in a run folder; those of event files hold the time.
+fn names(folder: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
+    let mut names: BTreeSet<String> = entries.map(|entry| name(entry.unwrap())).collect();
+    names.remove("lock");
+    let events = |name: &String| name.starts_with("events.");
+    assert!(names.iter().any(events), "{names:?}");
+    names.retain(|name| !events(name));
+    names
+}
+
+/// What was learned in each step.
+fn losses(folder: &Path) -> Vec<serde_json::Value> {
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let row = |line: &str| {
+        let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+        row.as_object_mut()
+            .unwrap()
+            .retain(|key, _| !key.starts_with("perf/"));
+        row
+    };
+    text.lines().map(row).collect()
+}
+
+fn same(found: &Path, expected: &Path) {
+    assert_eq!(names(found), names(expected));
+    let steps = |folder: &Path| -> BTreeSet<_> {
+        let entries = fs::read_dir(folder.join("checkpoints")).unwrap();
+        let held = |path: &Path| fs::read_dir(path).unwrap().next().is_some();
+        let folders = entries.map(|entry| entry.unwrap());
+        let folders = folders.filter(|entry| held(&entry.path()));
+        folders.map(|entry| entry.file_name()).collect()
+    };
+    assert_eq!(steps(found), steps(expected));
+    assert!(
+        state(found, STEPS) == state(expected, STEPS),
+        "other arrays"
+    );
+    assert_eq!(losses(found), losses(expected));
+}
+
+#[test]
+fn a_run_in_a_troubled_bucket_is_the_run_on_disk() {
+    let (root, server, disk) = root(&|root| {
+        Gcs::start(root, |request| match request.number % 7 {
+            2 => Fault::Status(503),
+            4 => Fault::Reset,
+            5 if request.method != "GET" => Fault::Mute,
+            5 => Fault::Cut(50),
+            _ => Fault::None,
+        })
+    });
+    let far = root.path().join("b/runs/one");
+    let text = succeeded(train(&server, "gs://b/runs/one", &[]));
+    assert!(text.contains("gs://b/runs/one/checkpoints"), "{text}");
+    same(&far, &disk);
+    let puts = server.requests().into_iter();
+    let puts = puts.filter(|(request, _)| request.method == "PUT");
+    assert!(puts.filter(|(_, fault)| *fault != Fault::None).count() > 2);
+
+    // The same command again goes on, and leaves what is there.
+    let text = succeeded(train(&server, "gs://b/runs/one", &[]));
+    assert!(text.contains("all 6 steps are done"), "{text}");
+    assert!(state(&far, STEPS) == state(&disk, STEPS));
+    let log = fs::read_to_string(far.join("log.txt")).unwrap();
+    assert_eq!(log.matches("all 6 steps are done").count(), 1, "{log}");
+    assert!(log.contains("pretrained 6 steps"), "what was logged before");
+    let output = train(&server, "gs://b/runs/one", &["temperature=0.7"]);
+    refused(&output, 2, &["gs://b/runs/one", "`temperature`"]);
+    fs::create_dir(root.path().join("b/other")).unwrap();
+    fs::write(root.path().join("b/other/letter.txt"), "dear").unwrap();
+    let output = train(&server, "gs://b/other", &[]);
+    refused(&output, 2, &["gs://b/other", "holds `letter.txt` but no"]);
+
+    // What comes after training reads from there.
+    let tuned = |from: &str, to: &str| {
+        let checkpoint = format!("checkpoint={from}");
+        let mut arguments = tiny(Path::new(to), &[&checkpoint, "train_steps=2"]);
+        arguments[0] = "finetune".into();
+        succeeded(program(&server, &[]).args(arguments).output().unwrap());
+    };
+    let near = root.path().join("tuned");
+    tuned(disk.to_str().unwrap(), near.to_str().unwrap());
+    tuned("gs://b/runs/one", "gs://b/runs/tuned");
+    assert!(state(&root.path().join("b/runs/tuned"), 2) == state(&near, 2));
+    let figures = |run: &str| {
+        let more = [
+            "evaluate",
+            run,
+            "--head-only",
+            "--json",
+            "runtime.platform=cpu",
+        ];
+        let text = succeeded(program(&server, &more).output().unwrap());
+        let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(found["checkpoint"].as_str().unwrap().starts_with(run));
+        found["figures"].clone()
+    };
+    let found = figures("gs://b/runs/tuned");
+    assert_eq!(found, figures(near.to_str().unwrap()));
+    assert!(found["top_1"].is_number(), "{found}");
+    let page = root.path().join("page.html");
+    let more = [
+        "report",
+        "gs://b/runs/one",
+        "gs://b/runs/tuned",
+        "--curves-only",
+        "-o",
+    ];
+    succeeded(program(&server, &more).arg(&page).output().unwrap());
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("6 steps") && page.contains("tuned"));
+
+    // Evaluation writes beside it.
+    let more = ["run", "mode=train_then_eval", "runtime.eval=true"];
+    let mut arguments = tiny(
+        Path::new("gs://b/runs/tuned"),
+        &["checkpoint=gs://b/runs/one"],
+    );
+    arguments[0] = more[0].into();
+    arguments.retain(|argument| argument != "runtime.eval=false");
+    arguments.extend(more[1..].iter().map(|key| key.to_string()));
+    arguments.extend(["train_mode=finetune".into(), "train_steps=2".into()]);
+    succeeded(program(&server, &[]).args(arguments).output().unwrap());
+    let tuned = root.path().join("b/runs/tuned");
+    for name in [
+        "result.json",
+        "result_2.json",
+        "flags.json",
+        "eval/metrics.jsonl",
+    ] {
+        assert!(tuned.join(name).is_file(), "{name}");
+    }
+    names(&tuned.join("eval"));
+}
+
+fn of_step_4(request: &Request, file: &str) -> bool {
+    request.method == "PUT" && request.path.ends_with(&format!("step-00000004/{file}"))
+}
+
+/// A process that dies between the two objects of a checkpoint has not written it.
+#[test]
+fn a_kill_between_objects_goes_on_from_the_checkpoint_before() {
+    let closed = Arc::new(AtomicBool::new(true));
+    let (root, server, disk) = root(&|root| {
+        let closed = closed.clone();
+        Gcs::start(root, move |request| {
+            let late = of_step_4(request, "manifest.json") && closed.load(Ordering::Relaxed);
+            match late {
+                true => Fault::Status(503),
+                false => Fault::None,
+            }
+        })
+    });
+    let far = root.path().join("b/run");
+    let mut child = program(&server, &[])
+        .args(tiny(Path::new("gs://b/run"), &KEYS))
+        .env("SIMCLR_GS_ATTEMPTS", "30")
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    let met = || {
+        let all = server.requests();
+        all.iter().any(|(r, _)| of_step_4(r, "manifest.json"))
+    };
+    while !met() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(300),
+            "it never came so far"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let half = checkpoint(&far, 4);
+    assert!(half.join("state.safetensors").is_file() && !half.join("manifest.json").exists());
+    closed.store(false, Ordering::Relaxed);
+    let half = ["evaluate", "gs://b/run/checkpoints/step-00000004"];
+    let output = program(&server, &half).output().unwrap();
+    refused(&output, 2, &["step-00000004", "no run and no checkpoint"]);
+    let output = train(&server, "gs://b/run", &[]);
+    let text = stderr(&output);
+    succeeded(output);
+    let words = "resuming at step 2 from gs://b/run/checkpoints/step-00000002";
+    assert!(text.contains(words), "{text}");
+    same(&far, &disk);
+}
+
+/// A bucket that takes nothing any more costs no state: it is kept on this machine, and the run goes on from it.
+#[test]
+fn a_state_that_cannot_be_sent_is_kept() {
+    let closed = Arc::new(AtomicBool::new(true));
+    let (root, server, disk) = root(&|root| {
+        let closed = closed.clone();
+        Gcs::start(root, move |request| {
+            let refused = of_step_4(request, "state.safetensors") && closed.load(Ordering::Relaxed);
+            match refused {
+                true => Fault::Status(401),
+                false => Fault::None,
+            }
+        })
+    });
+    let output = train(&server, "gs://b/run", &[]);
+    let text = stderr(&output);
+    refused(
+        &output,
+        3,
+        &[
+            "cannot write gs://b/run/checkpoints/step-00000004/state.safetensors",
+            "401",
+            "the state of step 4 is kept",
+        ],
+    );
+    let kept = text.split("--resume-from ").nth(1).unwrap();
+    let kept = Path::new(kept.split('`').next().unwrap());
+    closed.store(false, Ordering::Relaxed);
+    let output = train(
+        &server,
+        "gs://b/run",
+        &["--resume-from", kept.to_str().unwrap()],
+    );
+    let text = stderr(&output);
+    succeeded(output);
+    assert!(text.contains("resuming at step 4"), "{text}");
+    let far = root.path().join("b/run");
+    assert!(far.join("resumed-from").is_file());
+    fs::remove_file(far.join("resumed-from")).unwrap();
+    // Step 4 was not written to the bucket by the process that went on from it.
+    let step = checkpoint(&disk, 4);
+    fs::rename(&step, checkpoint(&disk, 2)).unwrap();
+    same(&far, &disk);
+    fs::remove_dir_all(kept.parent().unwrap().parent().unwrap()).unwrap();
+}
