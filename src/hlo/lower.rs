@@ -20,7 +20,10 @@ impl Module {
 
     /// The module as XLA's message.
     pub fn to_proto(&self) -> proto::HloModuleProto {
-        let mut lowering = Lowering::default();
+        let mut lowering = Lowering {
+            replicas: self.replicas as i64,
+            ..Lowering::default()
+        };
         let entry = lowering.computation(&self.entry, "main");
         let parameters = self.parameters();
         let entries = self
@@ -58,6 +61,7 @@ struct Lowering {
     shared: HashMap<*const Computation, i64>,
     monoids: HashMap<(Monoid, DType), i64>,
     next_id: i64,
+    replicas: i64,
     /// Channels given so far.
     channels: i64,
 }
@@ -126,11 +130,19 @@ impl Lowering {
         id
     }
 
-    /// Gives a collective a channel of its own, a name that is the same in every process. Its groups are then of replicas over all
-    /// partitions, of which there is one. (A collective-permute with a channel would be among partitions.)
-    fn connect(&mut self, collective: &mut proto::HloInstructionProto) {
+    /// Gives a collective its groups, or else one of all replicas, and a channel of its own, a name that is the same in every process.
+    /// Groups are of devices by their global numbers, which are those of the replicas, since there is one partition: with a channel
+    /// alone they would be of replicas over all partitions, over which libtpu ends itself where a slice is more than a row of chips.
+    /// (A collective-permute with a channel would be among partitions.)
+    fn connect(&mut self, collective: &mut proto::HloInstructionProto, groups: &[Vec<i64>]) {
         self.channels += 1;
         collective.channel_id = self.channels;
+        collective.use_global_device_ids = true;
+        collective.replica_groups = if groups.is_empty() {
+            replica_groups(&[(0..self.replicas).collect()])
+        } else {
+            replica_groups(groups)
+        };
     }
 
     fn instruction(
@@ -255,14 +267,10 @@ impl Lowering {
                 out.is_stable = true;
             }
             Op::GetTupleElement { index } => out.tuple_index = *index as i64,
-            Op::AllReduce { groups, .. } => {
-                out.replica_groups = replica_groups(groups);
-                self.connect(&mut out);
-            }
+            Op::AllReduce { groups, .. } => self.connect(&mut out, groups),
             Op::AllGather { dim, groups, .. } | Op::ReduceScatter { dim, groups, .. } => {
                 out.dimensions = vec![*dim];
-                out.replica_groups = replica_groups(groups);
-                self.connect(&mut out);
+                self.connect(&mut out, groups);
             }
             Op::CollectivePermute { pairs } => {
                 out.source_target_pairs = pairs
@@ -471,6 +479,11 @@ mod tests {
             .filter(|i| i.channel_id != 0 || i.opcode.contains("permute"))
             .map(|i| (i.opcode.as_str(), i.channel_id))
             .collect();
+        let mut connected = proto.computations.iter().flat_map(|c| &c.instructions);
+        let all = |i: &crate::proto::hlo::HloInstructionProto| {
+            i.use_global_device_ids && i.replica_groups[0].replica_ids == [0, 1]
+        };
+        assert!(connected.all(|i| i.channel_id == 0 || all(i)));
         assert_eq!(
             found,
             [
