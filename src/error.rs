@@ -11,6 +11,8 @@ pub enum Class {
     Environment,
     /// A check said no: data or a checkpoint that may not be used.
     Check,
+    /// Something that may come back by itself, such as another machine: the same command may go on.
+    Again,
 }
 
 impl Class {
@@ -21,6 +23,7 @@ impl Class {
             Class::Usage => 2,
             Class::Environment => 3,
             Class::Check => 4,
+            Class::Again => 75,
         }
     }
 }

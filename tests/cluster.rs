@@ -226,6 +226,7 @@ fn what_the_user_says_goes_first() {
         process,
         processes,
         coordinator,
+        chips: 4,
     };
     let found = find_as(wanted(Some(3), Some(4), Some("gpu0:1234")), &gke, &[]).unwrap();
     assert_eq!(
@@ -233,14 +234,27 @@ fn what_the_user_says_goes_first() {
         (3, 4, Source::Flags)
     );
     assert_eq!(found.coordinator.as_deref(), Some("gpu0:1234"));
-    // One host out of a pod: libtpu must not wait for the others.
-    let found = find_as(wanted(None, Some(1), None), &gke, &[]).unwrap();
-    assert_eq!((found.process, found.processes), (0, 1));
-    assert!(
-        found
-            .variables
-            .contains(&("TPU_HOST_BOUNDS", "1,1,1".into()))
-    );
+    // One host out of a pod: libtpu must not wait for the others, nor this program for a server that does not answer.
+    let silent = ("agent-worker-number", Answer::Silence);
+    for (chips, bounds) in [(1, "1,1,1"), (4, "2,2,1"), (8, "2,4,1")] {
+        let alone = Wanted {
+            chips,
+            ..wanted(None, Some(1), None)
+        };
+        let found = find_as(alone, &gke, std::slice::from_ref(&silent)).unwrap();
+        assert_eq!((found.process, found.processes), (0, 1));
+        for (name, value) in [
+            ("TPU_HOST_BOUNDS", "1,1,1"),
+            ("TPU_CHIPS_PER_PROCESS_BOUNDS", bounds),
+        ] {
+            assert!(found.variables.contains(&(name, value.into())), "{name}");
+        }
+    }
+    let nowhere = Wanted {
+        chips: 0,
+        ..wanted(None, Some(1), None)
+    };
+    assert!(find_as(nowhere, &[], &[]).unwrap().variables.is_empty());
     for (bad, words) in [
         (
             wanted(Some(4), Some(4), Some("a")),
@@ -327,6 +341,36 @@ fn a_key_has_one_value_and_waiting_ends() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("start process 0 first"), "{error}");
+}
+
+#[test]
+fn a_member_that_falls_silent_is_lost_and_one_that_leaves_is_not() {
+    let (_server, address) = service();
+    let store = Store::connect(&address, SOON).unwrap();
+    let soon = Duration::from_millis(20);
+    assert_eq!(store.beat(b"1", SOON).unwrap(), None);
+    // This one goes in order; a word of its that comes late changes nothing.
+    store.beat(b"2", soon).unwrap();
+    store.leave(b"2").unwrap();
+    store.beat(b"2", soon).unwrap();
+    // This one says nothing more, its connection still open.
+    store.beat(b"3", soon).unwrap();
+    let lost = loop {
+        if let Some(lost) = store.beat(b"1", SOON).unwrap() {
+            break lost;
+        }
+    };
+    assert_eq!(lost, b"3");
+    store.beat(b"3", SOON).unwrap();
+    assert_eq!(store.beat(b"1", SOON).unwrap(), None, "it came back");
+    // This one's connection breaks, however long it wanted to be waited for.
+    let dies = Store::connect(&address, SOON).unwrap();
+    dies.beat(b"4", Duration::from_secs(3600)).unwrap();
+    drop(dies);
+    while store.beat(b"1", SOON).unwrap().is_none() {
+        thread::sleep(soon);
+    }
+    assert_eq!(store.beat(b"1", SOON).unwrap(), Some(b"4".to_vec()));
 }
 
 /// Pretended processes, each on a thread with a client of its own.
@@ -550,20 +594,25 @@ fn processes_that_do_not_show_are_an_error_and_so_is_a_place_that_is_none() {
         (output.status.code(), words)
     };
     let cpu = ["runtime.platform=cpu", "runtime.devices=1"];
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap().to_string();
-    drop(free);
+    let address = free_address();
     let two = ["--process", "0", "--processes", "2"];
-    let (code, words) = pretrain(
-        &[&two[..], &["--coordinator", &address]].concat(),
-        &cpu,
-        &[],
-    );
-    assert_eq!(code, Some(2), "{words}");
-    assert!(
-        words.contains("2 processes, and the cpu plugin shows devices of 1"),
-        "{words}"
-    );
+    let ended = thread::scope(|scope| {
+        let start = |process| {
+            let flags = ["--process", process, "--processes", "2"];
+            let flags = [&flags[..], &["--coordinator", &address]].concat();
+            pretrain(&flags, &cpu, &[])
+        };
+        ["0", "1"]
+            .map(|process| scope.spawn(move || start(process)))
+            .map(|thread| thread.join().unwrap())
+    });
+    for (code, words) in ended {
+        assert_eq!(code, Some(2), "{words}");
+        assert!(
+            words.contains("2 processes, and the cpu plugin shows devices of 1"),
+            "{words}"
+        );
+    }
     let (code, words) = pretrain(&two, &cpu, &[]);
     assert_eq!(code, Some(2), "{words}");
     assert!(words.contains("HOST:PORT"), "{words}");
@@ -580,4 +629,88 @@ fn processes_that_do_not_show_are_an_error_and_so_is_a_place_that_is_none() {
     assert_eq!(code, Some(3), "{words}");
     assert!(words.contains("/nonexistent/"), "{words}");
     assert!(!folder.path().join("run").exists());
+}
+
+/// A process of three through the program, on an address that is free; the CPU plugin would refuse several processes, but not before all
+/// are there.
+struct OneOfThree(std::process::Child);
+
+impl OneOfThree {
+    fn start(process: usize, address: &str, keys: &[&str]) -> Self {
+        let child = std::process::Command::new(env!("CARGO_BIN_EXE_simclr"))
+            .args(["pretrain", "dataset=shapes32", "--quiet"])
+            .args(["runtime.platform=cpu", "runtime.devices=1"])
+            .args(["--process", &process.to_string(), "--processes", "3"])
+            .args(["--coordinator", address])
+            .args(keys)
+            .current_dir(std::env::temp_dir())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        OneOfThree(child)
+    }
+
+    /// Its exit code and last words.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut words = String::new();
+        let mut pipe = self.0.stderr.take().unwrap();
+        pipe.read_to_string(&mut words).unwrap();
+        (self.0.wait().unwrap().code(), words)
+    }
+}
+
+/// An address on which nobody listens yet.
+fn free_address() -> String {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    free.local_addr().unwrap().to_string()
+}
+
+/// Waits until a process is where it waits for the others.
+fn at_start(store: &Store, process: usize) {
+    let key = format!("here/start/{process}");
+    let there = store.get(key.as_bytes(), SOON).unwrap();
+    assert!(there.is_some(), "process {process} did not come");
+}
+
+#[test]
+fn a_process_that_is_killed_ends_the_others_which_are_to_be_started_again() {
+    let (first, second) = (free_address(), free_address());
+    let pair = |address: &str| [0, 1].map(|process| OneOfThree::start(process, address, &[]));
+    let ([zero, mut killed], [mut killed_zero, one]) = (pair(&first), pair(&second));
+    for (address, killed) in [(&first, &mut killed), (&second, &mut killed_zero)] {
+        let store = Store::connect(address, SOON).unwrap();
+        at_start(&store, 0);
+        at_start(&store, 1);
+        // Without a chance to say anything.
+        killed.0.kill().unwrap();
+    }
+    for (left, gone) in [(zero, 1), (one, 0)] {
+        let (code, words) = left.end();
+        assert_eq!(code, Some(75), "{words}");
+        let sentence = format!("process {gone} is gone without a word");
+        assert!(
+            words.contains(&sentence) && words.contains("from the last checkpoint"),
+            "{words}"
+        );
+    }
+    for killed in [killed, killed_zero] {
+        assert_eq!(killed.end().0, None);
+    }
+}
+
+#[test]
+fn a_process_that_cannot_begin_says_so_to_the_others() {
+    let address = free_address();
+    let waits = OneOfThree::start(0, &address, &[]);
+    let store = Store::connect(&address, SOON).unwrap();
+    at_start(&store, 0);
+    let fails = OneOfThree::start(1, &address, &["runtime.plugin=/nonexistent.so"]);
+    let (code, words) = fails.end();
+    assert_eq!(code, Some(3), "{words}");
+    let (code, words) = waits.end();
+    assert_eq!(code, Some(1), "{words}");
+    assert!(
+        words.contains("process 1: ") && words.contains("/nonexistent.so"),
+        "{words}"
+    );
 }

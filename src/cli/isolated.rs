@@ -1,6 +1,7 @@
 //! Running this program in a child process: for plugins that may abort, and with an environment of their own.
 
 use crate::error::Class;
+use crate::pjrt::end_at_once;
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -97,7 +98,7 @@ pub(super) fn end_with_parent() {
     std::thread::spawn(|| {
         let mut nothing = Vec::new();
         let _ = std::io::stdin().read_to_end(&mut nothing);
-        std::process::exit(1);
+        end_at_once(Class::Failed.exit_code());
     });
 }
 

@@ -121,7 +121,7 @@ impl Session {
         together::watch_notice(&stop);
         Ok(Session {
             model_dir: model_dir(loaded, arguments.configuration.config.as_deref()),
-            processes: together.processes(&engine)?,
+            processes: together.processes(&engine, devices)?,
             engine,
             devices,
             stop,

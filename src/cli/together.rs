@@ -1,14 +1,14 @@
 //! The processes of a run, as the command line and the machines name them: found, joined, watched.
 
 use super::ui::Ui;
-use crate::cluster::agreement::Group;
+use crate::cluster::agreement::{Group, Trouble};
 use crate::cluster::identity::{Identity, Wanted};
 use crate::cluster::metadata::Metadata;
 use crate::cluster::store::{Server, Store};
 use crate::cluster::{self};
 use crate::engine::Engine;
 use crate::error::Class;
-use crate::pjrt::{Node, Platform, set_variables, tpu_chips};
+use crate::pjrt::{Node, Platform, end_at_once, set_variables, tpu_chips};
 use crate::report::Screen;
 use crate::train::processes::Processes;
 use crate::train::signals::{Stop, StopKind};
@@ -44,6 +44,7 @@ pub(super) struct Place {
 pub(super) struct Together {
     identity: Identity,
     store: Option<Arc<Store>>,
+    processes: Processes,
     _server: Option<Server>,
 }
 
@@ -55,6 +56,7 @@ impl Together {
         let mut together = Together {
             identity,
             store: None,
+            processes: Processes::default(),
             _server: None,
         };
         let identity = &together.identity;
@@ -68,7 +70,12 @@ impl Together {
             let port = address.rsplit(':').next().unwrap_or_default();
             together._server = Some(Server::start(&format!("0.0.0.0:{port}"))?);
         }
-        together.store = Some(Arc::new(Store::connect(address, PATIENCE)?));
+        let store = Arc::new(Store::connect(address, PATIENCE)?);
+        let group = Group::new(store.clone(), identity.process, processes);
+        together.processes = Processes::of(group);
+        // From now on, since also devices are waited for.
+        together.processes.watch(end);
+        together.store = Some(store);
         Ok(together)
     }
 
@@ -82,7 +89,7 @@ impl Together {
         })
     }
 
-    /// Opens an engine; says what is probably waited for if that takes long.
+    /// Opens an engine; says what is probably waited for if that takes long. The others hear of an error.
     pub(super) fn open<T>(
         &self,
         ui: &Ui,
@@ -91,6 +98,18 @@ impl Together {
         if self.identity.processes < 2 {
             return open();
         }
+        let opened = self.open_or_say(ui, open);
+        if let Err(error) = &opened {
+            self.processes.tell_failure(&format!("{error:#}"));
+        }
+        opened
+    }
+
+    fn open_or_say<T>(
+        &self,
+        ui: &Ui,
+        open: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let (done, waiting) = channel::<()>();
         std::thread::scope(|scope| {
             scope.spawn(move || say_if_late(&waiting, SILENCE, ui, self.identity.processes));
@@ -100,43 +119,75 @@ impl Together {
         })
     }
 
-    /// The processes, once there are devices: all of them must show.
-    pub(super) fn processes(self, engine: &Engine) -> anyhow::Result<Processes> {
-        let Some(store) = self.store else {
-            return Ok(Processes::default());
-        };
-        let (process, expected) = (self.identity.process, self.identity.processes);
-        let mut found: Vec<i64> = engine
+    /// The processes, once there are devices, of which a step takes so many: all processes must show, and all take part.
+    pub(super) fn processes(self, engine: &Engine, devices: usize) -> anyhow::Result<Processes> {
+        if self.store.is_none() {
+            return Ok(self.processes);
+        }
+        let checked = self.check(engine, devices);
+        if let Err(error) = &checked {
+            self.processes.tell_failure(&error.to_string());
+        }
+        checked.map(|()| self.processes)
+    }
+
+    fn check(&self, engine: &Engine, devices: usize) -> anyhow::Result<()> {
+        self.processes.started()?;
+        let all: Vec<i64> = engine
             .client()
             .all_devices()
             .iter()
             .map(|device| device.process())
             .collect();
-        found.dedup();
-        if found.len() != expected {
-            return Err(cluster::Error::OtherProcesses {
-                platform: engine.client().platform_name().into(),
-                found: found.len(),
-                expected,
-            }
-            .into());
-        }
-        let store = Arc::try_unwrap(store).or_else(|_| {
-            // The plugin keeps its own; a second connection serves as well.
-            let address = self.identity.coordinator.as_deref().unwrap_or_default();
-            Store::connect(address, PATIENCE)
-        })?;
-        let processes = Processes::of(Group::new(store, process, expected));
-        processes.watch(|words| {
-            // Also where nobody can read it.
-            let _ = writeln!(
-                std::io::stderr(),
-                "error: this process ends, since it would wait for ever: {words}; start all processes again"
-            );
-            std::process::exit(i32::from(Class::Failed.exit_code()));
-        });
-        Ok(processes)
+        let platform = engine.client().platform_name();
+        Ok(all_take_part(
+            platform,
+            &all,
+            devices,
+            self.identity.processes,
+        )?)
     }
+}
+
+/// Checks that so many processes show devices, and that a step takes all of these; `all` is the process of each device. A step on fewer
+/// would leave a process without devices, or be done by each process for itself.
+fn all_take_part(
+    platform: &str,
+    all: &[i64],
+    devices: usize,
+    processes: usize,
+) -> Result<(), cluster::Error> {
+    let mut found = all.to_vec();
+    found.dedup();
+    if found.len() != processes {
+        return Err(cluster::Error::OtherProcesses {
+            platform: platform.into(),
+            found: found.len(),
+            expected: processes,
+        });
+    }
+    if devices != all.len() {
+        return Err(cluster::Error::PartOfDevices {
+            found: devices,
+            all: all.len(),
+            processes,
+        });
+    }
+    Ok(())
+}
+
+/// Ends this process, which would wait for another for ever. Who is lost may come back, so that this is to be started again.
+fn end(trouble: &Trouble) {
+    let (words, class) = match trouble {
+        Trouble::Failed(words) => (words.clone(), Class::Failed),
+        Trouble::Lost(error) => (error.to_string(), error.class()),
+    };
+    // Also where nobody can read it.
+    let _ = writeln!(
+        std::io::stderr(),
+        "error: this process ends, since it would wait for ever: {words}"
+    );
+    end_at_once(class.exit_code());
 }
 
 /// On a TPU VM, takes the metadata server's notice that the machine is taken away for a SIGTERM.
@@ -179,12 +230,13 @@ fn say_if_late(waiting: &Receiver<()>, patience: Duration, ui: &Ui, processes: u
 }
 
 fn identity(place: &Place, platform: &str) -> Result<Identity, cluster::Error> {
+    let chips = tpu_chips();
     let wanted = Wanted {
         process: place.process,
         processes: place.processes,
         coordinator: place.coordinator.as_deref(),
+        chips,
     };
-    let chips = tpu_chips();
     let variable = |name: &str| std::env::var(name).ok();
     if platform != Platform::Tpu.name() && (platform != "auto" || chips == 0) {
         // A machine that is no TPU VM has nobody to ask.
@@ -200,5 +252,33 @@ fn identity(place: &Place, platform: &str) -> Result<Identity, cluster::Error> {
             Identity::find(wanted, &|_| None, None)
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_process_takes_part_with_all_its_devices() {
+        let all = [0, 0, 0, 0, 1, 1, 1, 1];
+        let check = |devices, processes| {
+            let found = all_take_part("tpu", &all, devices, processes);
+            found.map_err(|error| error.to_string())
+        };
+        assert_eq!(check(8, 2), Ok(()));
+        for devices in [2, 4, 6] {
+            let error = check(devices, 2).unwrap_err();
+            let words = format!("runtime.devices is {devices} and 2 processes have 8 devices");
+            assert!(
+                error.contains(&words) && error.contains("expected 8"),
+                "{error}"
+            );
+        }
+        let error = check(8, 3).unwrap_err();
+        assert!(
+            error.contains("3 processes, and the tpu plugin shows devices of 2"),
+            "{error}"
+        );
     }
 }

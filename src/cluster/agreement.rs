@@ -1,25 +1,29 @@
-//! What the processes of a run must agree on: that they run the same, and when to stop.
+//! What the processes of a run must agree on: that they run the same, when to stop, and that all are there.
 
 use super::Error;
 use super::store::Store;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-/// How long to wait for what the others know at their start.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How long to wait for what the others know once they have read their data, which may take as long as it does; who is lost meanwhile
+/// is noticed otherwise ([`Group::trouble`]).
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// A process that is not heard of for so long is lost.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// The processes of a run.
 #[derive(Debug)]
 pub struct Group {
-    store: Store,
+    store: Arc<Store>,
     process: usize,
     processes: usize,
 }
 
 impl Group {
     /// Of `processes`, of which this one is number `process`.
-    pub fn new(store: Store, process: usize, processes: usize) -> Self {
+    pub fn new(store: impl Into<Arc<Store>>, process: usize, processes: usize) -> Self {
         Group {
-            store,
+            store: store.into(),
             process,
             processes,
         }
@@ -126,12 +130,55 @@ impl Group {
         Ok((at.is_ok_and(|at| step >= at)).then_some(reason))
     }
 
+    /// Says that this process is alive, and finds out whether a launch would wait for ever for another. To be asked every few seconds.
+    pub fn trouble(&self) -> Option<Trouble> {
+        let look = || {
+            if let Some(words) = self.failure()? {
+                return Ok(Some(Trouble::Failed(words)));
+            }
+            let own = self.process.to_string();
+            let lost = self.store.beat(own.as_bytes(), SILENCE)?;
+            Ok(lost.map(|name| {
+                let process = String::from_utf8_lossy(&name).into_owned();
+                Trouble::Lost(Error::Lost { process })
+            }))
+        };
+        look().unwrap_or_else(|error| Some(Trouble::Lost(error)))
+    }
+
+    /// Says that this process goes in order and is not to be missed.
+    pub fn leave(&self) {
+        let own = self.process.to_string();
+        // If process 0 is gone, nobody misses anybody.
+        if let Err(error) = self.store.leave(own.as_bytes()) {
+            tracing::debug!("{error}");
+        }
+    }
+
+    /// Says that this process has heard of a failure.
+    pub fn heard(&self) {
+        let key = format!("here/failed/{}", self.process);
+        if let Err(error) = self.store.put(key.as_bytes(), b"") {
+            tracing::debug!("{error}");
+        }
+    }
+
     /// Tells the others that this process ends with an error, for whom [`Group::failure`] waits.
-    pub fn tell_failure(&self, words: &str) {
+    ///
+    /// Process 0 serves the others, so that it stays for `patience` until all have heard of it.
+    pub fn tell_failure(&self, words: &str, patience: Duration) {
         let value = format!("process {}: {words}", self.process);
         // Who was first has said why; and if process 0 is gone, nobody listens.
         if let Err(error) = self.store.put(FAILURE, value.as_bytes()) {
             tracing::debug!("{error}");
+        }
+        let until = Instant::now() + patience;
+        let others = if self.process == 0 { self.processes } else { 0 };
+        for process in 1..others {
+            let left = until.saturating_duration_since(Instant::now());
+            if let Err(error) = self.wait(&format!("here/failed/{process}"), left) {
+                tracing::debug!("{error}");
+            }
         }
     }
 
@@ -143,6 +190,15 @@ impl Group {
         let found = self.store.try_get(FAILURE)?;
         Ok(found.map(|words| String::from_utf8_lossy(&words).into_owned()))
     }
+}
+
+/// Why a launch would never end.
+#[derive(Debug)]
+pub enum Trouble {
+    /// What another process said when it ended with an error.
+    Failed(String),
+    /// Another process ended without a word, or its machine did.
+    Lost(Error),
 }
 
 /// Reasons to stop are numbered up to here.

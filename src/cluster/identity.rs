@@ -49,6 +49,8 @@ pub struct Wanted<'a> {
     pub processes: Option<usize>,
     /// `host:port` of process 0.
     pub coordinator: Option<&'a str>,
+    /// TPU chips of this host, for taking it alone.
+    pub chips: usize,
 }
 
 impl Identity {
@@ -73,6 +75,15 @@ impl Identity {
         variable: &dyn Fn(&str) -> Option<String>,
         metadata: Option<&Metadata>,
     ) -> Result<Self, Error> {
+        if wanted.processes == Some(1) && wanted.process.unwrap_or(0) == 0 {
+            // Nobody has to be asked, who might not answer.
+            return Ok(Identity {
+                source: Source::Flags,
+                variables: this_host_alone(variable, wanted.chips),
+                accelerator: variable("TPU_ACCELERATOR_TYPE"),
+                ..Identity::alone()
+            });
+        }
         let told = Self::told(variable, metadata)?;
         match (wanted.process, wanted.processes) {
             (None, None) => {
@@ -82,16 +93,6 @@ impl Identity {
                 }
                 Ok(found)
             }
-            (process, Some(1)) if process.unwrap_or(0) == 0 => Ok(Identity {
-                source: Source::Flags,
-                variables: if told.processes > 1 {
-                    this_host_alone(variable)
-                } else {
-                    Vec::new()
-                },
-                accelerator: told.accelerator,
-                ..Identity::alone()
-            }),
             (Some(process), Some(processes)) if process < processes => Ok(Identity {
                 process,
                 processes,
@@ -199,9 +200,20 @@ fn slices(
     })
 }
 
-/// What libtpu must be told to take one host of a pod for all there is.
-fn this_host_alone(variable: &dyn Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
-    let chips = variable("TPU_CHIPS_PER_HOST_BOUNDS").unwrap_or_else(|| "2,2,1".into());
+/// What libtpu must be told to take one host of a pod, with so many chips, for all there is; nothing where there are none.
+fn this_host_alone(
+    variable: &dyn Fn(&str) -> Option<String>,
+    chips: usize,
+) -> Vec<(&'static str, String)> {
+    if chips == 0 {
+        return Vec::new();
+    }
+    let chips = variable("TPU_CHIPS_PER_HOST_BOUNDS").unwrap_or_else(|| match chips {
+        1 => "1,1,1".into(),
+        2 => "1,2,1".into(),
+        8 => "2,4,1".into(),
+        _ => "2,2,1".into(),
+    });
     vec![
         ("TPU_HOST_BOUNDS", "1,1,1".into()),
         ("TPU_PROCESS_BOUNDS", "1,1,1".into()),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`slice`] | names of TPU slices, and what their chips are |
 //! | [`gpu`] | GPUs that can be compiled for |
-//! | [`agreement`] | that all processes run the same, and when all stop |
+//! | [`agreement`] | that all processes run the same and are there, and when all stop |
 //! | [`doctor`] | what a worker needs, and what to do where it is missing |
 //! | [`identity`] | which process of how many this one is |
 //! | [`metadata`] | the metadata server of a Cloud TPU VM |
@@ -41,6 +41,14 @@ pub enum Error {
         expected: usize,
     },
     #[error(
+        "runtime.devices is {found} and {processes} processes have {all} devices together; expected {all} or 0, so that each takes part with all it has; --processes 1 takes this host alone"
+    )]
+    PartOfDevices {
+        found: usize,
+        all: usize,
+        processes: usize,
+    },
+    #[error(
         "target `{found}` is unknown; expected cpu, {}, or a TPU slice by --topology",
         gpu::Gpu::targets().join(", ")
     )]
@@ -69,6 +77,14 @@ pub enum Error {
         what: &'static str,
         reason: String,
     },
+    #[error(
+        "process {process} is gone without a word: it was killed, or its machine is gone; the same command everywhere goes on from the last checkpoint"
+    )]
+    Lost { process: String },
+    #[error(
+        "process 0 is gone without a word: its service at {address} was lost ({reason}); the same command everywhere goes on from the last checkpoint"
+    )]
+    LostService { address: String, reason: String },
     #[error("`{key}` was not there after {seconds} s; {waiting}")]
     TimedOut {
         key: String,
@@ -93,6 +109,7 @@ impl Error {
             Error::UnknownSlice { .. }
             | Error::UnknownTarget { .. }
             | Error::OtherProcesses { .. }
+            | Error::PartOfDevices { .. }
             | Error::Place { .. }
             | Error::NoCoordinator { .. }
             | Error::Disagree { .. } => Class::Usage,
@@ -100,6 +117,7 @@ impl Error {
             | Error::Garbled { .. }
             | Error::Store { .. }
             | Error::TimedOut { .. } => Class::Environment,
+            Error::Lost { .. } | Error::LostService { .. } => Class::Again,
         }
     }
 }

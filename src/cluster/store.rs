@@ -3,6 +3,9 @@
 //!
 //! A request is an operation, a key and a value, each with its length before it; an answer is a status and a value. A connection
 //! serves one request at a time, so each waiting thread has a connection of its own. Whoever goes away leaves what it put.
+//!
+//! Members say again and again that they are alive, and hear who is not: who has not been heard of for as long as it said itself, or whose
+//! connection broke (the system closes those of a process that is killed) and who did not come back soon.
 
 use super::Error;
 use std::collections::HashMap;
@@ -18,12 +21,16 @@ const MOST_BYTES: u32 = 64 << 20;
 const SILENCE: Duration = Duration::from_secs(60);
 /// No client waits longer for a value.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Whose connection broke is lost if it is not heard of again within this.
+const RETURN: Duration = Duration::from_secs(6);
 /// Pause between attempts to reach a service that is not there yet.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const PUT: u8 = 1;
 const GET: u8 = 2;
 const TRY_GET: u8 = 3;
+const BEAT: u8 = 4;
+const LEAVE: u8 = 5;
 const FOUND: u8 = 0;
 const NOT_FOUND: u8 = 1;
 const TAKEN: u8 = 2;
@@ -32,12 +39,45 @@ const TAKEN: u8 = 2;
 struct Shared {
     values: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
     changed: Condvar,
+    /// Until when each member must be heard of again; none of those that left.
+    members: Mutex<HashMap<Vec<u8>, Option<Instant>>>,
 }
 
 impl Shared {
     /// A thread that panicked while it held the map has left it whole: every change is one insertion.
     fn values(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Vec<u8>>> {
         self.values.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As of the values: every change is one insertion.
+    fn members(&self) -> MutexGuard<'_, HashMap<Vec<u8>, Option<Instant>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A member is alive and promises to say so again within `patience`. Gives one that broke its promise; the first by name.
+    fn beat(&self, member: &[u8], patience: Duration) -> Option<Vec<u8>> {
+        let now = Instant::now();
+        let mut members = self.members();
+        match members.get_mut(member) {
+            // A word that was on its way when it left.
+            Some(None) => {}
+            Some(until) => *until = Some(now + patience),
+            None => {
+                members.insert(member.into(), Some(now + patience));
+            }
+        }
+        let lost = members
+            .iter()
+            .filter(|(_, until)| until.is_some_and(|until| until < now));
+        lost.map(|(name, _)| name).min().cloned()
+    }
+
+    /// A member's connection broke.
+    fn broke(&self, member: &[u8]) {
+        let soon = Instant::now() + RETURN;
+        if let Some(Some(until)) = self.members().get_mut(member) {
+            *until = soon.min(*until);
+        }
     }
 
     fn put(&self, key: Vec<u8>, value: Vec<u8>) -> u8 {
@@ -95,9 +135,13 @@ impl Server {
             for stream in listener.incoming().flatten() {
                 let shared = shared.clone();
                 thread::spawn(move || {
+                    let mut member = None;
                     // A client that goes away, or talks nonsense, ends its own connection only.
-                    if let Err(error) = serve(stream, &shared) {
+                    if let Err(error) = serve(stream, &shared, &mut member) {
                         tracing::debug!("a client of the key-value service left: {error}");
+                    }
+                    if let Some(member) = member {
+                        shared.broke(&member);
                     }
                 });
             }
@@ -111,7 +155,8 @@ impl Server {
     }
 }
 
-fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
+/// Serves a client until it goes away. `member` becomes who said on this connection that it is alive.
+fn serve(mut stream: TcpStream, shared: &Shared, member: &mut Option<Vec<u8>>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     loop {
         stream.set_read_timeout(None)?;
@@ -125,11 +170,19 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
         let (status, answer) = match operation[0] {
             PUT => (shared.put(key, value), Vec::new()),
             GET => {
-                let text: [u8; 8] = value.try_into().map_err(|_| nonsense())?;
-                let patience = Duration::from_millis(u64::from_le_bytes(text));
-                answer(shared.get(&key, patience.min(LONGEST)))
+                let patience = milliseconds(value)?;
+                answer(shared.get(&key, patience))
             }
             TRY_GET => answer(shared.get(&key, Duration::ZERO)),
+            BEAT => {
+                let lost = shared.beat(&key, milliseconds(value)?);
+                *member = Some(key);
+                answer(lost)
+            }
+            LEAVE => {
+                shared.members().insert(key, None);
+                answer(None)
+            }
             _ => return Err(nonsense()),
         };
         let mut bytes = vec![status];
@@ -137,6 +190,12 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
         bytes.extend_from_slice(&answer);
         stream.write_all(&bytes)?;
     }
+}
+
+/// A time that a client gives, no longer than the longest.
+fn milliseconds(value: Vec<u8>) -> io::Result<Duration> {
+    let text: [u8; 8] = value.try_into().map_err(|_| nonsense())?;
+    Ok(Duration::from_millis(u64::from_le_bytes(text)).min(LONGEST))
 }
 
 fn answer(value: Option<Vec<u8>>) -> (u8, Vec<u8>) {
@@ -232,7 +291,10 @@ impl Store {
         value: &[u8],
         patience: Duration,
     ) -> Result<(u8, Vec<u8>), Error> {
-        let lost = |error: io::Error| self.failed("was lost", &error);
+        let lost = |error: io::Error| Error::LostService {
+            address: self.address.clone(),
+            reason: error.to_string(),
+        };
         let kept = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             idle.pop()
@@ -287,9 +349,7 @@ impl Store {
     /// # Errors
     /// If the service is gone.
     pub fn get(&self, key: &[u8], patience: Duration) -> Result<Option<Vec<u8>>, Error> {
-        let milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
-        let asked = self.ask(GET, key, &milliseconds.to_le_bytes(), patience)?;
-        Ok(found(asked))
+        Ok(found(self.ask(GET, key, &in_bytes(patience), patience)?))
     }
 
     /// The value of a key, if it is there now.
@@ -299,6 +359,32 @@ impl Store {
     pub fn try_get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         Ok(found(self.ask(TRY_GET, key, &[], Duration::ZERO)?))
     }
+
+    /// Says that `member` is alive, and will say so again within `patience`; gives the name of a member that is lost.
+    ///
+    /// # Errors
+    /// If the service is gone.
+    pub fn beat(&self, member: &[u8], patience: Duration) -> Result<Option<Vec<u8>>, Error> {
+        Ok(found(self.ask(
+            BEAT,
+            member,
+            &in_bytes(patience),
+            Duration::ZERO,
+        )?))
+    }
+
+    /// Says that `member` goes and is not to be missed.
+    ///
+    /// # Errors
+    /// If the service is gone.
+    pub fn leave(&self, member: &[u8]) -> Result<(), Error> {
+        self.ask(LEAVE, member, &[], Duration::ZERO).map(drop)
+    }
+}
+
+fn in_bytes(patience: Duration) -> [u8; 8] {
+    let milliseconds = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    milliseconds.to_le_bytes()
 }
 
 fn found((status, value): (u8, Vec<u8>)) -> Option<Vec<u8>> {

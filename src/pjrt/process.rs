@@ -1,7 +1,7 @@
 //! What a process must settle before it has threads or clients.
 #![expect(
     unsafe_code,
-    reason = "an option of the allocator, and the environment of a single-threaded start"
+    reason = "an option of the allocator, the environment of a single-threaded start, and an end without handlers"
 )]
 
 /// What libtpu must be told where it only compiles, by name and value: not to ask the metadata server of a cloud for its place (it
@@ -29,6 +29,13 @@ pub fn tpu_chips() -> usize {
         .filter(|device| is(device.path().join("vendor"), &["0x1ae0"]))
         .filter(|device| is(device.path().join("device"), &CHIPS))
         .count()
+}
+
+/// Ends the process at once, without what plugins have registered to be called at its end: their threads may be in the middle of a
+/// launch that never ends.
+pub fn end_at_once(code: u8) -> ! {
+    // SAFETY: it does nothing but end the process; whatever this program keeps is whole on the disk at any time.
+    unsafe { libc::_exit(i32::from(code)) }
 }
 
 /// Sets variables that a plugin must find when it is loaded, beside those that are set. To be called before the process has threads.

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::signals::StopKind;
-use crate::cluster::agreement::Group;
+use crate::cluster::agreement::{Group, Trouble};
 use crate::cluster::store::Store;
 use crate::pjrt::KeyValue;
 use std::sync::Arc;
@@ -18,8 +18,12 @@ pub struct Processes {
     ended: Arc<AtomicBool>,
 }
 
-/// How often a process looks whether another one failed.
+/// How often a process says that it is alive, and looks whether the others are.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long the leader stays for the others to hear why it ends.
+const HEARD: Duration = Duration::from_secs(6);
+/// How long to wait for others that are to start at about the same time.
+const START: Duration = Duration::from_secs(300);
 const BEFORE_THE_FIRST_LAUNCH: Duration = Duration::from_secs(24 * 3600);
 const AT_THE_END: Duration = Duration::from_secs(300);
 
@@ -32,28 +36,26 @@ impl Processes {
         }
     }
 
-    /// Calls `then` with the words of another process that ends with an error before training is over, or if the leader is gone: the
-    /// launch in which this process waits for it would never end.
-    pub fn watch(&self, then: impl FnOnce(&str) + Send + 'static) {
+    /// Calls `then` if another process ends with an error before training is over, or is gone: the launch in which this process waits
+    /// for it would never end.
+    pub fn watch(&self, then: impl FnOnce(&Trouble) + Send + 'static) {
         let Some(group) = &self.group else {
             return;
         };
         let (group, ended) = (Arc::downgrade(group), self.ended.clone());
         std::thread::spawn(move || {
-            loop {
-                std::thread::sleep(LOOK);
-                let Some(group) = group.upgrade() else {
+            while let Some(group) = group.upgrade() {
+                let found = group.trouble();
+                if ended.load(Ordering::Relaxed) {
                     return;
-                };
-                let words = match group.failure() {
-                    Ok(None) => continue,
-                    Ok(Some(words)) => words,
-                    Err(error) => error.to_string(),
-                };
-                if !ended.load(Ordering::Relaxed) {
-                    then(&words);
                 }
-                return;
+                if let Some(trouble) = found {
+                    group.heard();
+                    then(&trouble);
+                    return;
+                }
+                drop(group);
+                std::thread::sleep(LOOK);
             }
         });
     }
@@ -62,7 +64,19 @@ impl Processes {
     pub fn tell_failure(&self, words: &str) {
         self.ended.store(true, Ordering::Relaxed);
         if let Some(group) = &self.group {
-            group.tell_failure(words);
+            group.heard();
+            group.tell_failure(words, HEARD);
+        }
+    }
+
+    /// Waits for the others at the start.
+    ///
+    /// # Errors
+    /// If one does not come.
+    pub fn started(&self) -> Result<(), Error> {
+        match &self.group {
+            Some(group) => Ok(group.all_here("start", START)?),
+            None => Ok(()),
         }
     }
 
@@ -120,10 +134,25 @@ impl Processes {
     /// come is no error.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::Relaxed);
-        if let Some(group) = &self.group
-            && let Err(error) = group.all_here("end", AT_THE_END)
-        {
+        let Some(group) = &self.group else {
+            return;
+        };
+        group.leave();
+        if let Err(error) = group.all_here("end", AT_THE_END) {
             tracing::warn!("not all processes came to the end: {error}");
+        }
+    }
+}
+
+impl Drop for Processes {
+    /// Who goes in order is not missed.
+    fn drop(&mut self) {
+        let ended = self.ended.swap(true, Ordering::Relaxed);
+        if let Some(group) = &self.group
+            && !ended
+            && !std::thread::panicking()
+        {
+            group.leave();
         }
     }
 }
