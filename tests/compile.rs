@@ -110,6 +110,21 @@ fn a_small_network_compiles_for_a_slice_that_is_not_there() {
     assert!(saved.metadata().unwrap().len() > 100_000);
 }
 
+/// Where chips are no row: exchanges among them are other programs.
+#[test]
+fn a_small_network_compiles_for_a_slice_of_several_hosts() {
+    if !libtpu() {
+        return;
+    }
+    let found = json(&compile(&["--topology", "v4-32", "--json"]));
+    assert_eq!(found["target"], "v4:2x2x4");
+    assert_eq!(
+        (&found["devices"], &found["hosts"]),
+        (&16.into(), &4.into())
+    );
+    assert!(count(&found, "all-reduce") > 0, "{found}");
+}
+
 #[test]
 fn a_small_network_compiles_for_gpus_that_are_not_there() {
     if let Err(error) = find(Platform::Cuda, None) {
@@ -207,6 +222,28 @@ fn slices_are_listed_as_the_plugin_knows_them() {
     assert_eq!((&v4["devices"], &v4["hosts"]), (&128.into(), &32.into()));
     let lite = row("v5litepod-8").unwrap();
     assert_eq!((&lite["devices"], &lite["hosts"]), (&8.into(), &1.into()));
+}
+
+#[test]
+fn a_step_that_computes_blocks_again_takes_less_memory() {
+    let temporaries = |remat: &str| {
+        let report = json(&compile(&[
+            "--target=cpu",
+            "--json",
+            "resnet_depth=50",
+            "image_size=64",
+            "width_multiplier=0.25",
+            "dataset=imagenet2012",
+            remat,
+        ]));
+        report["memory"]["temporaries"].as_f64().expect("a number")
+    };
+    let kept = temporaries("runtime.remat=none");
+    let block = temporaries("runtime.remat=block");
+    let full = temporaries("runtime.remat=full");
+    eprintln!("{kept} bytes, {block} with blocks computed again, {full} with groups");
+    assert!(block < 0.8 * kept, "{block} of {kept}");
+    assert!(full < block, "{full} of {block}");
 }
 
 #[test]
@@ -308,6 +345,69 @@ fn a_program_compiled_for_cpu_devices_is_saved_and_used_by_a_run() {
     std::fs::remove_file(&saved).unwrap();
     let (words, _) = run("g", "2", &[]);
     assert!(words.contains("No such file"), "{words}");
+}
+
+/// A plugin that opens no client, made here; none without a C compiler.
+fn pretended_plugin(folder: &Path, minor: u32, says: &str) -> Option<std::path::PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pretended/plugin.c");
+    let file = folder.join(format!("plugin_0_{minor}.so"));
+    let made = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&file, &source])
+        .args([format!("-DMINOR={minor}"), format!("-DSAYS={says:?}")])
+        .status();
+    if made.is_ok_and(|status| status.success()) {
+        return Some(file);
+    }
+    eprintln!("SKIPPED: no C compiler");
+    None
+}
+
+#[test]
+fn a_plugin_that_is_too_old_or_whose_chips_another_process_has_is_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let says = "The TPU is already in use by process with pid 4711.";
+    let make = |minor| pretended_plugin(folder.path(), minor, says);
+    let (Some(old), Some(busy)) = (make(54), make(117)) else {
+        return;
+    };
+    let old_words = [
+        old.to_str().unwrap(),
+        "has PJRT API 0.54",
+        "0.81 or a later",
+        "newer",
+    ];
+    let run = |command: &[&str], plugin: &Path| {
+        let model_dir = format!("model_dir={}", folder.path().join("run").display());
+        let more: &[&str] = match command[0] {
+            "pretrain" => &["runtime.platform=tpu", &model_dir],
+            _ => &[],
+        };
+        simclr()
+            .args(command)
+            .args(SMALL)
+            .args(more)
+            .env("SIMCLR_PLUGIN_TPU", plugin)
+            .output()
+            .unwrap()
+    };
+    refused(
+        &run(&["compile", "--topology", "v5e:2x2"], &old),
+        3,
+        &old_words,
+    );
+    refused(&run(&["pretrain"], &old), 3, &old_words);
+    refused(
+        &run(&["pretrain"], &busy),
+        3,
+        &[
+            busy.to_str().unwrap(),
+            "are in use",
+            "pid 4711",
+            "simclr doctor",
+        ],
+    );
+    assert!(!folder.path().join("run").exists());
 }
 
 #[test]

@@ -129,7 +129,9 @@ impl Client {
             }
         }
         let api = plugin.api.clone();
-        let handle = api.create_client(options, store.as_deref())?;
+        let handle = api
+            .create_client(options, store.as_deref())
+            .map_err(Error::of_client)?;
         // From here on dropping `inner` destroys the client, whatever fails below.
         let mut inner = ClientInner {
             api: api.clone(),

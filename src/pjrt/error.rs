@@ -80,6 +80,10 @@ pub enum Error {
         "the CUDA plugin {path} finds no assembler (ptxas) beside it and compiles nothing; run `simclr plugins install cuda13`, or install nvidia-cuda-nvcc into the same Python"
     )]
     NoAssembler { path: PathBuf },
+    #[error(
+        "the devices of plugin {path} are in use: {message}; end the process that has them, which `simclr doctor` names: a second one cannot use them"
+    )]
+    InUse { path: PathBuf, message: String },
     #[error("{0}")]
     Misuse(String),
     #[error(
@@ -109,6 +113,18 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same, with a remedy where somebody else has the devices.
+    pub(super) fn of_client(self) -> Self {
+        match self {
+            Error::Plugin { message, path, .. }
+                if message.contains("already in use") || message.contains("resource busy") =>
+            {
+                Error::InUse { path, message }
+            }
+            other => other,
+        }
+    }
+
     /// The same, in words of ours where a compiler's are of no help.
     pub(super) fn of_compiler(self) -> Self {
         match self {
