@@ -7,7 +7,7 @@ use common::engine;
 use simclr::augment::{Augmentation, Brightness, ResizeKernel};
 use simclr::hlo::{DType, Graph, Literal, Module, Op, Shape, Value};
 use simclr::model::{HeadMode, Network};
-use simclr::nn::{Kind, Settings, initial_value};
+use simclr::nn::{Kind, Remat, Settings, initial_value};
 use simclr::optim::{Lars, Optimizer, Schedule};
 use simclr::random::threefry2x32;
 use simclr::train::step::{Input, Objective, StepSpec};
@@ -290,6 +290,48 @@ fn replicas_agree_in_f64() {
         assert!(error < 1e-10, "{replicas} replicas: {error:.3e} in {place}");
         let (error, place) = worst(exact(), &found, false, |sort| sort == "figures");
         assert!(error < 1e-6, "{replicas} replicas: {error:.3e} in {place}");
+    }
+}
+
+/// What the backward pass computes again is what the forward pass computed, whatever the exchange of its statistics.
+#[test]
+fn recomputed_steps_are_the_same() {
+    for (remat, one_pass, replicas) in [
+        (Remat::Block, false, 1),
+        (Remat::Block, true, 2),
+        (Remat::Full, false, 2),
+    ] {
+        let mut spec = spec(replicas, true, DType::F64);
+        spec.settings.one_pass_statistics = one_pass;
+        let plain = module(&spec);
+        spec.settings.remat = remat;
+        let again = module(&spec);
+        let convolutions = |module: &Module| module.to_string().matches(" convolution(").count();
+        assert!(convolutions(&again) > convolutions(&plain), "{remat:?}");
+        let collectives = |module: &Module| module.to_string().matches(" all-reduce(").count();
+        assert_eq!(collectives(&again), collectives(&plain), "{remat:?}");
+        let found = three_steps(&spec, &again);
+        let (error, place) = worst(exact(), &found, true, |sort| sort != "figures");
+        eprintln!("{remat:?}, {replicas} replicas: {error:.2e} in {place}");
+        assert!(error < 1e-10, "{remat:?}: {error:.3e} in {place}");
+    }
+}
+
+/// Rounded once by each replica and once by their sum: bf16 keeps 8 bits.
+#[test]
+fn gradients_exchanged_in_bf16_are_near() {
+    let mut spec = spec(2, true, DType::F64);
+    spec.settings.bf16_exchange = true;
+    let found = three_steps(&spec, &module(&spec));
+    // The first step, before parameters differ.
+    let first = |history: &History| -> Vec<f64> { history[0][0].sorts["gradients"].concat() };
+    let (rounded, whole) = (first(&found), first(exact()));
+    let difference: Vec<f64> = rounded.iter().zip(&whole).map(|(a, b)| a - b).collect();
+    let error = norm(&difference) / norm(&whole);
+    eprintln!("gradients in bf16: {error:.2e}");
+    assert!(error > 1e-4 && error < 1.0 / 64.0, "{error:.3e}");
+    for sort in ["parameters", "momentum"] {
+        assert_eq!(found[2][0].sorts[sort], found[2][1].sorts[sort], "{sort}");
     }
 }
 

@@ -190,6 +190,10 @@ pub struct Runtime {
     pub devices: usize,
     pub bf16: bool,
     pub one_pass_bn: bool,
+    /// What the backward pass computes again: `none`, `block` or `full`.
+    pub remat: String,
+    /// Whether replicas exchange gradients of kernels in bf16.
+    pub bf16_exchange: bool,
     pub seed: u64,
     pub streamed: Option<bool>,
     pub data_threads: usize,
@@ -516,6 +520,8 @@ impl Config {
                 devices: size("runtime.devices"),
                 bf16: word("runtime.precision") == "bf16",
                 one_pass_bn: word("runtime.bn_statistics") == "one_pass",
+                remat: word("runtime.remat"),
+                bf16_exchange: word("runtime.gradient_exchange") == "bf16",
                 seed: int("runtime.seed") as u64,
                 streamed: match word("runtime.input").as_str() {
                     "auto" => None,

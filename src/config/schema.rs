@@ -518,6 +518,20 @@ pub const KEYS: &[Key] = &[
         "Batch statistics in two passes over the activations, or in one with one exchange per layer (for pods)",
     ),
     key(
+        "runtime.remat",
+        Choice(&["none", "block", "full"]),
+        "none",
+        false,
+        "What the backward pass computes again instead of keeping it: nothing, each residual block, or whole groups of blocks too",
+    ),
+    key(
+        "runtime.gradient_exchange",
+        Choice(&["f32", "bf16"]),
+        "f32",
+        true,
+        "Type in which replicas exchange gradients of kernels; bf16 halves what is sent, and rounds it",
+    ),
+    key(
         "runtime.seed",
         Int(0, i64::MAX),
         "0",

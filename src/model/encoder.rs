@@ -2,7 +2,7 @@
 
 use super::Network;
 use crate::hlo::Value;
-use crate::nn::{Builder, global_mean, max_pool_same, relu, shortcut_pool};
+use crate::nn::{Builder, Remat, global_mean, max_pool_same, relu, shortcut_pool};
 
 /// The depths there are.
 pub const DEPTHS: [usize; 7] = [10, 18, 34, 50, 101, 152, 200];
@@ -44,21 +44,27 @@ impl Network {
                 x
             }
         };
+        let all = builder.settings().remat == Remat::Full;
+        let begin = builder.begin();
         let mut x = self.stem(builder, images, endpoints);
+        if all {
+            let network = self.clone();
+            x = builder.again(begin, images, x, move |builder, images| {
+                network.stem(builder, images, &mut Vec::new())
+            });
+        }
         endpoints.push(("initial_max_pool".into(), x));
         x = frozen(x, 0);
-        for (group, &count) in blocks(self.resnet_depth)
-            .unwrap_or([0; 4])
-            .iter()
-            .enumerate()
-        {
+        for group in 0..4 {
             let _scope = graph.scope(format!("block_group{}", group + 1));
-            let filters = self.width(64 << group);
-            for unit in 0..count {
-                let _scope = graph.scope(format!("unit_{}", unit + 1));
-                let stride = if unit == 0 && group > 0 { 2 } else { 1 };
-                x = self.block(builder, x, filters, stride, unit == 0);
-                endpoints.push((format!("block_group{}/block{}", group + 1, unit), x));
+            let begin = builder.begin();
+            let input = x;
+            x = self.group(builder, x, group, endpoints);
+            if all {
+                let network = self.clone();
+                x = builder.again(begin, input, x, move |builder, input| {
+                    network.group(builder, input, group, &mut Vec::new())
+                });
             }
             endpoints.push((format!("block_group{}", group + 1), x));
             x = frozen(x, group as i64 + 1);
@@ -66,6 +72,35 @@ impl Network {
         let h = global_mean(x.convert(builder.settings().dtype));
         endpoints.push(("final_avg_pool".into(), h));
         h
+    }
+
+    /// All blocks of a group, numbered from 0.
+    fn group<'g>(
+        &self,
+        builder: &mut Builder<'g>,
+        mut x: Value<'g>,
+        group: usize,
+        endpoints: &mut Vec<(String, Value<'g>)>,
+    ) -> Value<'g> {
+        let graph = builder.graph();
+        let filters = self.width(64 << group);
+        let counts = blocks(self.resnet_depth).unwrap_or([0; 4]);
+        for unit in 0..counts[group] {
+            let _scope = graph.scope(format!("unit_{}", unit + 1));
+            let stride = if unit == 0 && group > 0 { 2 } else { 1 };
+            let project = unit == 0;
+            let begin = builder.begin();
+            let input = x;
+            x = self.block(builder, x, filters, stride, project);
+            if builder.settings().remat != Remat::None {
+                let network = self.clone();
+                x = builder.again(begin, input, x, move |builder, input| {
+                    network.block(builder, input, filters, stride, project)
+                });
+            }
+            endpoints.push((format!("block_group{}/block{}", group + 1, unit), x));
+        }
+        x
     }
 
     fn stem<'g>(

@@ -64,7 +64,9 @@ impl<'g> Builder<'g> {
             1
         };
         let shift = settings.one_pass_statistics.then_some(moving_mean);
-        let (y, mean, variance) = normalise(x, gamma, beta, shared, settings.dtype, shift);
+        let known = self.known.pop();
+        let (y, mean, variance) = normalise(x, gamma, beta, shared, settings.dtype, shift, known);
+        self.statistics.push((mean, variance));
         let rows = rows(x) * shared as i64;
         // The factor is rounded to f32 also where variables are wider (reference §3.4).
         let factor = f64::from((1.0 - settings.batch_norm_decay) as f32);
@@ -158,7 +160,8 @@ fn one_pass_statistics<'g>(
     (distance + shift, variance)
 }
 
-/// `(y, mean, biased variance)`; statistics over the batches of `replicas` replicas, in one pass if a shift is given.
+/// `(y, mean, biased variance)`; statistics over the batches of `replicas` replicas, in one pass if a shift is given, unless they are
+/// known.
 fn normalise<'g>(
     x: Value<'g>,
     gamma: Value<'g>,
@@ -166,12 +169,14 @@ fn normalise<'g>(
     replicas: usize,
     dtype: DType,
     shift: Option<Value<'g>>,
+    known: Option<(Value<'g>, Value<'g>)>,
 ) -> (Value<'g>, Value<'g>, Value<'g>) {
     let dims = x.dims();
     let wide = x.convert(dtype);
-    let (mean, variance) = match shift {
-        None => statistics(wide, replicas),
-        Some(shift) => one_pass_statistics(wide, shift, replicas),
+    let (mean, variance) = match (known, shift) {
+        (Some(known), _) => known,
+        (None, None) => statistics(wide, replicas),
+        (None, Some(shift)) => one_pass_statistics(wide, shift, replicas),
     };
     let inverse = (variance + EPSILON).rsqrt();
     let normal = (wide - mean.broadcast_trailing(&dims)) * inverse.broadcast_trailing(&dims);

@@ -9,9 +9,11 @@
 mod batch_norm;
 mod init;
 mod layers;
+mod recompute;
 
 pub use init::initial_value;
 pub use layers::{global_mean, max_pool_same, relu, same_padding, shortcut_pool};
+pub use recompute::Remat;
 
 use crate::hlo::{DType, Graph, Shape, Value};
 
@@ -106,6 +108,10 @@ pub struct Settings {
     pub dtype: DType,
     /// Type of activations inside convolutions and dense layers.
     pub activations: DType,
+    /// What the backward pass computes again.
+    pub remat: Remat,
+    /// Whether replicas exchange gradients of kernels rounded to bf16.
+    pub bf16_exchange: bool,
 }
 
 impl Default for Settings {
@@ -119,6 +125,8 @@ impl Default for Settings {
             unbiased_moving_variance: false,
             dtype: DType::F32,
             activations: DType::F32,
+            remat: Remat::None,
+            bf16_exchange: false,
         }
     }
 }
@@ -132,6 +140,10 @@ pub struct Builder<'g> {
     variables: Vec<Variable>,
     values: Vec<Value<'g>>,
     moving: Vec<(usize, Value<'g>)>,
+    /// Mean and variance of the batch at each normalisation so far.
+    statistics: Vec<(Value<'g>, Value<'g>)>,
+    /// Those of the normalisations that come, the next one last, where they are known already.
+    known: Vec<(Value<'g>, Value<'g>)>,
     convolutions: usize,
     normalisations: usize,
     prefix: String,
@@ -156,6 +168,8 @@ impl<'g> Builder<'g> {
             variables: Vec::new(),
             values: Vec::new(),
             moving: Vec::new(),
+            statistics: Vec::new(),
+            known: Vec::new(),
             convolutions: 0,
             normalisations: 0,
             prefix: String::new(),

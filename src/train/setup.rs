@@ -8,7 +8,7 @@ use crate::config::{Behaviour, Config, Loaded, Plan};
 use crate::data::{self, Description, Examples};
 use crate::hlo::DType;
 use crate::model::{Freeze, HeadMode, Network};
-use crate::nn::Settings;
+use crate::nn::{Remat, Settings};
 use crate::optim::{Lars, Optimizer, Schedule};
 use crate::pjrt::OptionValue;
 use std::path::Path;
@@ -102,6 +102,12 @@ pub(super) fn settings(config: &Config, replicas: usize) -> Settings {
         replicas,
         global_bn: config.global_bn,
         one_pass_statistics: config.runtime.one_pass_bn,
+        bf16_exchange: config.runtime.bf16_exchange,
+        remat: match config.runtime.remat.as_str() {
+            "block" => Remat::Block,
+            "full" => Remat::Full,
+            _ => Remat::None,
+        },
         batch_norm_decay: config.batch_norm_decay,
         unbiased_moving_variance: false,
         dtype: DType::F32,

@@ -6,7 +6,7 @@ use crate::grad::gradients;
 use crate::hlo::{self, DType, Graph, Literal, Module, Shape, Value};
 use crate::loss::{distill, nt_xent, supervised};
 use crate::model::{self, Freeze, Network};
-use crate::nn::{Builder, Settings, Variable};
+use crate::nn::{Builder, Remat, Settings, Variable};
 use crate::optim::{Optimizer, Schedule, Slot};
 use crate::train::trained::Trained;
 use std::sync::Arc;
@@ -269,6 +269,7 @@ impl StepSpec {
             &graph,
             Settings {
                 replicas: 1,
+                remat: Remat::None,
                 ..self.settings.clone()
             },
         );
@@ -574,7 +575,7 @@ impl StepSpec {
 
         let mut found = gradients(loss, &own_values);
         if replicas > 1 {
-            average(graph, &mut found, replicas);
+            average(graph, &mut found, &self.settings);
         }
         let (updated, new_slots) =
             self.optimizer
@@ -689,9 +690,16 @@ pub struct Update<'g> {
 }
 
 /// Averages gradients over replicas. One all-reduce for each: where a device gains by joining them, its compiler does.
-fn average(graph: &Graph, gradients: &mut [Option<Value>], replicas: usize) {
+fn average(graph: &Graph, gradients: &mut [Option<Value>], settings: &Settings) {
     let _scope = graph.scope("average_gradients");
+    let share = 1.0 / settings.replicas as f64;
     for gradient in gradients.iter_mut().flatten() {
-        *gradient = gradient.all_reduce_sum() * (1.0 / replicas as f64);
+        // Vectors are small, and what they scale is large.
+        *gradient = if settings.bf16_exchange && gradient.rank() > 1 {
+            let own = (*gradient * share).convert(DType::Bf16);
+            own.all_reduce_sum().convert(gradient.dtype())
+        } else {
+            gradient.all_reduce_sum() * share
+        };
     }
 }
