@@ -146,6 +146,7 @@ fn start(
             "f32"
         }
         .into(),
+        remat: loaded.config.runtime.remat.clone(),
         fits: true,
         memory: None,
         capacity: site.capacity,

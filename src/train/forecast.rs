@@ -30,6 +30,8 @@ pub struct Forecast {
     pub total_steps: u64,
     /// Type of activations.
     pub precision: String,
+    /// What the backward pass computes again (`runtime.remat`).
+    pub remat: String,
     /// Whether it fits into a device's memory.
     pub fits: bool,
     /// Memory, where the step was compiled and the compiler tells.
@@ -251,6 +253,9 @@ impl Forecast {
         if self.precision == "f32" {
             remedies.push("runtime.precision=bf16".to_string());
         }
+        if self.remat == "none" {
+            remedies.push("runtime.remat=block".into());
+        }
         remedies.push(format!(
             "a larger slice (fewer than {} images per device)",
             self.per_device
@@ -296,6 +301,7 @@ mod tests {
             steps_per_launch: 4,
             total_steps: 36_000,
             precision: "f32".into(),
+            remat: "none".into(),
             fits: true,
             memory: Some(Memory {
                 arguments: 3 << 30,
@@ -358,7 +364,9 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("remedy         runtime.precision=bf16, or a larger slice"),
+            text.contains(
+                "remedy         runtime.precision=bf16, or runtime.remat=block, or a larger slice"
+            ),
             "{text}"
         );
     }
