@@ -225,28 +225,6 @@ fn slices_are_listed_as_the_plugin_knows_them() {
 }
 
 #[test]
-fn a_step_that_computes_blocks_again_takes_less_memory() {
-    let temporaries = |remat: &str| {
-        let report = json(&compile(&[
-            "--target=cpu",
-            "--json",
-            "resnet_depth=50",
-            "image_size=64",
-            "width_multiplier=0.25",
-            "dataset=imagenet2012",
-            remat,
-        ]));
-        report["memory"]["temporaries"].as_f64().expect("a number")
-    };
-    let kept = temporaries("runtime.remat=none");
-    let block = temporaries("runtime.remat=block");
-    let full = temporaries("runtime.remat=full");
-    eprintln!("{kept} bytes, {block} with blocks computed again, {full} with groups");
-    assert!(block < 0.8 * kept, "{block} of {kept}");
-    assert!(full < block, "{full} of {block}");
-}
-
-#[test]
 fn a_program_compiled_for_cpu_devices_is_saved_and_used_by_a_run() {
     let folder = tempfile::tempdir().unwrap();
     let saved = folder.path().join("step.program");
