@@ -4,10 +4,11 @@ use super::client::{Buffer, Client, ClientInner};
 use super::compiled::Compiled;
 use super::error::Error;
 use super::ffi::Handle;
+use super::process::keep_memory;
 use super::types::{ElementType, OptionValue};
 use crate::proto::compile as proto;
 use prost::Message;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 /// Type and dimensions of a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +64,7 @@ pub struct Executable {
     device_ids: Vec<i64>,
     parameters: Vec<BufferSpec>,
     donated: Vec<usize>,
+    first_launch: Once,
 }
 
 impl Drop for Executable {
@@ -123,6 +125,7 @@ impl Executable {
             device_ids: Vec::new(),
             parameters: options.parameters.clone(),
             donated: options.donated.clone(),
+            first_launch: Once::new(),
         };
         result.outputs = result.client.api.num_outputs(executable)?;
         for device in result.client.api.program_devices(loaded)? {
@@ -158,6 +161,7 @@ impl Executable {
     /// failing launch over several devices would leave the client hanging for ever.
     pub fn execute(&self, arguments: Vec<Vec<Argument>>) -> Result<Vec<Vec<Buffer>>, Error> {
         self.check(&arguments)?;
+        self.first_launch.call_once(keep_memory);
         // A parameter that may be taken over but that any replica wants to keep is protected for all of them.
         let kept: Vec<i64> = self
             .donated
