@@ -31,8 +31,9 @@ COLUMNS = [
     ("host per step, ms", lambda r: 1e3 * r["host_wait"] * r["step_seconds"]["median"], 3),
     ("step, ms", lambda r: 1e3 * r["step_seconds"]["median"], 1),
     ("images/s", lambda r: r["images_per_second"], 0),
+    ("processor time per image, ms", lambda r: 1e3 * r["cpu_seconds_per_image"], 2),
     ("arguments and temporaries of a device, MiB", lambda r: (r["memory_bytes"]["arguments"] + r["memory_bytes"]["temporaries"]) / 2**20, 0),
-    ("most memory of the process, MiB", lambda r: r["peak_memory_bytes"] / 2**20, 0),
+    ("memory of the process, MiB", lambda r: r["peak_memory_bytes"] / 2**20, 0),
 ]
 
 
@@ -45,23 +46,26 @@ def measure(settings, steps):
 
 
 def chart(x0, title, values, points, place):
-    """One panel: a polyline over evenly spaced values, from zero."""
+    """One panel: a polyline from zero, over values that double evenly spaced, over others to scale."""
     width, height, left, top = 200, 110, 40, 26
     highest = max(points) or 1
-    spots = [(x0 + left + i * width / (len(points) - 1), place + top + height * (1 - y / highest)) for i, y in enumerate(points)]
+    doubling = all(b % a == 0 for a, b in zip(values, values[1:]))
+    along = [i / (len(values) - 1) if doubling else (value - values[0]) / (values[-1] - values[0]) for i, value in enumerate(values)]
+    spots = [(x0 + left + width * x, place + top + height * (1 - y / highest)) for x, y in zip(along, points)]
     parts = [f'<text x="{x0 + left}" y="{place + 14}" font-weight="bold">{title}</text>']
     parts.append(f'<path d="M{x0 + left},{place + top} v{height} h{width}" fill="none" stroke="#888"/>')
     parts.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in spots)}" fill="none" stroke="#2563eb" stroke-width="2"/>')
     for (x, y), value in zip(spots, values):
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="#2563eb"/>')
         parts.append(f'<text x="{x:.1f}" y="{place + top + height + 14}" text-anchor="middle">{value}</text>')
-    parts.append(f'<text x="{x0 + left - 4}" y="{place + top + 8}" text-anchor="end">{highest:.3g}</text>')
+    label = f"{highest:,.0f}" if highest >= 100 else f"{highest:.3g}"
+    parts.append(f'<text x="{x0 + left - 4}" y="{place + top + 8}" text-anchor="end">{label}</text>')
     return parts
 
 
 def plot(results, path):
-    """A row of panels for each series: the first, second, fourth and last column."""
-    shown = [COLUMNS[i] for i in (0, 1, 3, 5)]
+    """A row of panels for each series."""
+    shown = [COLUMNS[i] for i in (0, 1, 4, 6)]
     parts, row = [], 170
     for place, (series, found) in enumerate(results.items()):
         values = SERIES[series][1]
@@ -93,4 +97,5 @@ def main():
         plot(results, arguments.svg)
 
 
-main()
+if __name__ == "__main__":
+    main()
