@@ -282,7 +282,8 @@ fn bad_input_is_refused_in_a_sentence() {
     assert!(made.status.success(), "{}", stderr(&made));
     let checkpoint = format!("checkpoint={}", none.display());
     let without_head = format!("checkpoint={}", headless.display());
-    let cases: [(&[&str], i32, &str); 9] = [
+    let cases: [(&[&str], i32, &str); 10] = [
+        (&["eval_split=validation"], 2, "validation"),
         (
             &["variable_schema=?!global_step"],
             2,

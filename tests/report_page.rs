@@ -108,7 +108,12 @@ fn a_streamed_run_with_evaluations_has_all_of_the_page() {
     let page = std::fs::read_to_string(home.path().join("x.html")).expect("a page");
     assert_eq!(page.matches("<img class=\"query\"").count(), 8);
     assert!(page.matches("<circle").count() >= 12);
-    assert!(page.contains("round") && page.contains("square"));
+    for class in ["round", "square"] {
+        let title = format!("title=\"{class}\"");
+        assert!(page.contains(&title), "{title}");
+    }
+    // 100 pixels are shown as the means of two by two.
+    assert!(page.contains("width=\"50\" height=\"50\""));
     assert!(page.contains("<td>top-1</td>"), "{page:.3000}");
 }
 

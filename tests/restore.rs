@@ -279,7 +279,9 @@ fn missing_and_extra_variables_are_refused_by_every_command() {
 #[test]
 fn what_is_no_checkpoint_of_ours_says_what_to_do() {
     let home = tempfile::tempdir().unwrap();
-    std::fs::write(home.path().join("model.ckpt-7.index"), "").unwrap();
+    for part in ["index", "data-00000-of-00001"] {
+        std::fs::write(home.path().join(format!("model.ckpt-7.{part}")), "").unwrap();
+    }
     let empty = home.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
     let prefix = home.path().join("model.ckpt-7");
@@ -294,6 +296,19 @@ fn what_is_no_checkpoint_of_ours_says_what_to_do() {
         finetune.push(format!("checkpoint={}", checkpoint.display()));
         refused(&run(&finetune), 2, &[words]);
         assert!(!out.exists());
+    }
+
+    // A folder of something else is refused before anything in it is read.
+    let foreign = home.path().join("foreign");
+    std::fs::create_dir_all(foreign.join("checkpoints/step-00000001")).unwrap();
+    let file = home.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for (model_dir, words) in [
+        (&foreign, "holds `checkpoints`"),
+        (&file, "is not a folder"),
+    ] {
+        let output = run(&tiny(model_dir, &["train_steps=1"]));
+        refused(&output, 2, &["`model_dir`", words]);
     }
 
     // Slots of an optimizer that the source did not have.

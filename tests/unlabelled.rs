@@ -56,6 +56,7 @@ fn pictures_without_classes_are_learned_from_and_not_judged_by() {
         "{said}"
     );
     let metrics = std::fs::read_to_string(at("run").join("metrics.jsonl")).unwrap();
+    assert!(said.contains("no online classifier: pictures"), "{said}");
     assert!(metrics.contains("train/contrast_loss"), "{metrics}");
     for absent in ["supervised", "knn", "linear_probe", "top_1"] {
         assert!(!metrics.contains(absent), "{absent}: {metrics}");
@@ -94,6 +95,57 @@ fn pictures_without_classes_are_learned_from_and_not_judged_by() {
         refused(&run(command, &data, &at("no"), &more), 2, &[&expected]);
         assert!(!at("no").exists(), "{command} wrote");
     }
+    // Followed on another set it is measured by its features; where they are not wanted there is nothing to measure.
+    let other = [
+        "mode=eval",
+        "dataset=shapes32",
+        "eval_split=test",
+        "eval_steps=1",
+    ];
+    let measured = run("run", &data, &at("run"), &other);
+    assert!(measured.status.success(), "{}", stderr(&measured));
+    let result = std::fs::read_to_string(at("run").join("result.json")).unwrap();
+    assert!(
+        result.contains("knn_20") && !result.contains("top_1"),
+        "{result}"
+    );
+    std::fs::remove_dir_all(at("run").join("eval")).unwrap();
+    for (more, words) in [
+        (
+            &["mode=eval", "eval_split=train"][..],
+            "no classes to evaluate by",
+        ),
+        (
+            &["mode=eval", "runtime.eval=false"],
+            "has no supervised head",
+        ),
+    ] {
+        refused(&run("run", &data, &at("run"), more), 2, &[words]);
+        assert!(!at("run").join("eval").exists(), "{more:?}");
+    }
+
+    // A page about it has views; neighbours without a word about classes where the split is named.
+    let report = |more: &[&str]| {
+        let output = simclr()
+            .args(["report", "-o"])
+            .arg(at("page.html"))
+            .arg(at("run"))
+            .args(more)
+            .output()
+            .expect("the program starts");
+        assert!(output.status.success(), "{}", stderr(&output));
+        (
+            std::fs::read_to_string(at("page.html")).unwrap(),
+            stderr(&output),
+        )
+    };
+    let (page, said) = report(&[]);
+    assert!(said.contains("neighbours and map are left out"), "{said}");
+    assert!(page.contains("<img class=\"views\"") && !page.contains("<img class=\"query\""));
+    let (page, _) = report(&["--set", "eval_split=train"]);
+    assert_eq!(page.matches("<img class=\"near\"").count(), 64);
+    assert!(!page.contains("the same class"));
+
     let missing = run("pretrain", &data, &at("no"), &["train_split=validation"]);
     refused(&missing, 2, &["`validation`", "train_split"]);
 }

@@ -1,6 +1,7 @@
 //! `simclr report`.
 
 use super::ui::Ui;
+use crate::data;
 use crate::report::page::{self, Map, Neighbours, Run, map};
 use crate::report::{Picture, Scalars, disk, metrics};
 use crate::train::inference::Inference;
@@ -35,13 +36,7 @@ const NEIGHBOURS: [usize; 2] = [8, 8];
 
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     // Before anything is computed.
-    let folder = disk::parent(&arguments.out);
-    let folder = std::fs::read_dir(&folder).map(drop);
-    let unusable = match arguments.out.is_dir() {
-        true => folder.and(Err(std::io::ErrorKind::IsADirectory.into())),
-        false => folder,
-    };
-    unusable.map_err(|source| crate::report::arrays::Error::Io {
+    disk::writable(&arguments.out).map_err(|source| crate::report::arrays::Error::Io {
         path: arguments.out.clone(),
         source,
     })?;
@@ -80,11 +75,15 @@ fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
             .unwrap_or(path.as_os_str())
             .to_string_lossy()
             .into_owned(),
-        lines: with_evaluations(metrics::rows(&file, &content)?, path)?,
+        lines: metrics::rows(&file, &content)?,
         ..Run::default()
     };
     match trained::open(path) {
         Ok(trained) => {
+            let file = path.join("eval").join(metrics::FILE);
+            let found = run_dir::content(&file)?.unwrap_or_default();
+            let found = metrics::rows(&file, &found)?;
+            run.lines = with_evaluations(run.lines, found, trained.manifest.step);
             let config = &trained.loaded.config;
             run.about = format!(
                 "{}, ResNet-{} ×{}, {} steps ({:.1} epochs)",
@@ -95,8 +94,10 @@ fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
                 trained.manifest.epoch
             );
             if !arguments.curves_only {
-                look(&mut run, &trained, arguments, ui).inspect_err(|_| {
-                    ui.note("--curves-only makes the page without the data set");
+                look(&mut run, &trained, arguments, ui).inspect_err(|error| {
+                    if error.is::<data::Error>() {
+                        ui.note("--curves-only makes the page without the data set");
+                    }
                 })?;
             }
         }
@@ -107,12 +108,10 @@ fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
     Ok(run)
 }
 
-/// The metrics of training with those that `simclr run` found about the run's checkpoints; the names of the original's first generation
-/// (`behaviour: v1`) as those of the second.
-fn with_evaluations(mut lines: Vec<Scalars>, run: &Path) -> anyhow::Result<Vec<Scalars>> {
-    let file = run.join("eval").join(metrics::FILE);
-    let content = run_dir::content(&file)?.unwrap_or_default();
-    for found in metrics::rows(&file, &content)? {
+/// The metrics of training with those that `simclr run` found about the run's checkpoints up to `step` (later ones were set aside); the
+/// names of the original's first generation (`behaviour: v1`) as those of the second.
+fn with_evaluations(mut lines: Vec<Scalars>, found: Vec<Scalars>, step: u64) -> Vec<Scalars> {
+    for found in found.into_iter().filter(|line| line.step <= step) {
         let values = found.values.iter().map(|(tag, &value)| {
             let name = tag.trim_start_matches("eval/");
             (format!("eval/{name}"), value)
@@ -126,7 +125,7 @@ fn with_evaluations(mut lines: Vec<Scalars>, run: &Path) -> anyhow::Result<Vec<S
             }
         }
     }
-    Ok(lines)
+    lines
 }
 
 /// Adds views, neighbours and map.
@@ -139,14 +138,19 @@ fn look(run: &mut Run, trained: &Trained, arguments: &Arguments, ui: &Ui) -> any
         let train = open(&config.train_split)?;
         run.views = Some(views::show(&loaded, &engine, &train)?);
     }
-    let test = open(&config.eval_split)?;
+    let test = match open(&config.eval_split) {
+        Ok(test) => test,
+        Err(error @ data::Error::NotFound { .. }) => {
+            ui.note(&format!("neighbours and map are left out: {error}"));
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
     let (network, values) = (&trained.network, &trained.values);
     let batch = config.eval_batch_size.min(test.description().examples);
     let inference = Inference::new(&engine, config, network, values, devices, batch)?;
     let width = inference.width;
-    // Neighbours are looked for among all images of a set that is in memory anyway.
-    let most = test.memory().map_or(MAPPED, |set| set.len());
-    let glance = inference.glance(&test, config, most)?;
+    let glance = inference.glance(&test, config, MAPPED)?;
     let (features, labels) = (glance.seen.features, glance.labels);
     let classes = test.description().class_names.clone();
     let side = network.image_size;
@@ -157,10 +161,11 @@ fn look(run: &mut Run, trained: &Trained, arguments: &Arguments, ui: &Ui) -> any
             height: side,
             rgb: glance.pixels[i * side * side * 3..][..side * side * 3].to_vec(),
         };
-        (
-            picture.shrunk(SIDE),
-            classes.get(class).cloned().unwrap_or(class.to_string()),
-        )
+        let name = match test.description().has_classes() {
+            true => classes.get(class).cloned().unwrap_or(class.to_string()),
+            false => String::new(),
+        };
+        (picture.shrunk(SIDE), name)
     };
     let [rows, columns] = NEIGHBOURS;
     run.neighbours = (0..rows.min(labels.len()))
@@ -179,4 +184,31 @@ fn look(run: &mut Run, trained: &Trained, arguments: &Arguments, ui: &Ui) -> any
         classes,
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evaluations_join_their_steps_under_one_name() {
+        let line = |step: u64, tag: &str, value: f64| {
+            let mut line = Scalars::new(step, step as f64);
+            line.set(tag, value);
+            line
+        };
+        let of_training = vec![line(2, "loss", 1.0), line(6, "loss", 2.0)];
+        let found = vec![
+            line(4, "label_top_1_accuracy", 0.4),
+            line(6, "eval/label_top_1_accuracy", 0.6),
+            line(8, "eval/label_top_1_accuracy", 0.8),
+        ];
+        let all = with_evaluations(of_training, found, 6);
+        let top1: Vec<_> = all
+            .iter()
+            .map(|line| (line.step, line.get("eval/label_top_1_accuracy")))
+            .collect();
+        assert_eq!(top1, [(2, None), (4, Some(0.4)), (6, Some(0.6))]);
+        assert_eq!(all[2].get("loss"), Some(2.0));
+    }
 }

@@ -731,6 +731,10 @@ mod tests {
             let value = value::parse(key.default).unwrap();
             let expected = checked(key, value, &Origin::Default);
             assert!(expected.is_ok(), "{}: {expected:?}", key.name);
+            if let Some(before) = key.before {
+                let value = checked(key, value::parse(before).unwrap(), &Origin::Default);
+                assert_eq!(value.unwrap().to_string(), before, "{}", key.name);
+            }
         }
         load(None, &[]).unwrap();
     }

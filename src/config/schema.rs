@@ -219,7 +219,7 @@ pub const KEYS: &[Key] = &[
         "Train a linear classifier on stopped features beside the contrastive loss",
     ),
     younger(
-        "0",
+        "0.0",
         key(
             "lineareval_learning_rate",
             ANY,

@@ -44,22 +44,17 @@ impl Format {
     /// # Errors
     /// An unknown ending, or a folder that is not there.
     pub fn of(path: &Path) -> Result<Self, Error> {
-        let folder = disk::parent(path);
-        if let Err(source) = std::fs::read_dir(&folder) {
-            return Err(Error::Io {
-                path: path.into(),
-                source,
-            });
-        }
-        if path.is_dir() {
-            let source = std::io::ErrorKind::IsADirectory.into();
-            return Err(Error::Io {
-                path: path.into(),
-                source,
-            });
-        }
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Io { path, source }
+        };
+        disk::writable(path).map_err(io(path))?;
         match path.extension().and_then(|ending| ending.to_str()) {
-            Some("npy") => Ok(Format::Npy),
+            Some("npy") => {
+                let beside = names_of(path);
+                disk::writable(&beside).map_err(io(&beside))?;
+                Ok(Format::Npy)
+            }
             Some("safetensors") => Ok(Format::Safetensors),
             Some("csv") => Ok(Format::Csv),
             _ => Err(Error::Ending { path: path.into() }),
@@ -93,17 +88,26 @@ impl Format {
         if self != Format::Npy {
             return put(path, &content);
         }
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".names.txt");
-        let beside = Path::new(&beside);
-        put(beside, (names.join("\n") + "\n").as_bytes())?;
+        let beside = names_of(path);
+        let before = std::fs::read(&beside).ok();
+        put(&beside, (names.join("\n") + "\n").as_bytes())?;
         let written = put(path, &content);
         if written.is_err() {
-            // Names of nothing; the first error is the one worth telling.
-            let _ = std::fs::remove_file(beside);
+            // The names are again those of the rows that are there; the first error is the one worth telling.
+            let _ = match before {
+                Some(before) => disk::replace(&beside, &before),
+                None => std::fs::remove_file(&beside),
+            };
         }
         written
     }
+}
+
+/// The file of names beside a NumPy file.
+fn names_of(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".names.txt");
+    beside.into()
 }
 
 /// NumPy's format, version 1.0: magic, length of the header, header, elements.

@@ -19,6 +19,15 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Asks before anything is computed whether `path` may be the name of a file: its folder is there, and it is no folder itself.
+pub fn writable(path: &Path) -> io::Result<()> {
+    fs::read_dir(parent(path))?;
+    if path.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    Ok(())
+}
+
 /// Writes `path` so that at every moment it holds either the old content or the new one.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let (folder, name) = parts(path)?;

@@ -184,3 +184,27 @@ fn check(
         expected: expected.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_smaller_picture_has_the_means() {
+        // 5 by 4; a third of it is 1 by 1: the mean of the first 3 by 3, each channel by itself.
+        let (width, height) = (5, 4);
+        let at = |x: usize, y: usize| [(10 * x + y) as u8, (100 - x) as u8, (7 * y) as u8];
+        let rgb = (0..width * height)
+            .flat_map(|i| at(i % width, i / width))
+            .collect();
+        let picture = Picture { width, height, rgb };
+        let small = picture.clone().shrunk(2);
+        assert_eq!((small.width, small.height), (1, 1));
+        assert_eq!(small.rgb, [11, 99, 7]);
+        let half = picture.clone().shrunk(3);
+        assert_eq!((half.width, half.height), (2, 2));
+        // Means of 2 by 2, halves upwards: x of 0 and 1 gives 5, of 2 and 3 gives 25, y adds 0.5 or 2.5.
+        assert_eq!([half.rgb[0], half.rgb[3], half.rgb[6]], [6, 26, 8]);
+        assert_eq!(picture.clone().shrunk(5), picture);
+    }
+}

@@ -46,6 +46,36 @@ fn suited(
     }
 }
 
+/// Whether the run is measured before and after. The leader's devices are enough for that.
+fn ends(run: &Run) -> bool {
+    run.loaded.config.runtime.eval && !run.judged && run.processes.leads()
+}
+
+/// The split that a run is measured on; none if it is not, which is said where the user might expect it.
+///
+/// # Errors
+/// If there is no such split, or its labels are not those that the network learns.
+pub(super) fn split(
+    run: &Run,
+    spec: &StepSpec,
+    train: &Description,
+) -> Result<Option<Arc<Examples>>, Error> {
+    let config = &run.loaded.config;
+    if !ends(run) && (config.knn_epochs == 0 || !run.processes.leads()) {
+        return Ok(None);
+    }
+    if !train.has_classes() {
+        let text = format!(
+            "no evaluation: {} has no classes; give `simclr evaluate` a set that has them, by dataset and data_dir",
+            train.name
+        );
+        say(run.screen, &text);
+        return Ok(None);
+    }
+    let found = setup::examples(config, &config.eval_split)?;
+    Ok(suited(run, spec, train, found.description())?.then(|| Arc::new(found)))
+}
+
 /// Figures before and after.
 pub(super) struct Evaluation<'a> {
     pub(super) run: &'a Run<'a>,
@@ -68,30 +98,10 @@ impl<'a> Evaluation<'a> {
         run: &'a Run<'a>,
         spec: &'a StepSpec,
         train: &'a Arc<Examples>,
+        test: Option<Arc<Examples>>,
         run_dir: &RunDir,
         step: u64,
     ) -> Result<Self, Error> {
-        let config = &run.loaded.config;
-        // The leader's devices are enough to measure.
-        let leads = run.processes.leads();
-        let ends = config.runtime.eval && !run.judged && leads;
-        let wanted = ends || config.knn_epochs > 0 && leads;
-        let labelled = train.description().has_classes();
-        if wanted && !labelled {
-            let name = &train.description().name;
-            say(
-                run.screen,
-                &format!(
-                    "no evaluation: {name} has no classes; give `simclr evaluate` a set that has them, by dataset and data_dir"
-                ),
-            );
-        }
-        let test = if wanted && labelled {
-            let found = setup::examples(config, &config.eval_split)?;
-            suited(run, spec, train.description(), found.description())?.then(|| Arc::new(found))
-        } else {
-            None
-        };
         let mut evaluation = Evaluation {
             run,
             spec,
@@ -101,7 +111,7 @@ impl<'a> Evaluation<'a> {
             },
             train,
             test,
-            ends,
+            ends: ends(run),
             inference: None,
             before: None,
             after: None,

@@ -1,6 +1,6 @@
 //! Evaluation of a run's checkpoints, each as it appears, and the files that the original writes about it (reference §5.3, §5.4).
 
-use super::judge::{Judged, judge};
+use super::judge::{Judged, judge, suits};
 use super::pretrain::say;
 use super::run_dir::{self, Error as RunDirError};
 use super::signals::{Stop, StopKind};
@@ -114,6 +114,8 @@ struct Evaluator<'a> {
     loaded: Loaded,
     train: Arc<Examples>,
     test: Arc<Examples>,
+    /// Whether features are measured, not only a head.
+    features: bool,
     recorder: Recorder,
     /// Of a run in a bucket, where the recorder writes.
     stage: Option<Stage>,
@@ -129,16 +131,22 @@ impl<'a> Evaluator<'a> {
         let keys = [&SHARED_KEYS[..], &["subset_list"]].concat();
         let loaded = follow.loaded.inherit(&trained.loaded, &keys)?;
         let config = &loaded.config;
-        if config.finetune && trained.network.num_classes.is_none() {
+        // Features say what pretraining is worth, a head what fine-tuning is.
+        let features = config.runtime.eval && !config.finetune && config.distill.is_none();
+        if !features && trained.network.num_classes.is_none() {
             let path = trained.checkpoint.clone();
             return Err(trained::Error::NoHead { path }.into());
         }
         let open = |split: &str| setup::examples(config, split).map(Arc::new);
         let (train, test) = (open(&config.train_split)?, open(&config.eval_split)?);
+        let with = features.then(|| train.description());
+        suits(trained, test.description(), with)?;
         // The run's own step, whatever devices there are here.
         let described = train.description();
         let plan = Plan::new(&trained.loaded, described.examples, 1)?;
-        let spec = setup::spec(&trained.loaded, described, &plan)?;
+        let mut spec = setup::spec(&trained.loaded, described, &plan)?;
+        // Whatever set it is evaluated on.
+        spec.network = trained.network.clone();
         let decayed = spec
             .trained()?
             .into_iter()
@@ -161,6 +169,7 @@ impl<'a> Evaluator<'a> {
             follow,
             train,
             test,
+            features,
             recorder,
             last_step: plan.total_steps,
             decayed,
@@ -174,9 +183,7 @@ impl<'a> Evaluator<'a> {
             engine, devices, ..
         } = *self.follow;
         let config = &self.loaded.config;
-        // Features say what pretraining is worth, a head what fine-tuning is.
-        let features = config.runtime.eval && !config.finetune && config.distill.is_none();
-        let train = features.then_some(&self.train);
+        let train = self.features.then_some(&self.train);
         let judged = judge(engine, devices, trained, config, &self.test, train)?;
         let decay = self.decay(trained);
         let scalars = scalars(&judged, decay, config.behaviour, trained);

@@ -3,7 +3,7 @@
 use super::step::Error as StepError;
 use super::{Error, setup};
 use crate::config::Config;
-use crate::data::{Examples, Feed, FeedSpec, Task};
+use crate::data::{Examples, Feed, FeedSpec, Task, originals};
 use crate::engine::{Engine, Program};
 use crate::hlo::{DType, Graph, Literal, Module, Shape, Value};
 use crate::model::Network;
@@ -45,7 +45,7 @@ pub struct Seen {
     pub logits: Vec<f32>,
 }
 
-/// What it says of the first images of a split, with them.
+/// What it says of images of a split, with them.
 pub struct Glance {
     /// Rows of each image.
     pub seen: Seen,
@@ -165,31 +165,6 @@ impl Inference<'_> {
             (Reach::Whole, _) | (_, 0) => usize::MAX,
             (Reach::EvalSteps, steps) => steps.saturating_mul(config.eval_batch_size),
         };
-        let found = self.look(examples, config, most, false)?;
-        Ok((found.seen, found.labels))
-    }
-
-    /// The first examples of a split, `most` at most, as evaluation sees them.
-    ///
-    /// # Errors
-    /// As [`see`](Self::see).
-    pub fn glance(
-        &self,
-        examples: &Arc<Examples>,
-        config: &Config,
-        most: usize,
-    ) -> Result<Glance, Error> {
-        self.look(examples, config, most, true)
-    }
-
-    /// `kept`: whether the pixels are wanted.
-    fn look(
-        &self,
-        examples: &Arc<Examples>,
-        config: &Config,
-        most: usize,
-        kept: bool,
-    ) -> Result<Glance, Error> {
         if let Some(set) = examples.memory() {
             if [set.height, set.width] != [self.side; 2] {
                 return Err(Error::ImageSide {
@@ -200,12 +175,8 @@ impl Inference<'_> {
                 });
             }
             let count = set.len().min(most);
-            let images = &set.images[..count * set.image_bytes()];
-            return Ok(Glance {
-                seen: self.run(images)?,
-                labels: set.labels[..count].to_vec(),
-                pixels: if kept { images.to_vec() } else { Vec::new() },
-            });
+            let seen = self.run(&set.images[..count * set.image_bytes()])?;
+            return Ok((seen, set.labels[..count].to_vec()));
         }
         let spec = FeedSpec {
             task: Task::Evaluate,
@@ -216,7 +187,7 @@ impl Inference<'_> {
             skip_bad: config.skip_bad,
         };
         let mut feed = Feed::start(examples.clone(), spec);
-        let (mut seen, mut labels, mut all) = (Seen::default(), Vec::new(), Vec::new());
+        let (mut seen, mut labels) = (Seen::default(), Vec::new());
         while labels.len() < most {
             let mut step = feed.step()?;
             step.truncate(most - labels.len());
@@ -231,14 +202,52 @@ impl Inference<'_> {
             let found = self.run(&pixels)?;
             seen.features.extend(found.features);
             seen.logits.extend(found.logits);
-            if kept {
-                all.extend(pixels);
-            }
         }
+        Ok((seen, labels))
+    }
+
+    /// Examples of a split as evaluation sees them: all of a set that is in memory, else `most` of them, drawn by the seed.
+    ///
+    /// # Errors
+    /// As [`see`](Self::see).
+    pub fn glance(
+        &self,
+        examples: &Arc<Examples>,
+        config: &Config,
+        most: usize,
+    ) -> Result<Glance, Error> {
+        if let Some(set) = examples.memory() {
+            let (seen, labels) = self.see(examples, config, Reach::Whole)?;
+            let pixels = set.images.to_vec();
+            return Ok(Glance {
+                seen,
+                labels,
+                pixels,
+            });
+        }
+        let count = most.min(examples.description().examples);
+        let spec = FeedSpec {
+            task: Task::Train {
+                views: 1,
+                seed: config.runtime.seed,
+                window: count,
+                start: 0,
+            },
+            batch: count,
+            image_size: self.side,
+            kernel: setup::augmentation(config).resize,
+            threads: config.runtime.data_threads,
+            skip_bad: config.skip_bad,
+        };
+        let found = originals(examples, &spec, count)?;
+        let pixels: Vec<u8> = found
+            .iter()
+            .flat_map(|crops| crops.pixels.iter().copied())
+            .collect();
         Ok(Glance {
-            seen,
-            labels,
-            pixels: all,
+            seen: self.run(&pixels)?,
+            labels: found.iter().map(|crops| crops.label).collect(),
+            pixels,
         })
     }
 }

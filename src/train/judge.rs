@@ -47,8 +47,11 @@ pub fn suits(
 ) -> Result<(), Error> {
     if !test.has_classes() {
         let name = test.name.clone();
-        let purpose = "to evaluate by";
-        return Err(Error::NoClasses { name, purpose });
+        return Err(Error::NoClasses {
+            name,
+            purpose: "to evaluate by",
+            remedy: super::OTHER_SET,
+        });
     }
     if let Some(classes) = trained.network.num_classes
         && classes != test.classes

@@ -59,6 +59,9 @@ pub use profile::{Profile, Row, profile, traced};
 use crate::error::Class;
 use crate::{config, data, engine, report};
 
+/// What to do about images without classes.
+const OTHER_SET: &str = "name a set that has classes with dataset and data_dir";
+
 /// Why a run ended before its end.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -109,10 +112,12 @@ pub enum Error {
         found: usize,
         expected: usize,
     },
-    #[error(
-        "images of `{name}` have no classes {purpose}, expected two or more; name a set that has classes with dataset and data_dir"
-    )]
-    NoClasses { name: String, purpose: &'static str },
+    #[error("images of `{name}` have no classes {purpose}, expected two or more; {remedy}")]
+    NoClasses {
+        name: String,
+        purpose: &'static str,
+        remedy: &'static str,
+    },
     #[error(
         "images of `{name}` have {height} rows and {width} columns, the network's image_size is {side}; evaluate it on images of that size"
     )]

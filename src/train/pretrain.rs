@@ -1,7 +1,7 @@
 //! The loop of pretraining and fine-tuning: restore, launch, check, log, save, stop.
 
 use super::checkpoint::{self, Manifest};
-use super::evaluation::Evaluation;
+use super::evaluation::{self, Evaluation};
 use super::launch::{Launch, Launcher};
 use super::processes::Processes;
 use super::resume::Point;
@@ -74,8 +74,19 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     let step_module = spec.module()?;
     if run.judged && !described.has_classes() {
         let name = described.name.clone();
-        let purpose = "to evaluate by";
-        return Err(Error::NoClasses { name, purpose });
+        return Err(Error::NoClasses {
+            name,
+            purpose: "to evaluate by",
+            remedy: "set `mode` to train, and give `simclr evaluate` a set that has them",
+        });
+    }
+
+    if let Objective::Pretrain { .. } = spec.objective
+        && config.lineareval_while_pretraining
+        && !described.has_classes()
+    {
+        let text = format!("no online classifier: {} has no classes", described.name);
+        say(run.screen, &text);
     }
 
     let mut identity = run.loaded.identity();
@@ -101,15 +112,17 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     let own_dir = aside.as_ref().map_or(run.model_dir, TempDir::path);
     // Of a new run all that it begins from is read first: what is refused leaves no folder that would refuse the corrected command.
     let find = || Point::find(run, &identity, &step_module);
-    let begin = match run_dir::is_run(run.model_dir)? {
+    let begin = match leads && run_dir::is_run(run.model_dir)? {
         true => None,
         false => Some(find()?),
     };
+    let test = evaluation::split(run, &spec, train.description())?;
     let run_dir = RunDir::open(own_dir, &identity, &run.loaded.to_yaml())?;
     if leads {
         run.log.open(&run_dir.near().join(log_file::FILE))?;
     }
-    let point = match begin {
+    // Another process may have begun it meanwhile.
+    let point = match begin.filter(|_| run_dir.is_new()) {
         Some(point) => point,
         None => find()?,
     };
@@ -128,7 +141,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     let resumed = point.resumed.then_some(step);
     let mut recorder = Recorder::open(run_dir.near(), resumed, wall_time())?;
 
-    let mut evaluation = Evaluation::new(run, &spec, &train, &run_dir, step)?;
+    let mut evaluation = Evaluation::new(run, &spec, &train, test, &run_dir, step)?;
     if step == 0 {
         evaluation.before(&point.values[..step_module.variables.len()], &mut recorder)?;
     }

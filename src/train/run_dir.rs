@@ -168,8 +168,9 @@ pub fn differences(found: &[(String, String)], expected: &[(String, String)]) ->
     pairs.filter(|d| d.found != d.expected).collect()
 }
 
-/// Whether a folder is that of a run already.
+/// Whether a folder is that of a run already; a folder of something else is refused.
 pub(super) fn is_run(model_dir: &Path) -> Result<bool, Error> {
+    refuse_foreign(model_dir)?;
     Ok(store::is_file(&model_dir.join(MARKER))?)
 }
 
@@ -437,11 +438,16 @@ mod tests {
 
     #[test]
     fn a_run_older_than_a_key_goes_on_as_it_began() {
-        let of = |rate: &str| vec![("lineareval_learning_rate".to_string(), rate.to_string())];
-        assert!(differences(&[], &of("0")).is_empty());
-        let found = differences(&[], &of("0.01"));
+        let of = |rate: &str| {
+            let given = format!("lineareval_learning_rate={rate}");
+            crate::config::load(None, &[given]).unwrap().identity()
+        };
+        let mut older = of("0");
+        older.retain(|(key, _)| key != "lineareval_learning_rate");
+        assert!(differences(&older, &of("0")).is_empty());
+        let found = differences(&older, &of("0.01"));
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].found.as_deref(), Some("0"));
+        assert_eq!(found[0].found.as_deref(), Some("0.0"));
     }
 
     #[test]

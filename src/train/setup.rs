@@ -147,6 +147,7 @@ fn objective(loaded: &Loaded, data: &Description) -> Result<Objective, Error> {
         return Err(Error::NoClasses {
             name,
             purpose: "to be learned",
+            remedy: super::OTHER_SET,
         });
     }
     let after_block = config.fine_tune_after_block;

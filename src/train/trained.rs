@@ -206,13 +206,13 @@ fn find(path: &Path) -> Result<PathBuf, Error> {
     })
 }
 
-/// Whether there is an index of TensorFlow by this prefix, or in this folder.
+/// Whether there is an index of TensorFlow by this prefix, or a shard in this folder.
 fn is_tensorflow(path: &Path) -> bool {
     let mut index = path.as_os_str().to_owned();
     index.push(".index");
+    let of_shard = |name: &std::ffi::OsStr| name.to_string_lossy().contains(".data-");
     let mut inside = std::fs::read_dir(path).into_iter().flatten().flatten();
-    Path::new(&index).is_file()
-        || inside.any(|entry| entry.path().extension().is_some_and(|it| it == "index"))
+    Path::new(&index).is_file() || inside.any(|entry| of_shard(&entry.file_name()))
 }
 
 /// Whether a name is that of a variable rather than of a slot or the step (reference §8.1).

@@ -29,7 +29,7 @@ pub struct Run {
 /// An example with those that are most like it, nearest first.
 #[derive(Debug, Clone)]
 pub struct Neighbours {
-    /// The example: picture and class.
+    /// The example: picture and class, which is empty in a set without classes.
     pub query: (Picture, String),
     /// The others.
     pub nearest: Vec<(Picture, String)>,
@@ -199,7 +199,13 @@ fn pictures(run: &Run, named: bool) -> String {
         ));
     }
     if !run.neighbours.is_empty() {
-        out.push_str(&format!("<h2>Nearest neighbours{of}</h2><p>Examples of the evaluation split, and those whose features are most like theirs. Green: the same class, red: another.</p>\n<div class=\"card wide\">\n"));
+        let classes = run.neighbours.iter().any(|row| !row.query.1.is_empty());
+        let frames = if classes {
+            " Green: the same class, red: another."
+        } else {
+            ""
+        };
+        out.push_str(&format!("<h2>Nearest neighbours{of}</h2><p>Examples of the evaluation split, and those whose features are most like theirs.{frames}</p>\n<div class=\"card wide\">\n"));
         for row in &run.neighbours {
             let (picture, class) = &row.query;
             out.push_str(&format!(
@@ -207,7 +213,11 @@ fn pictures(run: &Run, named: bool) -> String {
                 image(picture, "query", class)
             ));
             for (picture, other) in &row.nearest {
-                let same = if other == class { "same" } else { "other" };
+                let same = match classes {
+                    false => "near",
+                    true if other == class => "same",
+                    true => "other",
+                };
                 out.push_str(&image(picture, same, other));
             }
             out.push_str("</div>\n");
