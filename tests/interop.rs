@@ -319,6 +319,11 @@ fn what_is_asked_for_and_not_there_is_said() {
         4,
         &["has no memory of negatives", "leave --memory out"],
     );
+    refused(
+        &import(&bare, Path::new("gs://bucket/run"), &[]),
+        2,
+        &["`gs://bucket/run`", "a folder of this machine"],
+    );
     // A newer Keras keeps all slots in one list.
     let keras = with("optimizer/_variables/1/.ATTRIBUTES/VARIABLE_VALUE");
     refused(

@@ -23,6 +23,8 @@ pub enum Error {
     NotABundle { path: PathBuf, found: String },
     #[error("`{}` is there already, expected a new or empty folder; choose another one", path.display())]
     Taken { path: PathBuf },
+    #[error("`{}` is an address in a bucket, expected a folder of this machine; write there, and copy it to the bucket", path.display())]
+    Remote { path: PathBuf },
     #[error("`{}` is damaged: {what}; fetch it again", path.display())]
     Damaged { path: PathBuf, what: String },
     #[error("`{}` is nothing that this program reads: {found}, expected a run folder, a checkpoint of this program or of TensorFlow, a safetensors file, a TFRecord file or a compiled program", path.display())]
@@ -61,7 +63,10 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Error::Io { .. } => Class::Environment,
-            Error::NotABundle { .. } | Error::Unknown { .. } | Error::Taken { .. } => Class::Usage,
+            Error::NotABundle { .. }
+            | Error::Unknown { .. }
+            | Error::Taken { .. }
+            | Error::Remote { .. } => Class::Usage,
             Error::Checkpoint(error) => error.class(),
             Error::Data(error) => error.class(),
             Error::NoEndpoint { .. } => Class::Usage,

@@ -1,6 +1,7 @@
 //! New folders that are whole or not there.
 
 use super::Error;
+use crate::data::store;
 use crate::report::disk;
 use std::fs;
 use std::io;
@@ -8,6 +9,11 @@ use std::path::Path;
 
 /// Refuses a folder that holds something, before any work is done for it.
 pub(super) fn check_new(out: &Path) -> Result<(), Error> {
+    if store::is_remote(out) {
+        return Err(Error::Remote {
+            path: out.to_owned(),
+        });
+    }
     let taken = match fs::read_dir(out) {
         Ok(mut entries) => entries.next().is_some(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,

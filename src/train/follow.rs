@@ -71,7 +71,11 @@ pub fn follow(
         }
         for (step, path) in &new {
             let trained = match trained::open(path) {
-                Err(_) if !checkpoint::is_checkpoint(path)? => {
+                Err(_)
+                    if !checkpoint::list(&folder)?
+                        .iter()
+                        .any(|(_, there)| there == path) =>
+                {
                     tracing::info!("{} was deleted while it was read", path.display());
                     continue;
                 }
@@ -128,7 +132,7 @@ struct Evaluator<'a> {
 impl<'a> Evaluator<'a> {
     fn new(follow: &'a Follow<'a>, trained: &Trained) -> Result<Self, Error> {
         // Also the list it was trained on: the last step follows from it.
-        let keys = [&SHARED_KEYS[..], &["subset_list"]].concat();
+        let keys = [&SHARED_KEYS[..], &["subset_list", "on_bad_record"]].concat();
         let loaded = follow.loaded.inherit(&trained.loaded, &keys)?;
         let config = &loaded.config;
         // Features say what pretraining is worth, a head what fine-tuning is.

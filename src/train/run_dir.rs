@@ -358,7 +358,14 @@ pub(crate) fn content(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(Error::io("read", path)(error)),
     }
 }

@@ -69,10 +69,10 @@ impl Source<'_> {
     fn what(&self, key: &str) -> What {
         if key == GRAPH_KEY || key.starts_with("save_counter") {
             What::Bookkeeping
-        } else if is_slot(key) {
-            What::Slots
         } else if of_keras(key) {
             What::KerasSlots
+        } else if is_slot(key) {
+            What::Slots
         } else if matches!(key, "beta1_power" | "beta2_power") {
             What::Powers
         } else if of_memory(key) {

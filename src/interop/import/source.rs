@@ -230,12 +230,30 @@ pub(super) fn is_slot(name: &str) -> bool {
     name.contains("/.OPTIMIZER_SLOT/") || SLOTS.contains(&last)
 }
 
-/// Whether Keras's own optimizers keep something under this name: all their variables in one list.
+/// Whether Keras's own optimizers keep something under this name: all their variables in one list, or, of older ones, slots under
+/// names of their own (`momentum`, `m`, `v`).
 pub(super) fn of_keras(name: &str) -> bool {
-    name.starts_with("optimizer/")
+    let slot = name.split_once("/.OPTIMIZER_SLOT/").map(|(_, slot)| slot);
+    let slot = slot.and_then(|slot| slot.trim_end_matches(VALUE).rsplit('/').next());
+    name.starts_with("optimizer/") || slot.is_some_and(|slot| !SLOTS.contains(&slot))
 }
 
 /// Whether a name is one of the queue of negatives that SimCLRv2 was pretrained with.
 pub(super) fn of_memory(name: &str) -> bool {
     name.contains("memory") && !is_slot(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_under_other_names_are_those_of_keras() {
+        let of = |slot: &str| format!("model/dense/kernel/.OPTIMIZER_SLOT/optimizer/{slot}{VALUE}");
+        assert!(
+            of_keras(&of("momentum")) && of_keras(&of("v")) && of_keras("optimizer/_variables/3")
+        );
+        assert!(!of_keras(&of("Momentum")) && !of_keras(&of("Adam_1")));
+        assert!(!of_keras("base_model/conv2d/kernel/Momentum"));
+    }
 }
