@@ -7,6 +7,7 @@
 mod canonical_convolutions;
 mod column_sums;
 mod kept_operands;
+mod kernel_gradients;
 mod pointwise_convolutions;
 mod sums_of_squares;
 mod tiny_maps;
@@ -34,6 +35,12 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "1×1 convolutions, forward and backward, become matrix products",
         run: pointwise_convolutions::run,
+    },
+    Pass {
+        name: "kernel-gradients",
+        platform: "cpu",
+        about: "gradients of narrow kernels become one matrix product of shifted copies: the plugin transposes both operands, and packs the image for every tap",
+        run: kernel_gradients::run,
     },
     Pass {
         name: "canonical-convolutions",
