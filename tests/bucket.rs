@@ -515,6 +515,17 @@ fn packing_reads_and_writes_buckets() {
             .unwrap(),
     );
     assert!(text.contains("5 of 5"), "{text}");
+    // Files of another set, of which no description tells.
+    let other = root.path().join("pack/more/small/1.0.0");
+    fs::create_dir_all(&other).unwrap();
+    let other = other.join("train-00000-of-01024");
+    fs::write(&other, "of the user").unwrap();
+    refused(
+        &pack("gs://pack/pictures", "gs://pack/more"),
+        2,
+        &["gs://pack/more/small/1.0.0", "there already"],
+    );
+    assert!(other.is_file());
 }
 
 /// An upload that breaks off leaves no set, says so, and is in nobody's way.

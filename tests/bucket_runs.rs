@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const STEPS: u64 = 6;
@@ -109,8 +109,17 @@ fn a_run_in_a_troubled_bucket_is_the_run_on_disk() {
     let log = fs::read_to_string(far.join("log.txt")).unwrap();
     assert_eq!(log.matches("all 6 steps are done").count(), 1, "{log}");
     assert!(log.contains("pretrained 6 steps"), "what was logged before");
+    // A start that is refused changes nothing.
+    let before = server.requests().len();
     let output = train(&server, "gs://b/runs/one", &["temperature=0.7"]);
     refused(&output, 2, &["gs://b/runs/one", "`temperature`"]);
+    let since = server.requests().split_off(before);
+    assert!(
+        !since.is_empty()
+            && since
+                .iter()
+                .all(|(request, _)| request.method == "GET" || request.method == "HEAD")
+    );
     fs::create_dir(root.path().join("b/other")).unwrap();
     fs::write(root.path().join("b/other/letter.txt"), "dear").unwrap();
     let output = train(&server, "gs://b/other", &[]);
@@ -178,6 +187,28 @@ fn a_run_in_a_troubled_bucket_is_the_run_on_disk() {
     names(&tuned.join("eval"));
 }
 
+/// A run in `gs://b/run` that is killed when the bucket has met something.
+fn killed(server: &Gcs, more: &[&str], met: &dyn Fn() -> bool) {
+    let keys = [&KEYS[..], more].concat();
+    let mut child = program(server, &[])
+        .args(tiny(Path::new("gs://b/run"), &keys))
+        .env("SIMCLR_GS_ATTEMPTS", "30")
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while !met() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(300),
+            "it never came so far"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 fn of_step_4(request: &Request, file: &str) -> bool {
     request.method == "PUT" && request.path.ends_with(&format!("step-00000004/{file}"))
 }
@@ -197,27 +228,10 @@ fn a_kill_between_objects_goes_on_from_the_checkpoint_before() {
         })
     });
     let far = root.path().join("b/run");
-    let mut child = program(&server, &[])
-        .args(tiny(Path::new("gs://b/run"), &KEYS))
-        .env("SIMCLR_GS_ATTEMPTS", "30")
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let begin = Instant::now();
-    let met = || {
+    killed(&server, &[], &|| {
         let all = server.requests();
         all.iter().any(|(r, _)| of_step_4(r, "manifest.json"))
-    };
-    while !met() {
-        assert!(
-            begin.elapsed() < Duration::from_secs(300),
-            "it never came so far"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    });
     let half = checkpoint(&far, 4);
     assert!(half.join("state.safetensors").is_file() && !half.join("manifest.json").exists());
     closed.store(false, Ordering::Relaxed);
@@ -230,50 +244,118 @@ fn a_kill_between_objects_goes_on_from_the_checkpoint_before() {
     let words = "resuming at step 2 from gs://b/run/checkpoints/step-00000002";
     assert!(text.contains(words), "{text}");
     same(&far, &disk);
+
+    // Going back sets aside what cannot be read, too.
+    fs::remove_file(checkpoint(&far, 6).join("state.safetensors")).unwrap();
+    let from = "gs://b/run/checkpoints/step-00000004";
+    succeeded(train(&server, "gs://b/run", &["--resume-from", from]));
+    assert!(state(&far, STEPS) == state(&disk, STEPS));
+    let aside = far.join("checkpoints/step-00000006.aside-1");
+    assert!(aside.join("manifest.json").is_file());
 }
 
-/// A bucket that takes nothing any more costs no state: it is kept on this machine, and the run goes on from it.
+/// A bucket that takes nothing any more costs nothing: the state is kept on this machine with what was written since, and the run goes on
+/// from it, even where it is killed before its next checkpoint.
 #[test]
 fn a_state_that_cannot_be_sent_is_kept() {
-    let closed = Arc::new(AtomicBool::new(true));
+    // 0: it takes everything; 2: nothing after that step; 6: all but the state of that step.
+    let closed = Arc::new(AtomicU64::new(2));
+    let done = Arc::new(AtomicBool::new(false));
     let (root, server, disk) = root(&|root| {
-        let closed = closed.clone();
+        let (closed, done) = (closed.clone(), done.clone());
         Gcs::start(root, move |request| {
-            let refused = of_step_4(request, "state.safetensors") && closed.load(Ordering::Relaxed);
+            let put = |end: &str| request.method == "PUT" && request.path.ends_with(end);
+            let refused = match closed.load(Ordering::Relaxed) {
+                2 => done.load(Ordering::Relaxed) && put(""),
+                6 => put("step-00000006/state.safetensors"),
+                _ => false,
+            };
+            if put("step-00000002/manifest.json") {
+                done.store(true, Ordering::Relaxed);
+            }
             match refused {
-                true => Fault::Status(401),
+                true => Fault::Status(503),
                 false => Fault::None,
             }
         })
     });
     let output = train(&server, "gs://b/run", &[]);
     let text = stderr(&output);
-    refused(
-        &output,
-        3,
-        &[
-            "cannot write gs://b/run/checkpoints/step-00000004/state.safetensors",
-            "401",
-            "the state of step 4 is kept",
-        ],
+    let words = [
+        "cannot write gs://b/run/",
+        "503",
+        "the state of step 4 is kept",
+    ];
+    refused(&output, 3, &words);
+    let failed = |(_, fault): &&(Request, Fault)| *fault != Fault::None;
+    assert_eq!(
+        server.requests().iter().filter(failed).count(),
+        4,
+        "not again at the end"
     );
     let kept = text.split("--resume-from ").nth(1).unwrap();
     let kept = Path::new(kept.split('`').next().unwrap());
-    closed.store(false, Ordering::Relaxed);
-    let output = train(
-        &server,
-        "gs://b/run",
-        &["--resume-from", kept.to_str().unwrap()],
-    );
+    let more = ["--resume-from", kept.to_str().unwrap()];
+
+    closed.store(6, Ordering::Relaxed);
+    let met = || {
+        let all = server.requests();
+        let of_step_6 = |r: &Request| r.method == "PUT" && r.path.contains("step-00000006");
+        all.iter().any(|(request, _)| of_step_6(request))
+    };
+    killed(&server, &more, &met);
+    closed.store(0, Ordering::Relaxed);
+    let output = train(&server, "gs://b/run", &more);
     let text = stderr(&output);
     succeeded(output);
     assert!(text.contains("resuming at step 4"), "{text}");
+    assert!(!kept.exists(), "the bucket has a later one");
     let far = root.path().join("b/run");
-    assert!(far.join("resumed-from").is_file());
+    let text = succeeded(train(&server, "gs://b/run", &more));
+    assert!(text.contains("all 6 steps are done"), "{text}");
     fs::remove_file(far.join("resumed-from")).unwrap();
     // Step 4 was not written to the bucket by the process that went on from it.
     let step = checkpoint(&disk, 4);
     fs::rename(&step, checkpoint(&disk, 2)).unwrap();
     same(&far, &disk);
-    fs::remove_dir_all(kept.parent().unwrap().parent().unwrap()).unwrap();
+    let log = fs::read_to_string(far.join("log.txt")).unwrap();
+    assert!(log.contains("the state of step 4 is kept"), "{log}");
+    assert_eq!(log.matches("resuming at step 4").count(), 2, "{log}");
+}
+
+/// Why a run ended stands in its log; where neither bucket nor disk takes the state, both are named.
+#[test]
+fn the_log_and_the_error_say_what_happened() {
+    let root = tempfile::tempdir().unwrap();
+    let far = root.path().join("b/run");
+    fs::create_dir_all(root.path().join("b")).unwrap();
+    let server = Gcs::start(root.path(), |request| {
+        let refused = request.path.ends_with("state.safetensors");
+        match request.method == "PUT" && refused {
+            true => Fault::Status(400),
+            false => Fault::None,
+        }
+    });
+    let output = train(
+        &server,
+        "gs://b/run",
+        &["learning_rate=1e9", "optimizer=momentum"],
+    );
+    refused(&output, 1, &["is not a number"]);
+    let log = fs::read_to_string(far.join("log.txt")).unwrap();
+    assert_eq!(log.matches("is not a number").count(), 1, "{log}");
+
+    fs::remove_dir_all(far).unwrap();
+    let folders = || fs::read_dir(server.cache().join("runs")).unwrap();
+    let near = folders().next().unwrap().unwrap().path();
+    fs::write(near.join("unsent"), "no folder").unwrap();
+    // The same place.
+    let output = train(&server, "gs://b//run/", &[]);
+    let words = [
+        "cannot write gs://b/run/checkpoints/step-00000002/state.safetensors",
+        "the state of step 2 could not be kept on this machine: cannot",
+        "/unsent",
+    ];
+    refused(&output, 3, &words);
+    assert_eq!(folders().count(), 1);
 }

@@ -292,12 +292,12 @@ fn a_damaged_record_is_no_end_of_a_list() {
     named(folder.path(), &[9, 11]);
     let file = pictures::shard(&folder.path().join("photos/1.0.0"), "train", 1, 2);
     let mut content = fs::read(&file).unwrap();
-    let second = simclr::data::record::Records::new(&file, &content)
-        .nth(1)
-        .unwrap()
-        .unwrap()
-        .offset;
+    let [second, fourth] = [1, 3].map(|number| {
+        let mut records = simclr::data::record::Records::new(&file, &content);
+        records.nth(number).unwrap().unwrap().offset
+    });
     content[second + 40] ^= 1;
+    content[fourth + 40] ^= 1;
     fs::write(&file, &content).unwrap();
     // Of an earlier run of this test there are names of all.
     let whole = Examples::open("photos", "train", Some(folder.path())).unwrap();
@@ -305,9 +305,10 @@ fn a_damaged_record_is_no_end_of_a_list() {
     let kept = simclr::places::cache_folder().map(|cache| cache.join("catalogues").join(name));
     kept.map(fs::remove_file);
     let list = folder.path().join("list.txt");
-    // The damaged one is picture_10.
+    // Damaged are picture_10 and picture_12, of which the list has the first.
     let names = [0, 8, 9, 10, 17].map(|n| format!("picture_{n}\n"));
     fs::write(&list, names.concat()).unwrap();
+    let mut without = Vec::new();
     for _ in 0..2 {
         let error = listed(folder.path(), &list).unwrap_err().to_string();
         assert!(error.contains("is corrupt: record 1"), "{error}");
@@ -315,13 +316,23 @@ fn a_damaged_record_is_no_end_of_a_list() {
         let part = part.unwrap();
         let missing = part.missing().unwrap();
         assert_eq!((missing.count, missing.first.as_str()), (1, "picture_10"));
+        without.push(part.description().fingerprint.clone());
         assert_eq!(labels(part, Task::Evaluate, 1), [0, 8, 9, 17]);
     }
-    // Mended without a change of its size.
+    // Mended without a change of its size, one of them, then the other.
+    content[fourth + 40] ^= 1;
+    fs::write(&file, &content).unwrap();
+    let part = Examples::listed("photos", "train", Some(folder.path()), Some(&list), true);
+    without.push(part.unwrap().description().fingerprint.clone());
+    assert_ne!(without[0], without[2]);
     content[second + 40] ^= 1;
     fs::write(&file, &content).unwrap();
     let part = listed(folder.path(), &list).unwrap();
     assert_eq!(part.missing(), None);
+    // A run that began without it is another one.
+    let fingerprint = &part.description().fingerprint;
+    assert!(!without.contains(fingerprint));
+    assert_eq!(without[0], without[1]);
     assert_eq!(labels(part, Task::Evaluate, 2), [0, 8, 9, 10, 17]);
 }
 

@@ -1,15 +1,12 @@
 //! Output: results to standard output, everything else to standard error.
 
-use crate::report::{LogFile, Screen};
+use crate::report::{LogFile, PRINTED, Screen};
 use std::io::Write;
 use std::time::Instant;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-
-/// Target of events for the log file alone.
-const PRINTED: &str = "simclr::printed";
 
 /// Where words go.
 pub(super) struct Ui {

@@ -57,7 +57,7 @@ pub fn pack(
     // For a bucket it is packed here first.
     let remote = store::is_remote(out);
     let there = match remote {
-        true => store::is_file(&target.join(INFO))?,
+        true => store::is_file(&target.join(INFO))? || holds_another(&target, &spec.name)?,
         false => target.is_dir(),
     };
     if there {
@@ -90,6 +90,13 @@ pub fn pack(
         fs::rename(&partial, &target).map_err(|cause| unwritable(&target, cause))?;
     }
     Ok((target, packed))
+}
+
+/// Whether files of a set of another name lie there, which are not ours to replace.
+fn holds_another(dir: &Path, name: &str) -> Result<bool, Error> {
+    let entries = entries(dir)?;
+    let mut sets = entries.iter().filter_map(|entry| find::shard(&entry.name));
+    Ok(sets.any(|(set, _)| set != name))
 }
 
 /// Writes the files of a folder to a bucket, the description by which a set is known last. Before that goes what an upload that broke

@@ -112,6 +112,7 @@ impl Shards {
     ) -> Result<(Self, Option<Missing>), Error> {
         let all = self.catalogue(skip_bad)?;
         let names = || all.iter().flatten().filter_map(Entry::name);
+        let left_out = nameless(&all);
         let missing = Missing::of(list, names())?;
         let example = names().next().map(String::from);
         let listed = |entry: &Entry| entry.name().is_some_and(|name| list.names.contains(name));
@@ -128,6 +129,11 @@ impl Shards {
         }
         self.chosen = Some(chosen);
         self.fingerprint = list.fingerprint(&self.fingerprint);
+        // They may be of the list, whose lengths and order are others without them.
+        if !left_out.is_empty() {
+            self.fingerprint =
+                list.fingerprint(&format!("{} without {left_out:?}", self.fingerprint));
+        }
         Ok((self, missing))
     }
 
@@ -159,35 +165,34 @@ impl Shards {
         Ok(all)
     }
 
-    /// Looks at the first record that a catalogue has no name of; false if there is nothing wrong with it.
+    /// Looks at the records that a catalogue has no name of; false if there is nothing wrong with one of them.
     fn damaged(&self, all: &[Vec<Entry>], skip_bad: bool) -> Result<bool, Error> {
-        let numbered = |(shard, entries): (usize, &Vec<Entry>)| {
-            let bad = entries.iter().enumerate();
-            let bad = bad.filter(|(_, entry)| entry.known.is_none());
-            bad.map(|(index, entry)| (shard, index, entry.offset))
-                .collect::<Vec<_>>()
-        };
-        let bad: Vec<_> = all.iter().enumerate().flat_map(numbered).collect();
-        let Some(&(shard, index, offset)) = bad.first() else {
-            return Ok(true);
-        };
-        let mut reader = self.reader(shard)?;
-        reader.step_to(index, offset)?;
-        let found = reader.next().and_then(|data| {
-            let data = data.unwrap_or_default();
-            self.parse(&RawRecord { shard, index, data }).map(drop)
-        });
-        match found {
-            Ok(()) => Ok(false),
-            Err(error) if skip_bad && error.spoils_one_example() => {
-                tracing::warn!(
-                    "{} damaged records have no names, and are left out of the list; the first: {error}",
-                    bad.len()
-                );
-                Ok(true)
+        let bad = nameless(all);
+        let mut first = None;
+        for records in bad.chunk_by(|one, next| one.0 == next.0) {
+            let mut reader = self.reader(records[0].0)?;
+            for &(shard, index) in records {
+                reader.step_to(index, all[shard][index].offset)?;
+                let found = reader.next().and_then(|data| {
+                    let data = data.unwrap_or_default();
+                    self.parse(&RawRecord { shard, index, data }).map(drop)
+                });
+                match found {
+                    Ok(()) => return Ok(false),
+                    Err(error) if skip_bad && error.spoils_one_example() => {
+                        first.get_or_insert(error);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
-            Err(error) => Err(error),
         }
+        if let Some(error) = first {
+            tracing::warn!(
+                "{} damaged records have no names, and are left out of the list; the first: {error}",
+                bad.len()
+            );
+        }
+        Ok(true)
     }
 
     /// Reads an example of a file, by its number among those that count; the reader stands before it.
@@ -276,6 +281,16 @@ impl Shards {
         }
         Ok((image, (label - first) as u32))
     }
+}
+
+/// Shard and number of the records without a name.
+fn nameless(all: &[Vec<Entry>]) -> Vec<(usize, usize)> {
+    let numbered = |(shard, entries): (usize, &Vec<Entry>)| {
+        let bad = entries.iter().enumerate();
+        let bad = bad.filter(|(_, entry)| entry.known.is_none());
+        bad.map(|(index, _)| (shard, index)).collect::<Vec<_>>()
+    };
+    all.iter().enumerate().flat_map(numbered).collect()
 }
 
 /// Records of a file, by their headers alone.

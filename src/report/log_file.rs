@@ -15,6 +15,9 @@ use super::Error;
 /// The name of the file in a run folder.
 pub const FILE: &str = "log.txt";
 
+/// Target of events for the log file alone: they are printed in other words.
+pub const PRINTED: &str = "simclr::printed";
+
 /// What is said before the file is open is kept up to this many bytes.
 const EARLY: usize = 1 << 16;
 

@@ -35,7 +35,7 @@ pub mod scalars;
 pub mod summary;
 
 pub use events::EventFile;
-pub use log_file::LogFile;
+pub use log_file::{LogFile, PRINTED};
 pub use metrics::Metrics;
 pub use picture::Picture;
 pub use progress::{Progress, Screen};

@@ -270,6 +270,21 @@ pub fn set_aside_after(dir: &Path, step: u64) -> Result<Vec<PathBuf>, Error> {
     Ok(moved)
 }
 
+/// The step of a checkpoint by its name, or else by its manifest; none if neither tells.
+pub(super) fn step_at(path: &Path) -> Option<u64> {
+    let manifest = || read_manifest(path).ok();
+    named_step(path).or_else(|| manifest().map(|found| found.manifest.step))
+}
+
+/// Deletes the checkpoints up to `step` in a folder of this machine. What cannot be deleted only takes space.
+pub(super) fn remove_up_to(dir: &Path, step: u64) {
+    for (found, path) in list(dir).unwrap_or_default() {
+        if found <= step && fs::remove_dir_all(&path).is_err() {
+            tracing::warn!("cannot delete {}", path.display());
+        }
+    }
+}
+
 fn folder_name(step: u64) -> String {
     format!("{PREFIX}{step:08}")
 }
@@ -331,7 +346,7 @@ fn write_folder(folder: &Path, state: &[u8], manifest: &[u8]) -> Result<(), Erro
 fn publish(dir: &Path, temporary: &Path, target: &Path, on_disk: &OnDisk) -> Result<(), Error> {
     if target.exists() {
         let same =
-            read(target).is_ok() && read_manifest(target).is_ok_and(|found| found == *on_disk);
+            read_manifest(target).is_ok_and(|found| found == *on_disk) && read(target).is_ok();
         if same {
             return fs::remove_dir_all(temporary).map_err(Error::io("remove", temporary));
         }

@@ -162,9 +162,12 @@ impl<'a> Evaluator<'a> {
         };
         let folder = follow.model_dir.join(folder);
         let stage = match store::is_remote(&folder) {
-            true => Some(Stage::open(&folder, &[metrics::FILE])?),
+            true => Some(Stage::open(&folder)?),
             false => None,
         };
+        if let Some(stage) = &stage {
+            stage.fetch(&[metrics::FILE])?;
+        }
         let near = stage.as_ref().map_or(folder.as_path(), Stage::near);
         std::fs::create_dir_all(near).map_err(RunDirError::io("create", near))?;
         let recorder = Recorder::open(near, Some(trained.manifest.step), wall_time())?;

@@ -104,6 +104,12 @@ pub enum Error {
         step: u64,
         kept: std::path::PathBuf,
     },
+    #[error("{source}; and the state of step {step} could not be kept on this machine: {local}")]
+    NotKept {
+        source: Box<Error>,
+        step: u64,
+        local: Box<checkpoint::Error>,
+    },
     #[error(
         "`{name}` has {found} classes, the network's supervised head {expected}; evaluate it on the data set it was trained on"
     )]
@@ -157,7 +163,7 @@ impl Error {
             Error::Checkpoint(error) => error.class(),
             Error::Trained(error) => error.class(),
             Error::RunDir(error) => error.class(),
-            Error::NotSent { source, .. } => source.class(),
+            Error::NotSent { source, .. } | Error::NotKept { source, .. } => source.class(),
             Error::Report(error) => error.class(),
             Error::Cluster(error) => error.class(),
             Error::Uneven { .. } => Class::Environment,

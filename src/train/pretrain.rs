@@ -65,6 +65,19 @@ const LAUNCH: Duration = Duration::from_secs(1);
 /// # Errors
 /// Bad configuration or data, a plugin that refuses, a disk that refuses, a loss that is not a number.
 pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
+    // Left last, since a log in a bucket ends with it; what the program says of an error comes too late for that.
+    let mut run_dir = None;
+    let result = train(run, &mut run_dir);
+    let stage = run_dir.as_ref().and_then(RunDir::stage);
+    if let (Err(error), Some(stage)) = (&result, stage)
+        && stage.sends_at_end()
+    {
+        tracing::error!(target: report::PRINTED, "{error}");
+    }
+    result
+}
+
+fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
     let config = &run.loaded.config;
     let started = Instant::now();
     let train = Arc::new(setup::examples(config, &config.train_split)?);
@@ -117,7 +130,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         false => Some(find()?),
     };
     let test = evaluation::split(run, &spec, train.description())?;
-    let run_dir = RunDir::open(own_dir, &identity, &run.loaded.to_yaml())?;
+    let run_dir = &*run_dir.insert(RunDir::open(own_dir, &identity, &run.loaded.to_yaml())?);
     if leads {
         run.log.open(&run_dir.near().join(log_file::FILE))?;
     }
@@ -141,7 +154,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     let resumed = point.resumed.then_some(step);
     let mut recorder = Recorder::open(run_dir.near(), resumed, wall_time())?;
 
-    let mut evaluation = Evaluation::new(run, &spec, &train, test, &run_dir, step)?;
+    let mut evaluation = Evaluation::new(run, &spec, &train, test, run_dir, step)?;
     if step == 0 {
         evaluation.before(&point.values[..step_module.variables.len()], &mut recorder)?;
     }
@@ -177,7 +190,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
     };
     tracing::info!("{made} in {:.1} s", program.compile_time().as_secs_f64());
     if leads {
-        point.settle(&run_dir)?;
+        point.settle(run_dir)?;
     }
     let mut launcher = Launcher::new(
         run.engine,
@@ -192,7 +205,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         run,
         plan: &plan,
         module: &step_module,
-        run_dir: &run_dir,
+        run_dir,
         identity: &identity,
         module_hash,
         class_names: match spec.network.num_classes {
@@ -266,6 +279,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         let due = step % plan.checkpoint_steps == 0 || last;
         if due || stopped.is_some() {
             saver.save(step, spec.batch, &launcher.buffers, saved)?;
+            run.processes.saved(step)?;
             saved = Some(step);
         }
         // After the checkpoint, which what is wrong with the evaluation's pictures must not cost.
@@ -310,7 +324,7 @@ pub fn pretrain(run: &Run) -> Result<Outcome, Error> {
         ),
     };
     tracing::info!("{headline}");
-    let mut summary = evaluation.summary(headline, &run_dir, stopped.is_some());
+    let mut summary = evaluation.summary(headline, run_dir, stopped.is_some());
     if let Some((_, skipped @ 1..)) = launcher.stream() {
         summary.notes.push(format!(
             "{skipped} examples could not be had and were replaced; the log names them"
@@ -417,14 +431,28 @@ impl Saver<'_> {
             let folder = self.run_dir.checkpoints();
             Ok(checkpoint::save(&folder, &manifest, &arrays, keep)?)
         });
-        let path = match (saved, self.run_dir.kept()) {
-            (Err(source), Some(kept)) => {
-                // What was learned outlives a bucket that cannot be reached.
-                let kept = checkpoint::save(&kept, &manifest, &arrays, 1)?;
+        let path = match (saved, self.run_dir.stage()) {
+            (Err(source), Some(stage)) => {
+                stage.give_up();
                 let source = Box::new(source);
-                return Err(Error::NotSent { source, step, kept });
+                // What was learned outlives a bucket that cannot be reached.
+                return Err(
+                    match checkpoint::save(&stage.kept(), &manifest, &arrays, 1) {
+                        Ok(kept) => Error::NotSent { source, step, kept },
+                        Err(local) => Error::NotKept {
+                            source,
+                            step,
+                            local: Box::new(local),
+                        },
+                    },
+                );
             }
-            (saved, _) => saved?,
+            (saved, stage) => {
+                if let Some(stage) = stage {
+                    checkpoint::remove_up_to(&stage.kept(), step);
+                }
+                saved?
+            }
         };
         tracing::info!("saved {}", path.display());
         Ok(())

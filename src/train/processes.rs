@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(2);
 const HEARD: Duration = Duration::from_secs(6);
 /// How long to wait for others that are to start at about the same time.
 const START: Duration = Duration::from_secs(300);
-const BEFORE_THE_FIRST_LAUNCH: Duration = Duration::from_secs(24 * 3600);
+const HOWEVER_LONG: Duration = Duration::from_secs(24 * 3600);
 const AT_THE_END: Duration = Duration::from_secs(300);
 
 impl Processes {
@@ -125,7 +125,18 @@ impl Processes {
     /// be less patient.
     pub(super) fn ready(&self) -> Result<(), Error> {
         match &self.group {
-            Some(group) => Ok(group.all_here("ready", BEFORE_THE_FIRST_LAUNCH)?),
+            Some(group) => Ok(group.all_here("ready", HOWEVER_LONG)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the leader has saved, however long it takes: a bucket is tried for minutes, and collectives may be less patient.
+    ///
+    /// # Errors
+    /// If one does not come.
+    pub(super) fn saved(&self, step: u64) -> Result<(), Error> {
+        match &self.group {
+            Some(group) => Ok(group.all_here(&format!("saved/{step}"), HOWEVER_LONG)?),
             None => Ok(()),
         }
     }

@@ -6,6 +6,7 @@ use super::run_dir::{self, RunDir, differences};
 use super::step::StepModule;
 use super::{Error, start, state};
 use crate::hlo::Literal;
+use crate::report::disk;
 use std::path::{Path, PathBuf};
 
 /// In the run folder: the checkpoint that `--resume-from` named last. A restart of the same command, which a supervisor makes after
@@ -35,10 +36,11 @@ impl Point {
         module: &StepModule,
     ) -> Result<Self, Error> {
         let checkpoints = run_dir::checkpoints(run.model_dir);
-        let newest = checkpoint::latest(&checkpoints)?;
-        let named = run
-            .resume_from
-            .filter(|path| newest.is_none() || !was_taken(run.model_dir, path));
+        let (newest_step, newest) = checkpoint::list(&checkpoints)?.pop().unzip();
+        let named = match (run.resume_from, newest_step) {
+            (Some(path), Some(newest)) if was_taken(run.model_dir, path, newest)? => None,
+            (named, _) => named,
+        };
         if let (Some(path), None, Some(newest)) = (run.resume_from, named, &newest) {
             say(
                 run.screen,
@@ -91,11 +93,18 @@ impl Point {
     }
 }
 
-fn was_taken(model_dir: &Path, path: &Path) -> bool {
-    let taken = run_dir::content(&model_dir.join(TAKEN)).ok().flatten();
-    taken.is_some_and(|bytes| bytes == absolute(path).as_os_str().as_encoded_bytes())
+/// Whether the run has gone on from this checkpoint and come at least as far by a checkpoint of its own, the newest.
+fn was_taken(model_dir: &Path, path: &Path, newest: u64) -> Result<bool, Error> {
+    let taken = run_dir::content(&model_dir.join(TAKEN))?;
+    let same = taken.is_some_and(|bytes| bytes == absolute(path).as_os_str().as_encoded_bytes());
+    Ok(same && checkpoint::step_at(path).is_none_or(|step| step <= newest))
 }
 
+/// The same, whether the checkpoint is still there or not.
 fn absolute(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
+    let folder = disk::parent(path).canonicalize();
+    match (folder, path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path.to_path_buf(),
+    }
 }

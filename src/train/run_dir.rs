@@ -216,7 +216,7 @@ impl RunDir {
     ) -> Result<RunDir, Error> {
         refuse_foreign(path)?;
         let side = if store::is_remote(path) {
-            Side::Bucket(Stage::open(path, &[metrics::FILE, log_file::FILE])?)
+            Side::Bucket(Stage::open(path)?)
         } else {
             fs::create_dir_all(path).map_err(Error::io("create", path))?;
             let lock = lock(path)?;
@@ -225,26 +225,27 @@ impl RunDir {
             Side::Here(lock)
         };
         let marker = path.join(MARKER);
-        let is_new = match read_marker(&marker)? {
-            Some(found) => {
-                let differences = differences(&found.config, identity);
-                if !differences.is_empty() {
-                    let path = path.to_owned();
-                    return Err(Error::OtherConfig { path, differences });
-                }
-                false
+        let found = read_marker(&marker)?;
+        let is_new = found.is_none();
+        if let Some(found) = found {
+            let differences = differences(&found.config, identity);
+            if !differences.is_empty() {
+                let path = path.to_owned();
+                return Err(Error::OtherConfig { path, differences });
             }
-            None => {
-                let content = Marker {
-                    format_version: FORMAT_VERSION,
-                    config: identity.to_vec(),
-                };
-                let json =
-                    serde_json::to_vec_pretty(&content).expect("pairs of strings are valid JSON");
-                replace(&marker, json)?;
-                true
-            }
-        };
+        }
+        if let Side::Bucket(stage) = &side {
+            stage.fetch(&[metrics::FILE, log_file::FILE])?;
+        }
+        if is_new {
+            let content = Marker {
+                format_version: FORMAT_VERSION,
+                config: identity.to_vec(),
+            };
+            let json =
+                serde_json::to_vec_pretty(&content).expect("pairs of strings are valid JSON");
+            replace(&marker, json)?;
+        }
         let run = RunDir {
             path: path.to_owned(),
             side,
@@ -272,17 +273,14 @@ impl RunDir {
     /// # Errors
     /// The bucket's.
     pub(super) fn send(&self) -> Result<(), Error> {
-        match &self.side {
-            Side::Here(_) => Ok(()),
-            Side::Bucket(stage) => Ok(stage.send()?),
-        }
+        Ok(self.stage().map_or(Ok(()), Stage::send)?)
     }
 
-    /// Where a state is kept that could not be written to a bucket.
-    pub(super) fn kept(&self) -> Option<PathBuf> {
+    /// The near side of a folder in a bucket.
+    pub(super) fn stage(&self) -> Option<&Stage> {
         match &self.side {
             Side::Here(_) => None,
-            Side::Bucket(stage) => Some(stage.kept()),
+            Side::Bucket(stage) => Some(stage),
         }
     }
 

@@ -4,6 +4,7 @@
 use super::run_dir::{self, Lock};
 use crate::data::{self, store};
 use crate::places::cache_folder;
+use crate::report::{disk, metrics};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs;
@@ -17,8 +18,16 @@ pub(super) struct Stage {
     place: PathBuf,
     near: PathBuf,
     _lock: Lock,
-    /// Bytes of each file when it was sent: they only grow.
-    sent: Mutex<HashMap<String, u64>>,
+    sent: Mutex<Sent>,
+}
+
+/// What the bucket has.
+#[derive(Debug, Default)]
+struct Sent {
+    /// SHA-256 of each file.
+    files: HashMap<String, Vec<u8>>,
+    /// Whether the end sends, too: not before all was fetched, so that a refused start changes nothing, nor again what has just failed.
+    at_end: bool,
 }
 
 /// The lock's file, and what is kept of a state that could not be sent: the two that are no part of the run.
@@ -26,16 +35,16 @@ const OWN: [&str; 2] = [run_dir::LOCK, KEPT];
 const KEPT: &str = "unsent";
 
 impl Stage {
-    /// Begins with the `files` of the place that are there; what an earlier process of this machine has left is not looked at.
+    /// Takes the folder for this process. Nothing is read or written in the bucket.
     ///
     /// # Errors
-    /// If another process of this machine runs there, the disk refuses, or the bucket.
-    pub(super) fn open(place: &Path, files: &[&str]) -> Result<Self, run_dir::Error> {
-        let name = Sha256::digest(place.as_os_str().as_encoded_bytes());
+    /// If another process of this machine runs there, or the disk refuses.
+    pub(super) fn open(place: &Path) -> Result<Self, run_dir::Error> {
+        // However the place is written, it is one.
+        let name = Sha256::digest(store::normal(place)?);
         let name: String = name[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         let near = folders().join(name);
-        let io = run_dir::Error::io;
-        fs::create_dir_all(&near).map_err(io("create", &near))?;
+        fs::create_dir_all(&near).map_err(run_dir::Error::io("create", &near))?;
         let lock = run_dir::lock(&near).map_err(|error| match error {
             run_dir::Error::InUse { pid, .. } => run_dir::Error::InUse {
                 path: place.to_owned(),
@@ -43,20 +52,52 @@ impl Stage {
             },
             error => error,
         })?;
-        let stage = Stage {
+        Ok(Stage {
             place: place.to_owned(),
             near,
             _lock: lock,
             sent: Mutex::default(),
-        };
-        stage.sweep()?;
-        for file in files {
-            if let Some(bytes) = run_dir::content(&place.join(file))? {
-                let to = stage.near.join(file);
-                fs::write(&to, bytes).map_err(io("write", &to))?;
-            }
+        })
+    }
+
+    /// Begins with the `files` of the place that are there, and with what an earlier process of this machine could not send of them or
+    /// beside them. A place with nothing in it begins with nothing.
+    ///
+    /// # Errors
+    /// If the disk refuses, or the bucket.
+    pub(super) fn fetch(&self, files: &[&str]) -> Result<(), run_dir::Error> {
+        if store::entries(&self.place)?.is_empty() {
+            self.sweep()?;
         }
-        Ok(stage)
+        let mut names = self.files()?;
+        names.extend(files.iter().map(|file| file.to_string()));
+        names.sort();
+        names.dedup();
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            let near = self.near.join(&name);
+            let here = run_dir::content(&near)?;
+            let there = run_dir::content(&self.place.join(&name))?;
+            let Some(there) = there else {
+                continue;
+            };
+            if !here.is_some_and(|here| goes_on(&name, &there, &here)) {
+                disk::replace(&near, &there).map_err(run_dir::Error::io("write", &near))?;
+            }
+            sent.files.insert(name, Sha256::digest(&there).to_vec());
+        }
+        sent.at_end = true;
+        Ok(())
+    }
+
+    /// What is to be in the bucket, by its names there.
+    fn files(&self) -> Result<Vec<String>, data::Error> {
+        let mut files = store::below(&self.near)?;
+        files.retain(|name| {
+            let first = name.split('/').next().unwrap_or_default();
+            !OWN.contains(&first) && !first.starts_with(disk::TEMPORARY)
+        });
+        Ok(files)
     }
 
     /// Deletes all but what is its own.
@@ -87,22 +128,34 @@ impl Stage {
         self.near.join(KEPT)
     }
 
+    /// Whether the end sends what has changed until then.
+    pub(super) fn sends_at_end(&self) -> bool {
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.at_end
+    }
+
+    /// Leaves what has not been sent to the next start: the bucket takes nothing now.
+    pub(super) fn give_up(&self) {
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.at_end = false;
+    }
+
     /// Sends what has changed since it was sent last.
     ///
     /// # Errors
     /// The bucket's.
     pub(super) fn send(&self) -> Result<(), data::Error> {
         let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut files = store::below(&self.near)?;
-        files.retain(|name| !OWN.iter().any(|own| name.split('/').next() == Some(own)));
-        for name in files {
+        sent.at_end = false;
+        for name in self.files()? {
             let bytes = store::read(&self.near.join(&name))?;
-            let size = bytes.len() as u64;
-            if sent.get(&name) != Some(&size) {
+            let hash = Sha256::digest(&bytes).to_vec();
+            if sent.files.get(&name) != Some(&hash) {
                 store::write(&self.place.join(&name), bytes.into())?;
-                sent.insert(name, size);
+                sent.files.insert(name, hash);
             }
         }
+        sent.at_end = true;
         Ok(())
     }
 }
@@ -110,8 +163,11 @@ impl Stage {
 /// The last lines are sent, too, however a run ends.
 impl Drop for Stage {
     fn drop(&mut self) {
+        if !self.sends_at_end() {
+            return;
+        }
         match self.send() {
-            // What stays is swept by the next start.
+            // What stays is swept when a run begins.
             Ok(()) => drop(self.sweep()),
             Err(error) => {
                 tracing::warn!("metrics and log of {}: {error}", self.place.display());
@@ -120,9 +176,42 @@ impl Drop for Stage {
     }
 }
 
+/// Whether a file of this machine is the bucket's with more at its end.
+fn goes_on(name: &str, there: &[u8], here: &[u8]) -> bool {
+    let line_end = |bytes: &[u8]| bytes.iter().rposition(|&byte| byte == b'\n');
+    let settled = match name.rsplit('/').next() {
+        // Numbers that came later may have joined the last line.
+        Some(metrics::FILE) => {
+            let last = line_end(there).unwrap_or(0);
+            &there[..line_end(&there[..last]).map_or(0, |end| end + 1)]
+        }
+        _ => there,
+    };
+    here.len() >= there.len() && here.starts_with(settled)
+}
+
 /// In the cache, or where there is none among temporary files.
 fn folders() -> PathBuf {
     let usual = cache_folder().map(|folder| folder.join("runs"));
     let usual = usual.filter(|folder| fs::create_dir_all(folder).is_ok());
     usual.unwrap_or_else(|| std::env::temp_dir().join("simclr-runs"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_has_more_of_is_kept() {
+        assert!(goes_on("log.txt", b"one\n", b"one\ntwo\n"));
+        assert!(goes_on("log.txt", b"one\n", b"one\n"));
+        assert!(!goes_on("log.txt", b"one\ntwo\n", b"one\n"));
+        assert!(!goes_on("log.txt", b"one\n", b"eno\ntwo\n"));
+        let there = b"{\"step\":1}\n{\"step\":2}\n";
+        let joined = b"{\"step\":1}\n{\"knn\":3,\"step\":2}\n";
+        assert!(goes_on(metrics::FILE, there, joined));
+        assert!(!goes_on("log.txt", there, joined));
+        let other = b"{\"step\":5}\n{\"knn\":3,\"step\":2}\n";
+        assert!(!goes_on(metrics::FILE, there, other));
+    }
 }

@@ -54,6 +54,7 @@ pub struct Gcs {
     /// `127.0.0.1:PORT`.
     pub host: String,
     shared: Arc<Shared>,
+    cache: tempfile::TempDir,
 }
 
 struct Shared {
@@ -84,7 +85,16 @@ impl Gcs {
                 std::thread::spawn(move || server.serve(stream));
             }
         });
-        Gcs { host, shared }
+        Gcs {
+            host,
+            shared,
+            cache: cache(),
+        }
+    }
+
+    /// Where the program keeps things, apart from those of other tests.
+    pub fn cache(&self) -> PathBuf {
+        self.cache.path().join("simclr")
     }
 
     pub fn endpoint(&self) -> String {
@@ -351,12 +361,21 @@ impl Shared {
     }
 }
 
+/// A cache of one's own, with the plugin that is there.
+fn cache() -> tempfile::TempDir {
+    let own = tempfile::tempdir().unwrap();
+    let folder = own.path().join("simclr");
+    fs::create_dir(&folder).unwrap();
+    if let Some(usual) = simclr::places::cache_folder() {
+        let plugins = usual.join("plugins");
+        fs::create_dir_all(&plugins).unwrap();
+        std::os::unix::fs::symlink(plugins, folder.join("plugins")).unwrap();
+    }
+    own
+}
+
 /// The program, which finds the server by the environment alone, and no login.
 pub fn program(server: &Gcs, arguments: &[&str]) -> Command {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let home = set("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    // With the plugin that is there.
-    let cache = set("XDG_CACHE_HOME").map(PathBuf::from).or(home);
     let mut command = crate::binary::simclr();
     command
         .args(arguments)
@@ -364,10 +383,8 @@ pub fn program(server: &Gcs, arguments: &[&str]) -> Command {
         .env("SIMCLR_GS_ATTEMPTS", "4")
         .env_remove("GOOGLE_APPLICATION_CREDENTIALS")
         .env("HOME", "/nonexistent")
+        .env("XDG_CACHE_HOME", server.cache.path())
         .env("NO_PROXY", "127.0.0.1");
-    if let Some(cache) = cache {
-        command.env("XDG_CACHE_HOME", cache);
-    }
     command
 }
 

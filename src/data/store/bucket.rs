@@ -136,13 +136,7 @@ pub(super) fn address(path: &Path) -> Result<Option<Address>, Error> {
     if !super::is_remote(path) {
         return Ok(None);
     }
-    let bad = |cause: String| Error::Bucket {
-        action: "use",
-        place: path.display().to_string(),
-        cause,
-        attempts: "which is not gs://BUCKET/NAME".into(),
-        remedy: "write it so".into(),
-    };
+    let bad = |cause: String| unusable(path, cause);
     let text = path.to_str().ok_or_else(|| bad("it is not UTF-8".into()))?;
     let rest = text.strip_prefix(SCHEME).unwrap_or(text);
     let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
@@ -157,8 +151,23 @@ pub(super) fn address(path: &Path) -> Result<Option<Address>, Error> {
     }))
 }
 
+/// What the path of an object means.
+pub(super) fn object(path: &Path) -> Result<Address, Error> {
+    address(path)?.ok_or_else(|| unusable(path, "it names no bucket".into()))
+}
+
+fn unusable(path: &Path, cause: String) -> Error {
+    Error::Bucket {
+        action: "use",
+        place: path.display().to_string(),
+        cause,
+        attempts: "which is not gs://BUCKET/NAME".into(),
+        remedy: "write it so".into(),
+    }
+}
+
 impl Address {
-    fn place(&self) -> String {
+    pub(super) fn place(&self) -> String {
         format!("{SCHEME}{}/{}", self.bucket.name, self.key)
     }
 

@@ -14,7 +14,6 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::Error;
-use crate::report::disk;
 pub use access::{Access, mount};
 
 /// Bytes of a file from its beginning on.
@@ -56,25 +55,14 @@ pub(crate) fn read(file: &Path) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Writes a file, which appears whole or not at all.
-pub(crate) fn write(file: &Path, bytes: Bytes) -> Result<(), Error> {
-    match bucket::address(file)? {
-        Some(address) => address.write(bytes),
-        None => disk::replace(file, &bytes).map_err(|cause| Error::writing(file, cause)),
-    }
+/// Writes an object of a bucket, which appears whole or not at all.
+pub(crate) fn write(object: &Path, bytes: Bytes) -> Result<(), Error> {
+    bucket::object(object)?.write(bytes)
 }
 
-/// Deletes a file; it is no error if there is none.
-pub(crate) fn remove(file: &Path) -> Result<(), Error> {
-    match bucket::address(file)? {
-        Some(address) => address.remove(),
-        None => match std::fs::remove_file(file) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                Err(Error::writing(file, cause))
-            }
-            _ => Ok(()),
-        },
-    }
+/// Deletes an object of a bucket; it is no error if there is none.
+pub(crate) fn remove(object: &Path) -> Result<(), Error> {
+    bucket::object(object)?.remove()
 }
 
 /// What is in a folder, sorted by name; nothing if it is no folder. Names that are not UTF-8 are nobody's data files and left out.
@@ -119,6 +107,14 @@ pub(crate) fn is_file(path: &Path) -> Result<bool, Error> {
         Some(address) => address.exists(),
         None => Ok(path.is_file()),
     }
+}
+
+/// The one way of writing a place in a bucket, without slashes too many; another path as it is.
+pub(crate) fn normal(path: &Path) -> Result<String, Error> {
+    Ok(match bucket::address(path)? {
+        Some(address) => address.place(),
+        None => path.display().to_string(),
+    })
 }
 
 /// Whether a path means an object of a bucket.

@@ -177,7 +177,11 @@ impl<'a> Trials<'a> {
             }
             (Kind::Unauthenticated, None) => LOG_IN.into(),
             (Kind::Forbidden, None) => {
-                "give this account the right to do so (Storage Object Viewer to read)".into()
+                let role = match self.action {
+                    "write" | "delete" => "Storage Object User",
+                    _ => "Storage Object Viewer",
+                };
+                format!("give this account the right to do so (the role {role})")
             }
             (Kind::Missing, _) => "check the name".into(),
             (Kind::Lasting, _) => "check the address, the object and the credentials".into(),
@@ -228,6 +232,25 @@ mod tests {
             })
             .collect();
         assert!(same.iter().any(|pause| *pause != same[0]), "{same:?}");
+    }
+
+    #[test]
+    fn the_role_to_ask_for_is_one_that_may() {
+        let access = access(3);
+        let refused = |action| {
+            let failure = Failure {
+                kind: Kind::Forbidden,
+                cause: "no".into(),
+            };
+            let mut trials = Trials::new(&access, action, "gs://b/k".into());
+            trials.failed(failure, 0, None).unwrap_err().to_string()
+        };
+        for action in ["write", "delete"] {
+            assert!(refused(action).ends_with("(the role Storage Object User)"));
+        }
+        for action in ["read", "list", "look for"] {
+            assert!(refused(action).ends_with("(the role Storage Object Viewer)"));
+        }
     }
 
     #[test]

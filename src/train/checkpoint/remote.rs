@@ -17,7 +17,7 @@ pub(super) fn save(
     let target = dir.join(folder_name(step));
     if store::is_file(&target.join(MANIFEST))? {
         let same =
-            read(&target).is_ok() && read_manifest(&target).is_ok_and(|found| found == *on_disk);
+            read_manifest(&target).is_ok_and(|found| found == *on_disk) && read(&target).is_ok();
         if same {
             return Ok(target);
         }
@@ -83,10 +83,13 @@ fn prune(dir: &Path, step: u64, keep: usize) -> Result<(), Error> {
 
 /// Moves a checkpoint; killed on the way, it is there under one name or both.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
-    for name in [STATE, MANIFEST] {
+    // Damaged ones, too: of those some file may be missing.
+    let mut names = store::below(from)?;
+    names.sort_by_key(|name| name == MANIFEST);
+    for name in &names {
         store::write(&to.join(name), store::read(&from.join(name))?.into())?;
     }
-    for name in [MANIFEST, STATE] {
+    for name in names.iter().rev() {
         store::remove(&from.join(name))?;
     }
     Ok(())
