@@ -11,7 +11,7 @@ pub(super) struct Series<'a> {
 
 /// Size of a chart, and the frame of its curves within: left, top, right, bottom.
 const SIZE: [f64; 2] = [380.0, 230.0];
-const FRAME: [f64; 4] = [46.0, 8.0, 372.0, 204.0];
+const FRAME: [f64; 4] = [46.0, 8.0, 362.0, 204.0];
 /// Points of a curve at most.
 const MOST: usize = 400;
 
