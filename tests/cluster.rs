@@ -607,7 +607,8 @@ fn processes_that_do_not_show_are_an_error_and_so_is_a_place_that_is_none() {
             .map(|thread| thread.join().unwrap())
     });
     for (code, words) in ended {
-        assert_eq!(code, Some(2), "{words}");
+        // Its own error, or, if it hears of it first, the other's.
+        assert!(matches!(code, Some(1 | 2)), "{words}");
         assert!(
             words.contains("2 processes, and the cpu plugin shows devices of 1"),
             "{words}"

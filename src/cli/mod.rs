@@ -40,7 +40,7 @@ Examples:
 Exit codes:
   0 done   1 the run failed   2 wrong usage or configuration
   3 plugin, device, disk, permission or network   4 data or a checkpoint that may not be used, a step that does not fit
-  75 saved after SIGTERM: start me again   130 saved after Ctrl-C (a second one ends at once)
+  75 saved after SIGTERM, or another process is gone: start me again   130 saved after Ctrl-C (a second one ends at once)
 
 Environment:
   SIMCLR_PLUGIN_CPU, SIMCLR_PLUGIN_CUDA, SIMCLR_PLUGIN_TPU   a plugin file instead of the search

@@ -163,15 +163,19 @@ impl Group {
         }
     }
 
-    /// Tells the others that this process ends with an error, for whom [`Group::failure`] waits.
-    ///
-    /// Process 0 serves the others, so that it stays for `patience` until all have heard of it.
+    /// Tells the others that this process ends with an error, for whom [`Group::failure`] waits, and [stays](Group::stay) for `patience`.
     pub fn tell_failure(&self, words: &str, patience: Duration) {
         let value = format!("process {}: {words}", self.process);
         // Who was first has said why; and if process 0 is gone, nobody listens.
         if let Err(error) = self.store.put(FAILURE, value.as_bytes()) {
             tracing::debug!("{error}");
         }
+        self.stay(patience);
+    }
+
+    /// Process 0 serves the others, so that it stays for `patience` until all have heard that the run ends; for others there is nothing
+    /// to wait for.
+    pub fn stay(&self, patience: Duration) {
         let until = Instant::now() + patience;
         let others = if self.process == 0 { self.processes } else { 0 };
         for process in 1..others {

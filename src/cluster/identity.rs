@@ -205,7 +205,13 @@ fn this_host_alone(
     variable: &dyn Fn(&str) -> Option<String>,
     chips: usize,
 ) -> Vec<(&'static str, String)> {
-    if chips == 0 {
+    let chosen = [
+        "TPU_VISIBLE_CHIPS",
+        "TPU_VISIBLE_DEVICES",
+        "TPU_CHIPS_PER_PROCESS_BOUNDS",
+    ];
+    if chips == 0 || chosen.iter().any(|name| variable(name).is_some()) {
+        // Who chooses chips says all of it.
         return Vec::new();
     }
     let chips = variable("TPU_CHIPS_PER_HOST_BOUNDS").unwrap_or_else(|| match chips {

@@ -23,6 +23,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Whose connection broke is lost if it is not heard of again within this.
 const RETURN: Duration = Duration::from_secs(6);
+/// Where no member was heard of for so long, the service itself stood still: each says every two seconds that it is alive.
+const PAUSED: Duration = Duration::from_secs(10);
 /// Pause between attempts to reach a service that is not there yet.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -41,6 +43,8 @@ struct Shared {
     changed: Condvar,
     /// Until when each member must be heard of again; none of those that left.
     members: Mutex<HashMap<Vec<u8>, Option<Instant>>>,
+    /// When anybody was heard of last.
+    heard: Mutex<Option<Instant>>,
 }
 
 impl Shared {
@@ -58,6 +62,17 @@ impl Shared {
     fn beat(&self, member: &[u8], patience: Duration) -> Option<Vec<u8>> {
         let now = Instant::now();
         let mut members = self.members();
+        let heard = self
+            .heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .replace(now);
+        if heard.is_some_and(|heard| now - heard > PAUSED) {
+            // Nobody was heard, so it was this process that stood still; what the others said meanwhile is still unread.
+            for until in members.values_mut().flatten() {
+                *until = (*until).max(now + patience);
+            }
+        }
         match members.get_mut(member) {
             // A word that was on its way when it left.
             Some(None) => {}

@@ -524,12 +524,15 @@ pub const KEYS: &[Key] = &[
         false,
         "What the backward pass computes again instead of keeping it: nothing, each residual block, or whole groups of blocks too",
     ),
-    key(
-        "runtime.gradient_exchange",
-        Choice(&["f32", "bf16"]),
+    younger(
         "f32",
-        true,
-        "Type in which replicas exchange gradients of kernels; bf16 halves what is sent, and rounds it",
+        key(
+            "runtime.gradient_exchange",
+            Choice(&["f32", "bf16"]),
+            "f32",
+            true,
+            "Type in which replicas exchange gradients of kernels; bf16 halves what is sent, and rounds it",
+        ),
     ),
     key(
         "runtime.seed",

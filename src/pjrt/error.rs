@@ -117,7 +117,9 @@ impl Error {
     pub(super) fn of_client(self) -> Self {
         match self {
             Error::Plugin { message, path, .. }
-                if message.contains("already in use") || message.contains("resource busy") =>
+                if message.contains("resource busy")
+                    // A port in use is no chip in use.
+                    || message.contains("already in use") && !message.contains("ddress already") =>
             {
                 Error::InUse { path, message }
             }

@@ -57,12 +57,17 @@ const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 /// to the system in between, its pages are faulted in and zeroed again: with glibc's allocator a tenth of a step.
 pub(super) fn keep_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: the first frees nothing that is in use, the second sets an option, unless the user did.
-    unsafe {
-        libmimalloc_sys::mi_collect(true);
-        if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
-            libmimalloc_sys::mi_option_set(PURGE_DELAY, 1000);
-        }
+    {
+        static OPTION: std::sync::Once = std::sync::Once::new();
+        OPTION.call_once(|| {
+            if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
+                // SAFETY: sets a number, unless the user did; one thread writes it, once. Others that free memory meanwhile may still
+                // read the old one, an aligned word.
+                unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 1000) };
+            }
+        });
+        // SAFETY: frees nothing that is in use.
+        unsafe { libmimalloc_sys::mi_collect(true) };
     }
 }
 

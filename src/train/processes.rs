@@ -51,6 +51,8 @@ impl Processes {
                 }
                 if let Some(trouble) = found {
                     group.heard();
+                    // Else who looks later would hear nothing but that process 0 is gone.
+                    group.stay(HEARD);
                     then(&trouble);
                     return;
                 }

@@ -11,6 +11,9 @@ use crate::hlo::{Conv, ConvDims, DotDims, Error, Module, Op, PadDim, Value};
 /// Inputs up to which it pays. (With a stride it is somewhat faster up to 128, but the copies take memory.)
 const INPUTS: i64 = 32;
 
+/// Taps in a direction up to which it was measured; the copies of larger windows take memory.
+const TAPS: i64 = 3;
+
 pub(super) fn run(module: &Module) -> Result<Module, Error> {
     module.rewrite(&|_, node, operands| match &node.op {
         Op::Convolution(conv) if applies(conv, operands[0]) => {
@@ -48,7 +51,10 @@ fn applies(conv: &Conv, x: Value) -> bool {
             .iter()
             .all(|(w, size)| {
                 let taps = w.output(*size);
-                w.stride == 1 && w.base_dilation == 1 && w.low >= 0 && (2..=w.size).contains(&taps)
+                w.stride == 1
+                    && w.base_dilation == 1
+                    && (0..taps).contains(&w.low)
+                    && (2..=TAPS.min(w.size)).contains(&taps)
             })
 }
 
