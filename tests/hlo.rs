@@ -459,7 +459,10 @@ fn collectives_carry_their_groups() {
             .collect();
         match instruction.opcode.as_str() {
             "all-gather" | "reduce-scatter" => assert_eq!(found, groups, "{}", instruction.name),
-            "all-reduce" if seen.contains(&"all-reduce".to_string()) => assert!(found.is_empty()),
+            // Without groups: one of all replicas.
+            "all-reduce" if seen.contains(&"all-reduce".to_string()) => {
+                assert_eq!(found, [[0, 1, 2, 3]]);
+            }
             "all-reduce" => assert_eq!(found, groups, "{}", instruction.name),
             "collective-permute" => {
                 let pairs: Vec<(i64, i64)> = instruction
