@@ -167,6 +167,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_port_in_use_is_no_chip_in_use() {
+        let of = |message: &str| {
+            let (code, path) = (Code(14), "libtpu.so".into());
+            let (call, message) = ("PJRT_Client_Create", message.into());
+            let error = Error::Plugin {
+                call,
+                code,
+                message,
+                path,
+            };
+            matches!(error.of_client(), Error::InUse { .. })
+        };
+        assert!(of("The TPU is already in use by process with pid 4711."));
+        assert!(!of("bind: Address already in use"));
+    }
+
+    #[test]
     fn a_missing_assembler_has_a_remedy() {
         let refusal = |message: &str| Error::Plugin {
             call: "PJRT_Compile",

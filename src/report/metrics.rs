@@ -1,7 +1,6 @@
 //! `metrics.jsonl`: one JSON object per line, each step once, in order, whatever happened to the process.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -101,10 +100,8 @@ impl Metrics {
 ///
 /// `null` reads as not-a-number. Errors: the disk's; [`Error::Metrics`] naming a line that is not ours.
 pub fn read(path: &Path) -> Result<Vec<Scalars>, Error> {
-    match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => rows(path, &other.map_err(Error::io("read", path))?),
-    }
+    let bytes = disk::read_if_there(path).map_err(Error::io("read", path))?;
+    rows(path, &bytes.unwrap_or_default())
 }
 
 /// The rows in the bytes of a metrics file, as [`read`] gives them.

@@ -472,23 +472,9 @@ fn read(path: &Path) -> Result<(Manifest, Vec<u8>), Error> {
 
 /// The bytes of a file; none if there is no such file.
 fn content(file: &Path) -> Result<Option<Vec<u8>>, Error> {
-    if store::is_remote(file) {
-        return Ok(match store::is_file(file)? {
-            true => Some(store::read(file)?),
-            false => None,
-        });
-    }
-    match fs::read(file) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(Error::io("read", file)(error)),
+    match store::is_remote(file) {
+        true => Ok(store::read_if_there(file)?),
+        false => disk::read_if_there(file).map_err(Error::io("read", file)),
     }
 }
 

@@ -53,6 +53,11 @@ impl Processes {
                     group.heard();
                     // Else who looks later would hear nothing but that process 0 is gone.
                     group.stay(HEARD);
+                    // This process may be about to come to the same error, and then says so itself, with that error's code.
+                    std::thread::sleep(LOOK);
+                    if ended.load(Ordering::Relaxed) {
+                        return;
+                    }
                     then(&trouble);
                     return;
                 }

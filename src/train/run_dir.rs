@@ -348,23 +348,9 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
 
 /// The bytes of a file of a run folder; none if there is no such file.
 pub(crate) fn content(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    if store::is_remote(path) {
-        return Ok(match store::is_file(path)? {
-            true => Some(store::read(path)?),
-            false => None,
-        });
-    }
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(Error::io("read", path)(error)),
+    match store::is_remote(path) {
+        true => Ok(store::read_if_there(path)?),
+        false => disk::read_if_there(path).map_err(Error::io("read", path)),
     }
 }
 

@@ -55,6 +55,14 @@ pub(crate) fn read(file: &Path) -> Result<Vec<u8>, Error> {
     }
 }
 
+/// The whole content of a file, if there is one.
+pub(crate) fn read_if_there(file: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match is_file(file)? {
+        true => read(file).map(Some),
+        false => Ok(None),
+    }
+}
+
 /// Writes an object of a bucket, which appears whole or not at all.
 pub(crate) fn write(object: &Path, bytes: Bytes) -> Result<(), Error> {
     bucket::object(object)?.write(bytes)
