@@ -111,6 +111,38 @@ fn replicas_run_where_they_are_told() {
 }
 
 #[test]
+fn collectives_of_two_clients_at_once_do_not_meet() {
+    // The plugin keeps them apart by the launch's name, not by its client: without one they end the process or give wrong sums.
+    std::thread::scope(|scope| {
+        for ours in [1.0f32, 100.0] {
+            scope.spawn(move || {
+                let client = Client::cpu(common::plugin(), 2).unwrap();
+                let graph = Graph::new();
+                let x = graph.parameter("x", Shape::new(DType::F32, [1]));
+                let module = graph
+                    .finish("sum", &[x.all_reduce_sum()])
+                    .and_then(|module| module.with_replicas(2))
+                    .unwrap();
+                let program = compile(&client, &module, &[spec(ElementType::F32, &[1])]);
+                let arguments: Vec<_> = (client.devices().iter())
+                    .map(|device| {
+                        client
+                            .buffer(&floats(&[ours]), ElementType::F32, &[1], device)
+                            .unwrap()
+                    })
+                    .collect();
+                for _ in 0..200 {
+                    let kept = arguments.iter().map(|x| vec![Argument::Keep(x)]).collect();
+                    for result in program.execute(kept).unwrap() {
+                        assert_eq!(result[0].to_host().unwrap(), floats(&[2.0 * ours]));
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn donated_memory_is_taken_over_and_kept_memory_is_not() {
     let client = Client::cpu(common::plugin(), 1).unwrap();
     let graph = Graph::new();

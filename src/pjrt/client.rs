@@ -67,7 +67,7 @@ impl Plugin {
 pub(super) struct ClientInner {
     pub(super) api: Arc<Api>,
     pub(super) handle: Handle,
-    platform: String,
+    pub(super) platform: String,
     version: String,
     process: i64,
     /// Of all processes, those of a process together.

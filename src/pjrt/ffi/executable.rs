@@ -158,13 +158,15 @@ impl Api {
 
     /// Starts the program on every device; gives outputs and one completion event per device.
     ///
-    /// `kept` are the arguments, by position, that no device may take over.
+    /// `kept` are the arguments, by position, that no device may take over. `launch` names the launch to the plugin, 0 leaves it
+    /// unnamed.
     pub(in crate::pjrt) fn execute(
         &self,
         loaded: Handle,
         arguments: &[Vec<Handle>],
         outputs: usize,
         kept: &[i64],
+        launch: c_int,
     ) -> Result<(Vec<Vec<Handle>>, Vec<Handle>), Error> {
         let lists: Vec<Vec<*mut c_void>> = arguments
             .iter()
@@ -182,7 +184,7 @@ impl Api {
             recv_callbacks: null_mut(),
             num_send_ops: 0,
             num_recv_ops: 0,
-            launch_id: 0,
+            launch_id: launch,
             non_donatable: kept.as_ptr(),
             num_non_donatable: kept.len(),
             context: null_mut(),
