@@ -362,6 +362,35 @@ fn what_the_shapes_leave_open_can_be_said() {
 }
 
 #[test]
+fn a_thousand_classes_are_taken_for_imagenets() {
+    let folder = tempfile::tempdir().unwrap();
+    let set_of = |classes, name: &str, more: &[&str]| {
+        let network = Network {
+            num_classes: Some(classes),
+            ..network()
+        };
+        let source = folder.path().join(format!("{name}_source"));
+        fs::create_dir(&source).unwrap();
+        let out = folder.path().join(name);
+        let output = import(&original(&source, &network), &out, more);
+        assert!(output.status.success(), "{}", binary::stderr(&output));
+        let run = simclr::train::trained::open(&out).expect("a run");
+        let config = &run.loaded.config;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (config.dataset.clone(), config.eval_split.clone(), said)
+    };
+    let (dataset, split, said) = set_of(1000, "imagenet", &[]);
+    assert_eq!([&dataset, &split], ["imagenet2012", "validation"]);
+    assert!(said.contains("assumed  dataset=imagenet2012"), "{said}");
+    let (dataset, split, said) = set_of(1000, "told", &["dataset=mine", "eval_split=test"]);
+    assert_eq!([&dataset, &split], ["mine", "test"]);
+    assert!(!said.contains("dataset="), "{said}");
+    let (dataset, _, said) = set_of(999, "other", &[]);
+    assert_eq!(dataset, "cifar10");
+    assert!(!said.contains("dataset="), "{said}");
+}
+
+#[test]
 fn bad_imports_are_one_sentence_and_leave_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

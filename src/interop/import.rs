@@ -80,6 +80,10 @@ pub fn import(
     let source = Source::new(&bundle, choice)?;
     let mut assumed = Vec::new();
     let network = source.network(&mut assumed)?;
+    if of_imagenet(&network) {
+        let why = "the classifier has its 1,000 classes";
+        assumed.extend(IMAGENET.map(|value| format!("{value} ({why})")));
+    }
     let loaded = configuration(&network, source.generation(), overrides)?;
     let network = described(&network, &loaded.config)?;
     let key = |line: &str| line.split('=').next().map(|key| key.trim().to_owned());
@@ -181,6 +185,13 @@ fn safetensors(arrays: &[Array]) -> Vec<u8> {
     safetensors::serialize(views, None).expect("names and shapes are valid JSON")
 }
 
+/// What a classifier of ImageNet is evaluated on.
+const IMAGENET: [&str; 2] = ["dataset=imagenet2012", "eval_split=validation"];
+
+fn of_imagenet(network: &Network) -> bool {
+    network.num_classes == Some(1000)
+}
+
 /// The configuration that describes a network, every other key at its default.
 fn configuration(
     network: &Network,
@@ -208,6 +219,9 @@ fn configuration(
         ),
         format!("behaviour={}", if generation == 1 { "v1" } else { "tf2" }),
     ];
+    if of_imagenet(network) {
+        values.extend(IMAGENET.map(str::to_owned));
+    }
     values.extend_from_slice(overrides);
     config::load(None, &values)
 }
