@@ -6,18 +6,16 @@ mod gcs;
 mod pictures;
 
 use binary::{refused, simclr, stderr};
-use gcs::{Fault, Gcs, Request, program, succeeded};
+use gcs::{Fault, Gcs, Request, program, reach, succeeded};
 use pictures::{photos, shard};
 use simclr::augment::ResizeKernel;
-use simclr::data::store::{Access, mount};
 use simclr::data::{Crops, Error, Examples, Feed, FeedSpec, Task};
 use simclr::error::Class;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 const LENGTHS: [usize; 4] = [9, 14, 1, 12];
 
@@ -26,21 +24,6 @@ fn root(bucket: &str) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
     photos(&root.path().join(bucket).join("sets"), &LENGTHS);
     root
-}
-
-/// Reads `gs://bucket` from the server, without waiting long.
-fn reach(bucket: &str, server: &Gcs, attempts: u32) -> PathBuf {
-    mount(
-        bucket,
-        Access {
-            endpoint: Some(server.endpoint()),
-            anonymous: true,
-            attempts,
-            patience: Duration::from_millis(500),
-            pause: Duration::from_millis(1),
-        },
-    );
-    PathBuf::from(format!("gs://{bucket}/sets"))
 }
 
 fn spec(threads: usize, start: u64) -> FeedSpec {

@@ -15,7 +15,7 @@ use super::example::Example;
 use super::list::{List, Missing};
 use super::record::RecordReader;
 use super::store::{self, read, summary};
-use super::window::{Epoch, WindowOrder};
+use super::window::{self, Epoch, WindowOrder};
 use super::{Error, tfds};
 use crate::error::Class;
 
@@ -228,6 +228,10 @@ impl Shards {
         let data = data?.unwrap_or_default();
         if let Some(chosen) = &self.chosen {
             self.is_called(&chosen[shard][number], shard, &data)?;
+            if let Some((next, entry)) = chosen[shard].get(number + 1) {
+                // Of a bucket it is on its way while other files are read.
+                reader.step_to(*next, entry.offset)?;
+            }
         }
         Ok(RawRecord { shard, index, data })
     }
@@ -434,6 +438,9 @@ const AHEAD: usize = 64;
 /// Arrivals whose files are opened before they come.
 const OPENED_AHEAD: usize = 256;
 
+/// Files that are open at most, each of which may be read ahead: those in turn and their successors.
+const MOST_OPEN: usize = 2 * window::OPEN;
+
 impl RecordStream {
     /// The records of training from a position on. Memory: the order's window and [`AHEAD`] records.
     pub(super) fn training(shards: Arc<Shards>, order: WindowOrder, position: u64) -> Self {
@@ -531,6 +538,8 @@ struct Reader {
     opened: usize,
     /// Examples that were used before this start, by number; empty once an epoch begins at its beginning.
     passed: Vec<bool>,
+    /// Of each file the last of its examples that is still to arrive, after which it is closed.
+    ends: Vec<u32>,
     open: HashMap<usize, RecordReader>,
     /// A record, or what was wrong with it alone.
     window: HashMap<u32, Result<RawRecord, Error>>,
@@ -548,7 +557,9 @@ impl Reader {
                 passed[example as usize] = true;
             }
         }
+        let ends = ends(&order, &epoch, &passed);
         Reader {
+            ends,
             shards,
             order,
             number,
@@ -568,6 +579,7 @@ impl Reader {
             self.epoch = self.order.epoch(self.number);
             (self.used, self.arrived, self.opened) = (0, 0, 0);
             self.passed.clear();
+            self.ends = ends(&self.order, &self.epoch, &self.passed);
             self.open.clear();
         }
         let wanted = self.epoch.order[self.used];
@@ -592,7 +604,7 @@ impl Reader {
     /// Opens the files of the arrivals to come: a bucket takes its time to answer.
     fn open_ahead(&mut self) -> Result<(), Error> {
         let end = (self.arrived + OPENED_AHEAD).min(self.epoch.arrivals.len());
-        while self.opened < end {
+        while self.opened < end && self.open.len() < MOST_OPEN {
             let example = self.epoch.arrivals[self.opened];
             self.opened += 1;
             if self.passed.get(example as usize) != Some(&true) {
@@ -612,11 +624,22 @@ impl Reader {
             None => self.shards.reader(shard)?,
         };
         let found = self.shards.fetch(&mut reader, shard, number);
-        if number as u64 + 1 < self.shards.lengths[shard] {
+        if example != self.ends[shard] {
             self.open.insert(shard, reader);
         }
         found
     }
+}
+
+/// Of each file the last example to arrive that was not passed; 0 where none is, which is never looked at.
+fn ends(order: &WindowOrder, epoch: &Epoch, passed: &[bool]) -> Vec<u32> {
+    let mut ends = vec![0; order.shards()];
+    for &example in &epoch.arrivals {
+        if passed.get(example as usize) != Some(&true) {
+            ends[order.locate(example).0] = example;
+        }
+    }
+    ends
 }
 
 #[cfg(test)]

@@ -95,6 +95,11 @@ impl WindowOrder {
         to - from
     }
 
+    /// How many shards there are.
+    pub(super) fn shards(&self) -> usize {
+        self.lengths.len()
+    }
+
     /// Shard and place within it of an example.
     pub fn locate(&self, example: u32) -> (usize, usize) {
         let shard = self

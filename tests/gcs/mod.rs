@@ -1,6 +1,7 @@
 //! A small Google Cloud Storage on loopback, with the faults that a test wants.
 #![allow(dead_code)] // each test binary uses its part
 
+use simclr::data::store::{Access, mount};
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -359,6 +360,21 @@ impl Shared {
             _ => output.write_all(&answer.body).ok(),
         }
     }
+}
+
+/// Reads `gs://bucket` from the server, in this process, without waiting long: where a test has its sets.
+pub fn reach(bucket: &str, server: &Gcs, attempts: u32) -> PathBuf {
+    mount(
+        bucket,
+        Access {
+            endpoint: Some(server.endpoint()),
+            anonymous: true,
+            attempts,
+            patience: Duration::from_millis(500),
+            pause: Duration::from_millis(1),
+        },
+    );
+    PathBuf::from(format!("gs://{bucket}/sets"))
 }
 
 /// A cache of one's own, with the plugin that is there.

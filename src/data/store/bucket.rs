@@ -306,42 +306,59 @@ impl Address {
     /// The whole object.
     pub(super) fn read(&self) -> Result<Vec<u8>, Error> {
         let mut whole = Sink::Whole(Vec::new());
-        runtime(&self.place())?.block_on(self.fetch(None, &mut whole))?;
+        let progress = Progress {
+            at: 0,
+            version: None,
+            expected: None,
+        };
+        runtime(&self.place())?.block_on(self.fetch(progress, &mut whole))?;
         match whole {
             Sink::Whole(bytes) => Ok(bytes),
             Sink::Ahead { .. } => Ok(Vec::new()),
         }
     }
 
-    /// Begins to read the object.
+    /// Begins to read the object; `size`, where it is known already, must be its size.
     pub(super) fn open(self, size: Option<u64>) -> Result<Ahead, Error> {
+        let progress = Progress {
+            at: 0,
+            version: None,
+            expected: size,
+        };
+        let (parts, room) = self.clone().begin(progress)?;
+        Ok(Ahead {
+            address: self,
+            parts,
+            room,
+            part: None,
+            version: None,
+            at: 0,
+            skipped: 0,
+        })
+    }
+
+    /// Reads ahead from where `progress` stands.
+    fn begin(
+        self,
+        progress: Progress,
+    ) -> Result<(UnboundedReceiver<Received>, Arc<Semaphore>), Error> {
         let (sender, parts) = unbounded_channel();
         let room = Arc::new(Semaphore::new(AHEAD));
-        let ahead = Ahead {
-            place: self.place(),
-            parts,
+        let mut sink = Sink::Ahead {
+            sender,
             room: room.clone(),
-            part: None,
-            size: None,
-            at: 0,
         };
-        runtime(&ahead.place)?.spawn(async move {
-            let mut sink = Sink::Ahead { sender, room };
-            if let Err(error) = self.fetch(size, &mut sink).await {
+        runtime(&self.place())?.spawn(async move {
+            if let Err(error) = self.fetch(progress, &mut sink).await {
                 sink.fail(error);
             }
         });
-        Ok(ahead)
+        Ok((parts, room))
     }
 
-    /// Gives all bytes of the object to `sink`, over as many connections as that takes.
-    async fn fetch(&self, expected: Option<u64>, sink: &mut Sink) -> Result<(), Error> {
+    /// Gives the bytes of the object to `sink`, over as many connections as that takes.
+    async fn fetch(&self, mut progress: Progress, sink: &mut Sink) -> Result<(), Error> {
         let mut trials = self.trials("read");
-        let mut progress = Progress {
-            at: 0,
-            version: None,
-            expected,
-        };
         loop {
             match self.attempt(&mut progress, sink).await {
                 Ok(()) => return Ok(()),
@@ -351,6 +368,13 @@ impl Address {
     }
 
     async fn attempt(&self, progress: &mut Progress, sink: &mut Sink) -> Result<(), Failure> {
+        if progress
+            .version
+            .as_ref()
+            .is_some_and(|version| version.0 == progress.at)
+        {
+            return Ok(());
+        }
         let client = self.bucket.client().await?;
         let options = GetOptions {
             range: (progress.at > 0).then_some(GetRange::Offset(progress.at)),
@@ -372,7 +396,7 @@ impl Address {
                         meta.size
                     )));
                 }
-                if !sink.size(meta.size) {
+                if !sink.begins(&version) {
                     return Ok(());
                 }
                 progress.version = Some(version);
@@ -398,11 +422,13 @@ impl Address {
     }
 }
 
+/// Size, tag and generation of an object.
+type Version = (u64, Option<String>, Option<String>);
+
 /// How far an object was read.
 struct Progress {
     at: u64,
-    /// Size, tag and generation.
-    version: Option<(u64, Option<String>, Option<String>)>,
+    version: Option<Version>,
     /// The size that it was listed with.
     expected: Option<u64>,
 }
@@ -411,28 +437,30 @@ struct Progress {
 enum Sink {
     Whole(Vec<u8>),
     Ahead {
-        sender: UnboundedSender<Result<Part, Error>>,
+        sender: UnboundedSender<Received>,
         room: Arc<Semaphore>,
     },
 }
 
+type Received = Result<Part, Error>;
+
 /// What comes of an object.
 enum Part {
-    Size(u64),
+    Begin(Version),
     /// Bytes, with the room that they take.
     Bytes(Bytes, OwnedSemaphorePermit),
 }
 
 impl Sink {
     /// False when nobody wants it any more, as below.
-    fn size(&mut self, size: u64) -> bool {
+    fn begins(&mut self, version: &Version) -> bool {
         match self {
             Sink::Whole(bytes) => {
                 // No more than a sane object has: what a server says is not memory yet.
-                bytes.reserve(size.min(AHEAD as u64) as usize);
+                bytes.reserve(version.0.min(AHEAD as u64) as usize);
                 true
             }
-            Sink::Ahead { sender, .. } => sender.send(Ok(Part::Size(size))).is_ok(),
+            Sink::Ahead { sender, .. } => sender.send(Ok(Part::Begin(version.clone()))).is_ok(),
         }
     }
 
@@ -462,13 +490,15 @@ impl Sink {
 
 /// An object being read.
 pub(super) struct Ahead {
-    place: String,
-    parts: UnboundedReceiver<Result<Part, Error>>,
+    address: Address,
+    parts: UnboundedReceiver<Received>,
     room: Arc<Semaphore>,
     part: Option<(Bytes, OwnedSemaphorePermit)>,
-    size: Option<u64>,
-    /// Bytes given out.
+    version: Option<Version>,
+    /// Bytes taken out of the stream.
     at: u64,
+    /// Bytes to be stepped over before the next ones are given out.
+    skipped: u64,
 }
 
 impl Ahead {
@@ -477,11 +507,12 @@ impl Ahead {
         // Its room is free before one waits for the next.
         self.part = None;
         match self.parts.blocking_recv() {
-            Some(Ok(Part::Size(size))) => self.size = Some(size),
+            Some(Ok(Part::Begin(version))) => self.version = Some(version),
             Some(Ok(Part::Bytes(bytes, room))) => self.part = Some((bytes, room)),
             Some(Err(error)) => return Err(io::Error::other(error)),
             None => {
-                let ended = format!("the task that reads {} broke down", self.place);
+                let place = self.address.place();
+                let ended = format!("the task that reads {place} broke down");
                 return Err(io::Error::other(ended));
             }
         }
@@ -490,7 +521,7 @@ impl Ahead {
 
     /// At most so many of the next bytes; none at the end.
     fn take(&mut self, most: usize) -> io::Result<Bytes> {
-        while self.size != Some(self.at) {
+        while self.version.as_ref().map(|version| version.0) != Some(self.at) {
             if let Some((rest, _)) = &mut self.part
                 && !rest.is_empty()
             {
@@ -506,6 +537,13 @@ impl Ahead {
 
 impl Read for Ahead {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.skipped > 0 {
+            let taken = self.take(self.skipped.min(AHEAD as u64) as usize)?;
+            self.skipped = match taken.is_empty() {
+                true => 0,
+                false => self.skipped - taken.len() as u64,
+            };
+        }
         let taken = self.take(into.len())?;
         into[..taken.len()].copy_from_slice(&taken);
         Ok(taken.len())
@@ -513,23 +551,36 @@ impl Read for Ahead {
 }
 
 impl Input for Ahead {
-    /// They are read all the same: another connection costs more than the bytes of a record.
-    fn skip(&mut self, mut bytes: u64) -> io::Result<()> {
-        while bytes > 0 {
-            let taken = self.take(bytes.min(AHEAD as u64) as usize)?;
-            if taken.is_empty() {
-                break;
-            }
-            bytes -= taken.len() as u64;
+    /// Does not wait. A few bytes are read all the same, since most of them are on their way, and another request costs more; to what is
+    /// further away than is read ahead, another request goes.
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        self.skipped = self.skipped.saturating_add(bytes);
+        if self.skipped <= AHEAD as u64 {
+            return Ok(());
         }
+        let size = self.size()?.unwrap_or(0);
+        let to = self.at.saturating_add(self.skipped).min(size);
+        let progress = Progress {
+            at: to,
+            version: self.version.clone(),
+            expected: None,
+        };
+        self.room.close();
+        self.part = None;
+        (self.parts, self.room) = self
+            .address
+            .clone()
+            .begin(progress)
+            .map_err(io::Error::other)?;
+        (self.at, self.skipped) = (to, 0);
         Ok(())
     }
 
     fn size(&mut self) -> io::Result<Option<u64>> {
-        while self.size.is_none() {
+        while self.version.is_none() {
             self.receive()?;
         }
-        Ok(self.size)
+        Ok(self.version.as_ref().map(|version| version.0))
     }
 }
 
