@@ -14,7 +14,8 @@ use simclr::loss::supervised;
 use simclr::model::{Freeze, HeadMode, Network};
 use simclr::nn::{Builder, Kind, Settings, Variable};
 use simclr::optim::{Lars, Optimizer, Schedule, Slot};
-use simclr::train::step::{Input, Objective, StepSpec};
+use simclr::train::objective::Objective;
+use simclr::train::step::{Input, StepSpec};
 use std::collections::HashMap;
 
 const F32: DType = DType::F32;

@@ -10,7 +10,8 @@ use simclr::loss::nt_xent;
 use simclr::model::{HeadMode, Network};
 use simclr::nn::{Builder, Kind, Settings};
 use simclr::optim::{Lars, Optimizer, Schedule};
-use simclr::train::step::{Input, Objective, StepSpec};
+use simclr::train::objective::Objective;
+use simclr::train::step::{Input, StepSpec};
 
 const F64: DType = DType::F64;
 

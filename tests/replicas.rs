@@ -10,7 +10,8 @@ use simclr::model::{HeadMode, Network};
 use simclr::nn::{Kind, Remat, Settings, initial_value};
 use simclr::optim::{Lars, Optimizer, Schedule};
 use simclr::random::threefry2x32;
-use simclr::train::step::{Input, Objective, StepSpec};
+use simclr::train::objective::Objective;
+use simclr::train::step::{Input, StepSpec};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 

@@ -3,9 +3,10 @@
 use super::classify::{CLASSIFIED, classify};
 use super::evaluate::{FIGURES, Worth, features, neighbours, worth, worth_of_pixels};
 use super::inference::{Inference, Reach};
+use super::objective::Objective;
 use super::pretrain::{Run, say};
 use super::run_dir::RunDir;
-use super::step::{Objective, StepSpec};
+use super::step::StepSpec;
 use super::{Error, setup};
 use crate::data::{Description, Examples};
 use crate::eval::Features;

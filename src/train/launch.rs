@@ -156,7 +156,7 @@ impl<'a> Launcher<'a> {
     ) -> Result<Self, Error> {
         let devices = program.devices().to_vec();
         for (list, device) in resident.iter_mut().zip(&devices) {
-            for (_, value) in spec.teacher() {
+            for (_, value) in spec.objective.teacher() {
                 list.push(engine.put(value, device)?);
             }
         }

@@ -38,6 +38,7 @@ pub mod inference;
 pub mod judge;
 mod launch;
 mod measure;
+pub mod objective;
 pub mod pretrain;
 pub mod processes;
 mod profile;

@@ -3,11 +3,12 @@
 use super::checkpoint::{self, Manifest};
 use super::evaluation::{self, Evaluation};
 use super::launch::{Launch, Launcher};
+use super::objective::Objective;
 use super::processes::Processes;
 use super::resume::Point;
 use super::run_dir::{self, RunDir};
 use super::signals::{Stop, StopKind};
-use super::step::{Objective, StepModule, StepSpec};
+use super::step::{StepModule, StepSpec};
 use super::{Error, setup, state, views};
 use crate::config::{Loaded, Plan};
 use crate::data::Stages;
@@ -143,7 +144,7 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
         .same("step to go on from", &point.step.to_string())?;
     if run.processes.several() {
         // The same path may lead to other weights on another machine.
-        let teacher = spec.teacher().map(|(_, value)| value);
+        let teacher = spec.objective.teacher().map(|(_, value)| value);
         let weights = point.values.iter().chain(teacher);
         run.processes.same(
             "weights to begin with",

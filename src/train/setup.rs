@@ -1,7 +1,8 @@
 //! From a configuration to the choices of a step.
 
 use super::Error;
-use super::step::{Input, Objective, StepSpec};
+use super::objective::Objective;
+use super::step::{Input, StepSpec};
 use super::trained::{self, Trained};
 use crate::augment::{Augmentation, Brightness, ResizeKernel};
 use crate::config::{Behaviour, Config, Loaded, Plan};

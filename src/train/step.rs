@@ -3,13 +3,11 @@
 
 use crate::augment::{Augmentation, Key};
 use crate::grad::gradients;
-use crate::hlo::{self, DType, Graph, Literal, Module, Shape, Value};
-use crate::loss::{distill, nt_xent, supervised};
-use crate::model::{self, Freeze, Network};
+use crate::hlo::{self, DType, Graph, Module, Shape, Value};
+use crate::model::{self, Network};
 use crate::nn::{Builder, Remat, Settings, Variable};
 use crate::optim::{Optimizer, Schedule, Slot};
-use crate::train::trained::Trained;
-use std::sync::Arc;
+use crate::train::objective::Objective;
 
 /// Everything that decides what a step computes.
 #[derive(Debug, Clone)]
@@ -53,137 +51,6 @@ pub enum Input {
     },
     /// The views themselves lie on the devices, the same for every step: for measurements of the step alone.
     Given,
-}
-
-/// What the network learns.
-#[derive(Debug, Clone)]
-pub enum Objective {
-    /// The contrastive loss of two views; the supervised head, if the network has one, is trained on stopped features beside it.
-    Pretrain {
-        /// Temperature of the contrastive loss.
-        temperature: f64,
-        /// Whether projections are normalised.
-        hidden_norm: bool,
-    },
-    /// The supervised head's cross-entropy on one view, cropped and flipped.
-    Finetune {
-        /// What of the encoder stays as it is.
-        freeze: Freeze,
-        /// Whether those layers of the projection head learn that the supervised head looks through (the original's first version
-        /// never trains them, reference §12-10).
-        projection_head: bool,
-    },
-    /// What another network says of one view, cropped and flipped (reference §10).
-    Distill {
-        /// That network; it looks with its moving statistics and learns nothing.
-        teacher: Arc<Trained>,
-        /// Divides the logits of both.
-        temperature: f64,
-        /// Share of the distillation loss; the rest is the cross-entropy with the labels.
-        share: f64,
-        /// Whether the images have classes; without them the share is 1.
-        labelled: bool,
-    },
-}
-
-/// Figures of a step of pretraining, averaged over replicas, in the order in which the program returns them. Of either objective the
-/// first two are a loss and an accuracy, the last the rate.
-pub const METRICS: [&str; 8] = [
-    "train/contrast_loss",
-    "train/contrast_acc",
-    "train/contrast_entropy",
-    "train/supervised_loss",
-    "train/supervised_acc",
-    "train/weight_decay",
-    "train/total_loss",
-    "learning_rate",
-];
-
-/// Those of a step of pretraining without a classifier.
-pub const CONTRAST_METRICS: [&str; 6] = [
-    "train/contrast_loss",
-    "train/contrast_acc",
-    "train/contrast_entropy",
-    "train/weight_decay",
-    "train/total_loss",
-    "learning_rate",
-];
-
-/// Those of a step of fine-tuning.
-pub const FINETUNE_METRICS: [&str; 5] = [
-    "train/supervised_loss",
-    "train/supervised_acc",
-    "train/weight_decay",
-    "train/total_loss",
-    "learning_rate",
-];
-
-/// Those of a step of distillation.
-pub const DISTILL_METRICS: [&str; 6] = [
-    "train/distill_loss",
-    "train/supervised_acc",
-    "train/supervised_loss",
-    "train/weight_decay",
-    "train/total_loss",
-    "learning_rate",
-];
-
-/// Those of a step of distillation on images without classes; the accuracy is the share of images that student and teacher give the
-/// same class.
-pub const UNLABELLED_METRICS: [&str; 5] = [
-    "train/distill_loss",
-    "train/teacher_acc",
-    "train/weight_decay",
-    "train/total_loss",
-    "learning_rate",
-];
-
-/// Nothing of the encoder stays as it is.
-const FREE: Freeze = Freeze {
-    after_block: -1,
-    moving_statistics: false,
-};
-
-impl Objective {
-    /// Views of each image.
-    pub fn views(&self) -> usize {
-        match self {
-            Objective::Pretrain { .. } => 2,
-            Objective::Finetune { .. } | Objective::Distill { .. } => 1,
-        }
-    }
-
-    /// The views of images u8 `[n, H, W, 3]`: f32 `[views · n, S, S, 3]`.
-    pub fn cut<'g>(
-        &self,
-        augmentation: &Augmentation,
-        images: Value<'g>,
-        key: Key<'g>,
-        place: Value<'g>,
-    ) -> Value<'g> {
-        match self {
-            Objective::Pretrain { .. } => augmentation.two_views(images, key, place),
-            Objective::Finetune { .. } | Objective::Distill { .. } => {
-                augmentation.one_view(images, key, place)
-            }
-        }
-    }
-
-    /// The same from crops u8 `[n, views, S, S, 3]` that the host has cut.
-    pub fn take<'g>(
-        &self,
-        augmentation: &Augmentation,
-        crops: Value<'g>,
-        key: Key<'g>,
-        place: Value<'g>,
-    ) -> Value<'g> {
-        match self {
-            Objective::Pretrain { .. } => augmentation.two_views_of_crops(crops, key, place),
-            Objective::Finetune { .. } | Objective::Distill { .. } => {
-                augmentation.one_view_of_crops(crops, key, place)
-            }
-        }
-    }
 }
 
 /// A state array: its name in checkpoints and its shape.
@@ -239,15 +106,7 @@ impl Error {
 impl StepSpec {
     /// Names of a step's figures, in order.
     pub fn metrics(&self) -> &'static [&'static str] {
-        match self.objective {
-            Objective::Pretrain { .. } if self.network.num_classes.is_none() => &CONTRAST_METRICS,
-            Objective::Pretrain { .. } => &METRICS,
-            Objective::Finetune { .. } => &FINETUNE_METRICS,
-            Objective::Distill {
-                labelled: false, ..
-            } => &UNLABELLED_METRICS,
-            Objective::Distill { .. } => &DISTILL_METRICS,
-        }
+        self.objective.metrics(self.network.num_classes.is_some())
     }
 
     /// Images per replica.
@@ -273,38 +132,16 @@ impl StepSpec {
                 ..self.settings.clone()
             },
         );
-        let outputs = self.forward(&mut builder, images);
-        let mut learns = graph.scalar_of(dtype, 0.0);
-        if let Objective::Pretrain { .. } = self.objective {
-            learns = outputs.z().sum_all();
-        }
-        if let Some(logits) = outputs.logits {
-            learns = learns + logits.sum_all();
-        }
-        let reached = gradients(learns, builder.values());
+        let outputs = self.objective.forward(&self.network, &mut builder, images);
+        let reached = gradients(self.objective.reads(&outputs), builder.values());
         let variables = builder.variables().iter().zip(reached).enumerate();
         Ok(variables
             .filter(|(_, (variable, reached))| {
-                let kept = match self.objective {
-                    Objective::Finetune {
-                        projection_head: false,
-                        ..
-                    } => variable.projection_head(),
-                    _ => false,
-                };
-                reached.is_some() && variable.kind.trainable() && !kept
+                let kept = self.objective.keeps(variable) || !variable.kind.trainable();
+                reached.is_some() && !kept
             })
             .map(|(number, _)| number)
             .collect())
-    }
-
-    /// Runs the network as the objective wants it.
-    pub fn forward<'g>(&self, builder: &mut Builder<'g>, views: Value<'g>) -> model::Outputs<'g> {
-        match self.objective {
-            Objective::Pretrain { .. } => self.network.forward(builder, views),
-            Objective::Finetune { freeze, .. } => self.network.finetune(builder, views, freeze),
-            Objective::Distill { .. } => self.network.finetune(builder, views, FREE),
-        }
     }
 
     /// The state's arrays, in order.
@@ -354,7 +191,7 @@ impl StepSpec {
             .inputs()
             .into_iter()
             .map(|(name, shape)| graph.parameter(name, shape))
-            .chain(self.teacher().map(|(variable, value)| {
+            .chain(self.objective.teacher().map(|(variable, value)| {
                 let name = format!("teacher/{}", variable.name);
                 graph.parameter(name, value.shape().clone())
             }))
@@ -403,37 +240,6 @@ impl StepSpec {
             state,
             variables,
         })
-    }
-
-    /// Variables of a teacher with their values; none without one.
-    pub fn teacher(&self) -> impl Iterator<Item = (&Variable, &Literal)> {
-        let teacher = match &self.objective {
-            Objective::Distill { teacher, .. } => Some(teacher),
-            Objective::Pretrain { .. } | Objective::Finetune { .. } => None,
-        };
-        teacher
-            .into_iter()
-            .flat_map(|teacher| teacher.variables.iter().zip(&teacher.values))
-    }
-
-    /// Logits of the teacher for views `[n, S, S, 3]`, whose variables have these values.
-    fn taught<'g>(
-        &self,
-        graph: &'g Graph,
-        values: &[Value<'g>],
-        views: Value<'g>,
-    ) -> Option<Value<'g>> {
-        let Objective::Distill { teacher, .. } = &self.objective else {
-            return None;
-        };
-        let _scope = graph.scope("teacher");
-        let settings = Settings {
-            training: false,
-            ..self.settings.clone()
-        };
-        let mut builder = Builder::with_values(graph, settings, values.to_vec());
-        let outputs = teacher.network.forward(&mut builder, views);
-        outputs.logits.map(Value::stop_gradient)
     }
 
     /// Names and shapes of the arguments that bring examples.
@@ -516,7 +322,8 @@ impl StepSpec {
             }
             Input::Given => (inputs[0], inputs[1]),
         };
-        let taught = self.taught(graph, &inputs[self.inputs().len()..], views);
+        let teacher = &inputs[self.inputs().len()..];
+        let taught = self.objective.taught(&self.settings, teacher, views);
         let update = self.update_with(
             graph, variables, trained, values, slots, views, labels, taught, rate, step,
         );
@@ -564,12 +371,14 @@ impl StepSpec {
         let dtype = self.settings.dtype;
         let replicas = self.settings.replicas;
         let mut builder = Builder::with_values(graph, self.settings.clone(), values.to_vec());
-        let outputs = self.forward(&mut builder, views);
+        let outputs = self.objective.forward(&self.network, &mut builder, views);
         let (own, own_values) = (pick(variables, trained), pick(values, trained));
         let decay =
             self.optimizer
                 .weight_decay_loss(graph, &own, &own_values, self.weight_decay, dtype);
-        let (loss, mut metrics) = self.losses(graph, &outputs, labels, taught);
+        let (loss, mut metrics) = self
+            .objective
+            .losses(&self.settings, &outputs, labels, taught);
         let loss = loss + decay;
         metrics.extend([decay, loss, rate]);
 
@@ -604,66 +413,6 @@ impl StepSpec {
             own_metrics,
             gradients,
             outputs,
-        }
-    }
-
-    /// The loss less decay, and the objective's own figures.
-    fn losses<'g>(
-        &self,
-        graph: &'g Graph,
-        outputs: &model::Outputs<'g>,
-        labels: Value<'g>,
-        taught: Option<Value<'g>>,
-    ) -> (Value<'g>, Vec<Value<'g>>) {
-        let nothing = graph.scalar_of(self.settings.dtype, 0.0);
-        let classified = |labels| match outputs.logits {
-            Some(logits) => {
-                let found = supervised(logits, labels, None);
-                (found.loss, found.top1)
-            }
-            None => (nothing, nothing),
-        };
-        match self.objective {
-            Objective::Pretrain {
-                temperature,
-                hidden_norm,
-            } => {
-                let replicas = self.settings.replicas;
-                let contrast = nt_xent(outputs.z(), temperature, hidden_norm, replicas);
-                let mut figures = vec![contrast.loss, contrast.accuracy, contrast.entropy];
-                if outputs.logits.is_none() {
-                    return (contrast.loss, figures);
-                }
-                let (loss, accuracy) = classified(graph.concatenate(&[labels, labels], 0));
-                figures.extend([loss, accuracy]);
-                (contrast.loss + loss, figures)
-            }
-            Objective::Finetune { .. } => {
-                let (loss, accuracy) = classified(labels);
-                (loss, vec![loss, accuracy])
-            }
-            Objective::Distill {
-                temperature,
-                share,
-                labelled,
-                ..
-            } => {
-                let (Some(teacher), Some(student)) = (taught, outputs.logits) else {
-                    let what = "a teacher and a student with a classifier each";
-                    let failed = graph.fail("distill", what);
-                    return (failed, vec![failed]);
-                };
-                let imitated = distill(teacher, student, temperature);
-                if !labelled {
-                    let agreed = supervised(student, teacher.argmax(1), None).top1;
-                    return (imitated, vec![imitated, agreed]);
-                }
-                let (loss, accuracy) = classified(labels);
-                (
-                    imitated * share + loss * (1.0 - share),
-                    vec![imitated, accuracy, loss],
-                )
-            }
         }
     }
 }
