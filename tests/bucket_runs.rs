@@ -359,3 +359,84 @@ fn the_log_and_the_error_say_what_happened() {
     refused(&output, 3, &words);
     assert_eq!(folders().count(), 1);
 }
+
+/// What `simclr doctor` says of a bucket: as whom it is asked, what may be done there, and what to do about what may not.
+#[test]
+fn the_doctor_says_what_may_be_done_in_a_bucket_and_as_whom() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("b/sets/imagenet/1.0.0");
+    fs::create_dir_all(&folder).unwrap();
+    fs::create_dir(root.path().join("b/empty")).unwrap();
+    fs::write(folder.join("train.tfrecord"), "x").unwrap();
+    // Requests of this method, on such a path, are answered with this status.
+    type Refused = (&'static str, &'static str, u16);
+    let look = |refused: Option<Refused>, machine: bool, places: [&str; 2]| {
+        let server = Gcs::start(root.path(), move |request| match refused {
+            Some((method, part, status))
+                if request.method.contains(method) && request.path.contains(part) =>
+            {
+                Fault::Status(status)
+            }
+            _ => Fault::None,
+        });
+        let mut command = program(&server, &["doctor", "--json"]);
+        command.args([
+            format!("data_dir=gs://{}", places[0]),
+            format!("model_dir=gs://{}", places[1]),
+        ]);
+        if machine {
+            command.env("GCE_METADATA_HOST", &server.host);
+        }
+        let command = command.env("GCE_METADATA_IP", &server.host);
+        let output = command.output().unwrap();
+        let found: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", stderr(&output)));
+        ["data_dir", "model_dir"].map(|what| {
+            let one = found.iter().find(|finding| finding["what"] == what);
+            let one = one.unwrap_or_else(|| panic!("nothing of {what}: {found:?}"));
+            ["state", "words", "remedy"].map(|part| one[part].as_str().unwrap().to_string())
+        })
+    };
+    let check = |found: &[String; 3], words: &str, remedy: &str| {
+        let state = if remedy.is_empty() { "good" } else { "bad" };
+        assert_eq!(found[0], state, "{found:?}");
+        assert!(found[1].contains(words), "{words}: {found:?}");
+        assert!(found[2].contains(remedy), "{remedy}: {found:?}");
+        assert_eq!(found[2].is_empty(), remedy.is_empty(), "{found:?}");
+    };
+    let account = gcs::ACCOUNT;
+    let places = ["b/sets", "b/runs/one"];
+
+    let [data, run] = look(None, true, places);
+    let words = format!("gs://b/sets: readable as {account}");
+    check(&data, &words, "");
+    let words = format!("gs://b/runs/one: readable and writable as {account}");
+    check(&run, &words, "");
+    let left = fs::read_dir(root.path().join("b/runs/one")).unwrap();
+    assert_eq!(left.count(), 0, "what it wrote is gone");
+    let [data, run] = look(None, false, places);
+    check(&data, "readable as nobody (none are wanted)", "");
+    check(&run, "writable as nobody", "");
+
+    // Read only; write and not delete; list and not read.
+    let [data, run] = look(Some(("PUT", "", 403)), true, places);
+    check(&data, "readable", "");
+    let words = format!("as {account}: the server answered 403");
+    check(&run, &words, "Storage Object User");
+    check(&run, "cannot write gs://b/runs/one/doctor-", "User");
+    let [_, run] = look(Some(("DELETE", "", 403)), true, places);
+    check(&run, "cannot delete gs://b/runs/one/doctor-", "User");
+    let [data, _] = look(Some(("GET", ".tfrecord", 403)), true, places);
+    check(&data, "cannot read gs://b/sets/imagenet/", "Viewer");
+
+    // Nothing at all.
+    for (status, remedy) in [(403, "Storage Object Viewer"), (401, "gcloud auth")] {
+        for found in look(Some(("", "/b", status)), true, places) {
+            let words = format!("as {account}: the server answered {status}");
+            check(&found, &words, remedy);
+        }
+    }
+    let [data, run] = look(None, true, ["b/empty", "none/one"]);
+    check(&data, "gs://b/empty holds nothing", "check the name");
+    check(&run, "there is no such bucket", "check the name");
+}

@@ -1,14 +1,14 @@
 //! Who am I, on loopback: a pretended metadata server, the key-value service with many clients, agreement among pretended processes.
 
-use simclr::cluster::agreement::Group;
+use simclr::cluster::agreement::{Group, Trouble};
 use simclr::cluster::doctor::{State, lock, others, runtime};
 use simclr::cluster::identity::{Identity, Source, Wanted};
 use simclr::cluster::metadata::{Metadata, Worker};
 use simclr::cluster::store::{Server, Store};
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Barrier};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -377,6 +377,72 @@ fn a_member_that_falls_silent_is_lost_and_one_that_leaves_is_not() {
     assert_eq!(store.beat(b"1", SOON).unwrap(), Some(b"4".to_vec()));
 }
 
+/// An address behind which a service can be exchanged for another one.
+struct Switch {
+    address: String,
+    target: Arc<Mutex<String>>,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Switch {
+    fn to(target: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let switch = Switch {
+            address: listener.local_addr().unwrap().to_string(),
+            target: Arc::new(Mutex::new(target)),
+            streams: Arc::default(),
+        };
+        let (target, streams) = (switch.target.clone(), switch.streams.clone());
+        thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let far = TcpStream::connect(target.lock().unwrap().as_str()).unwrap();
+                for (from, to) in [(&near, &far), (&far, &near)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    thread::spawn(move || std::io::copy(&mut from, &mut to).ok());
+                }
+                streams.lock().unwrap().extend([near, far]);
+            }
+        });
+        switch
+    }
+
+    /// Breaks every connection, and leads new ones elsewhere.
+    fn turn_to(&self, target: String) {
+        *self.target.lock().unwrap() = target;
+        for stream in self.streams.lock().unwrap().drain(..) {
+            stream.shutdown(Shutdown::Both).ok();
+        }
+    }
+}
+
+#[test]
+fn a_later_start_is_not_taken_for_an_earlier_one() {
+    let (_earlier, address) = service();
+    let (_later, later) = service();
+    let switch = Switch::to(address.clone());
+    let join = |address: &str, process| {
+        let store = Store::connect(address, SOON).unwrap();
+        Group::join(store, process, 2)
+    };
+    let group = join(&switch.address, 1).unwrap();
+    assert!(group.trouble().is_none());
+    // A worker that was killed, and is back before it was missed.
+    let error = join(&address, 1).unwrap_err();
+    let words = error.to_string();
+    assert!(words.contains("number 1 of this run is taken"), "{words}");
+    assert_eq!(error.class().exit_code(), 75, "to be started again");
+    // Process 0 was killed, and is back before this one missed it.
+    switch.turn_to(later);
+    match group.trouble() {
+        Some(Trouble::Lost(error)) => {
+            let words = error.to_string();
+            assert!(words.contains("another start of the run"), "{words}");
+            assert_eq!(error.class().exit_code(), 75);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Pretended processes, each on a thread with a client of its own.
 fn processes<R: Send + 'static>(
     count: usize,
@@ -389,7 +455,7 @@ fn processes<R: Send + 'static>(
             let (address, work) = (address.clone(), work.clone());
             thread::spawn(move || {
                 let store = Store::connect(&address, SOON).unwrap();
-                work(process, Group::new(store, process, count))
+                work(process, Group::join(store, process, count).unwrap())
             })
         })
         .collect();
@@ -405,7 +471,7 @@ fn a_process_that_runs_something_else_is_found_before_the_first_step() {
         let hash = if process == 2 { "bbbb" } else { "aaaa" };
         group.all_here("start", Duration::from_secs(60)).unwrap();
         group
-            .same("module", hash)
+            .same(&[("module", hash)])
             .map_err(|error| error.to_string())
     });
     for (process, result) in found.iter().enumerate() {
@@ -654,6 +720,14 @@ impl OneOfThree {
         OneOfThree(child)
     }
 
+    fn signal(&self, name: &str) {
+        let id = self.0.id().to_string();
+        let status = std::process::Command::new("kill")
+            .args(["-s", name, &id])
+            .status();
+        assert!(status.unwrap().success());
+    }
+
     /// Its exit code and last words.
     fn end(mut self) -> (Option<i32>, String) {
         let mut words = String::new();
@@ -663,15 +737,22 @@ impl OneOfThree {
     }
 }
 
+impl Drop for OneOfThree {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 /// An address on which nobody listens yet.
 fn free_address() -> String {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     free.local_addr().unwrap().to_string()
 }
 
-/// Waits until a process is where it waits for the others.
-fn at_start(store: &Store, process: usize) {
-    let key = format!("here/start/{process}");
+/// Waits until a process is at a point where it waits for the others.
+fn at(store: &Store, point: &str, process: usize) {
+    let key = format!("here/{point}/{process}");
     let there = store.get(key.as_bytes(), SOON).unwrap();
     assert!(there.is_some(), "process {process} did not come");
 }
@@ -683,8 +764,8 @@ fn a_process_that_is_killed_ends_the_others_which_are_to_be_started_again() {
     let ([zero, mut killed], [mut killed_zero, one]) = (pair(&first), pair(&second));
     for (address, killed) in [(&first, &mut killed), (&second, &mut killed_zero)] {
         let store = Store::connect(address, SOON).unwrap();
-        at_start(&store, 0);
-        at_start(&store, 1);
+        at(&store, "start", 0);
+        at(&store, "start", 1);
         // Without a chance to say anything.
         killed.0.kill().unwrap();
     }
@@ -702,19 +783,58 @@ fn a_process_that_is_killed_ends_the_others_which_are_to_be_started_again() {
     }
 }
 
+/// Process 0 serves the others, so that it may not end before all have heard why: neither where it finds something wrong itself, nor
+/// where another one does. One of them stands still meanwhile, for longer than process 0 would need to end.
 #[test]
-fn a_process_that_cannot_begin_says_so_to_the_others() {
+fn process_0_stays_until_the_others_have_heard_of_a_failure() {
+    for (key, codes, words) in [
+        // The first that is compared: process 0 need not hear of process 2.
+        (
+            "dataset=cifar10",
+            [2, 2, 1],
+            "process 1 has another dataset",
+        ),
+        (
+            "runtime.plugin=/nonexistent.so",
+            [1, 3, 1],
+            "/nonexistent.so",
+        ),
+    ] {
+        let address = free_address();
+        let zero = OneOfThree::start(0, &address, &[]);
+        let slow = OneOfThree::start(2, &address, &[]);
+        let store = Store::connect(&address, SOON).unwrap();
+        at(&store, "start", 2);
+        slow.signal("STOP");
+        // Now all are there, and go on.
+        let one = OneOfThree::start(1, &address, &[key]);
+        at(&store, "failed", 0);
+        at(&store, "failed", 1);
+        thread::sleep(Duration::from_secs(3));
+        slow.signal("CONT");
+        for (process, code) in [zero, one, slow].into_iter().zip(codes) {
+            let (found, said) = process.end();
+            assert_eq!(found, Some(code), "{said}");
+            assert!(said.contains(words), "{said}");
+        }
+    }
+}
+
+#[test]
+fn processes_with_another_configuration_do_not_begin() {
     let address = free_address();
-    let waits = OneOfThree::start(0, &address, &[]);
-    let store = Store::connect(&address, SOON).unwrap();
-    at_start(&store, 0);
-    let fails = OneOfThree::start(1, &address, &["runtime.plugin=/nonexistent.so"]);
-    let (code, words) = fails.end();
-    assert_eq!(code, Some(3), "{words}");
-    let (code, words) = waits.end();
-    assert_eq!(code, Some(1), "{words}");
-    assert!(
-        words.contains("process 1: ") && words.contains("/nonexistent.so"),
-        "{words}"
-    );
+    let all = [
+        OneOfThree::start(0, &address, &[]),
+        OneOfThree::start(1, &address, &["temperature=0.7"]),
+        OneOfThree::start(2, &address, &[]),
+    ];
+    for (process, one) in all.into_iter().enumerate() {
+        let (code, words) = one.end();
+        // Who has what process 0 has is told by those who found out.
+        assert_eq!(code, Some(if process == 2 { 1 } else { 2 }), "{words}");
+        assert!(
+            words.contains("process 1 has another temperature (0.7) than process 0 (0.1)"),
+            "{words}"
+        );
+    }
 }

@@ -1,7 +1,8 @@
 //! `simclr compile` through the binary: a small network for a TPU slice that is not there (skipped, loudly, where libtpu is not
 //! installed), the same for CPU devices, saved programs, and what can be wrong.
 //!
-//! The large compilations of the recipes take minutes to hours: `bench/pods_table.py` runs them.
+//! The paper's recipe takes two to five minutes of processor time, and is compiled by `cargo test --release --test compile -- --ignored`;
+//! all recipes for all slices take hours: `bench/pods_table.py`.
 
 mod binary;
 
@@ -108,6 +109,33 @@ fn a_small_network_compiles_for_a_slice_that_is_not_there() {
     let own = std::fs::read_dir(dump.join("compiler")).unwrap().count();
     assert!(own > 0, "the compiler's own text");
     assert!(saved.metadata().unwrap().len() > 100_000);
+}
+
+/// The whole step: augmentation, LARS, statistics over 128 cores, NT-Xent over 4096.
+#[test]
+#[ignore = "minutes of processor time"]
+fn the_recipe_of_the_paper_compiles_for_the_slice_of_the_paper() {
+    assert!(libtpu(), "simclr plugins install tpu");
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/imagenet_resnet50.yaml");
+    let output = simclr()
+        .args(["compile", "--topology", "v3:8x8", "--json", "--config"])
+        .arg(recipe)
+        .output()
+        .unwrap();
+    let found = json(&output);
+    assert_eq!(
+        (&found["devices"], &found["hosts"], &found["per_device"]),
+        (&128.into(), &16.into(), &32.into())
+    );
+    assert_eq!(
+        (&found["fits"], &found["total_steps"]),
+        (&true.into(), &31_279.into())
+    );
+    // A forward pass of ResNet-50 at 224 is 8.2e9 operations, and a step is about three of 64 views.
+    let step = 3.0 * 64.0 * 8.2e9;
+    let flops = found["flops"].as_f64().unwrap();
+    assert!((0.9 * step..1.2 * step).contains(&flops), "{flops}");
+    assert!(count(&found, "all-reduce") > 0, "{found}");
 }
 
 /// Where chips are no row: exchanges among them are other programs.

@@ -209,6 +209,35 @@ fn a_run_that_is_over_at_once_is_not_launched() {
     assert!(!place.path("home/log.txt").exists());
 }
 
+/// A run that was killed is started again, but not for ever; one that was told to end is not.
+#[test]
+fn a_run_that_is_killed_is_started_again_a_few_times() {
+    let count = "echo x >> started; n=$(wc -l < started)";
+    for (program, deaths, starts) in [
+        ("[ $n -gt 2 ] || kill -9 $$; exit 0", 2, 3),
+        ("[ $n -gt 1 ] || kill -ABRT $$; exit 75", 1, 6),
+        ("kill -9 $$", 4, 4),
+        ("kill -TERM $$", 0, 1),
+    ] {
+        let place = Place::with_worker(&format!(
+            "#!/bin/bash\n{count}\n[ $n -lt 6 ] || touch stop\n{program}\n"
+        ));
+        // No start waits, and `launch` looks when all is over.
+        let sleep = "case $1 in launching) until [ -e started ] && [ ! -e pid ]; do command -p sleep 0.01; done ;; esac";
+        place.program("sleep", &format!("#!/bin/bash\n{sleep}\n"));
+        let output = place.run(&["launch"]);
+        assert!(words(&output).contains("over already"), "{program}");
+        let read = |name: &str| fs::read_to_string(place.path("home/run").join(name)).unwrap();
+        assert_eq!(read("started").lines().count(), starts, "{program}");
+        let log = read("log.txt");
+        assert_eq!(
+            log.matches("the run was killed, time").count(),
+            deaths,
+            "{program}: {log}"
+        );
+    }
+}
+
 #[test]
 fn an_interruption_says_what_may_remain() {
     let place = Place::new(TPU_VM);

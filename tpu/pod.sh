@@ -9,7 +9,7 @@
 #   copy BINARY YAML  to every worker
 #   launch [KEY=VALUE …]  pretrain on every worker; model_dir is one folder that all of them share
 #   follow            the workers' logs, each line with its worker
-#   doctor            simclr doctor on every worker
+#   doctor [KEY=VALUE …]  simclr doctor on every worker, with the buckets of the run
 #   stop              SIGTERM everywhere: all save at one step and end
 #   delete            give the slice back
 #   up BINARY YAML [KEY=VALUE …]   create, wait, copy, launch
@@ -36,6 +36,7 @@ done
 . "$settings"
 : "${POD_NAME:?$settings must set POD_NAME}" "${POD_WORLD:?$settings must set POD_WORLD}"
 POD_FOLDER=${POD_FOLDER:-simclr-run}
+POD_DEATHS=${POD_DEATHS:-3}
 read -ra ssh_options <<< "-o BatchMode=yes -o ConnectTimeout=20 ${POD_SSH_OPTIONS:-}"
 # shellcheck disable=SC2034 # used by the worlds
 read -ra create_options <<< "${POD_CREATE_OPTIONS:-}"
@@ -112,19 +113,27 @@ copy_to() {
 # On a worker: whether a run is there.
 there="[ -e pid ] && kill -0 \$(cat pid) 2>/dev/null"
 
-# What runs on a worker: exit code 75 means "saved, start me again", unless somebody wants it to stop. Whether it runs is looked at after
-# a while, because a program that cannot start ends at once.
+# What runs on a worker: exit code 75 means "saved, start me again", unless somebody wants it to stop. A run that was killed (memory ran
+# out, kill -9) or that a plugin aborted is started again, too, since the others wait for it; but so many times only, because what kills it
+# again and again costs money. Whether it runs is looked at after a while, because a program that cannot start ends at once.
 launch_on() {
   local host=${!#} words=
   [ $# -le 1 ] || words=$(printf ' %q' "${@:1:$#-1}")
-  local loop="while [ ! -e stop ]; do ./simclr pretrain --config run.yaml$words; [ \$? = 75 ] || break; [ -e stop ] || sleep 5; done"
+  local killed="deaths=\$((deaths + 1)); echo \"pod.sh: the run was killed, time \$deaths; it is started again $POD_DEATHS times\" >&2; \
+[ \$deaths -le $POD_DEATHS ] || break"
+  local loop="deaths=0; while [ ! -e stop ]; do ./simclr pretrain --config run.yaml$words; \
+case \$? in 75) ;; 134 | 135 | 137 | 139) $killed ;; *) break ;; esac; [ -e stop ] || sleep 5; done"
   on "$host" "cd $POD_FOLDER || exit 1; if $there; then echo 'a run is there already; stop it first' >&2; exit 1; fi; rm -f stop pid; \
 nohup bash -c $(printf %q "echo \$\$ > pid; $loop; rm -f pid") >> log.txt 2>&1 < /dev/null & \
 sleep ${POD_LAUNCH_SECONDS:-5}; $there || { echo 'the run is over already; the end of its log:' >&2; tail -n 20 log.txt >&2; exit 1; }"
 }
 
 follow_on() { on "$1" "tail -n 20 -F $POD_FOLDER/log.txt" | sed -u "s/^/[$1] /"; }
-doctor_on() { on "$1" "cd $POD_FOLDER && ./simclr doctor" | sed -u "s/^/[$1] /"; }
+doctor_on() {
+  local host=${!#} words=
+  [ $# -le 1 ] || words=$(printf ' %q' "${@:1:$#-1}")
+  on "$host" "cd $POD_FOLDER && ./simclr doctor --config run.yaml$words" | sed -u "s/^/[$host] /"
+}
 # A moment before the program starts there is nothing to signal yet, so it is tried again.
 stop_on() {
   on "$1" "cd $POD_FOLDER && touch stop || exit 1; if $there; then for try in 1 2 3 4 5; do \
@@ -153,7 +162,7 @@ case $command in
   copy) copy "$@" ;;
   launch) launch "$@" ;;
   follow) everywhere follow_on ;;
-  doctor) everywhere doctor_on ;;
+  doctor) everywhere doctor_on "$@" ;;
   stop) everywhere stop_on || fail "not stopped everywhere" ;;
   delete) world_delete || { remains; fail "the slice could not be deleted"; } ;;
   up)

@@ -1,10 +1,14 @@
 //! `simclr doctor`.
 
+use super::Configuration;
 use super::isolated::{self, run_again};
 use super::ui::Ui;
 use crate::cluster::doctor::{Finding, State, account, lock, metadata, others, runtime};
 use crate::cluster::identity::{Identity, Wanted};
 use crate::cluster::metadata::Metadata;
+use crate::config::Loaded;
+use crate::data;
+use crate::data::store::{self, Asker};
 use crate::error::Class;
 use crate::pjrt::{Platform, Plugin, WITHOUT_TPU, find, tpu_chips};
 use clap::Args;
@@ -16,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Args)]
 pub(super) struct Arguments {
+    /// The run whose buckets are looked at
+    #[command(flatten)]
+    configuration: Configuration,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -32,7 +39,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         ui.result(&format!("PJRT API {major}.{minor}"))?;
         return Ok(0);
     }
-    let findings = look();
+    let findings = look(&arguments.configuration.load()?);
     if arguments.json {
         ui.result(&serde_json::to_string_pretty(&findings)?)?;
     } else {
@@ -58,7 +65,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     })
 }
 
-fn look() -> Vec<Finding> {
+fn look(loaded: &Loaded) -> Vec<Finding> {
     let chips = tpu_chips();
     let mut findings = vec![
         plugin(),
@@ -89,7 +96,62 @@ fn look() -> Vec<Finding> {
         Ok(identity) => findings.push(others(&identity, PATIENCE)),
         Err(error) => findings.push(Finding::bad("workers", error.to_string(), "")),
     }
+    let (data_dir, model_dir) = (&loaded.config.data_dir, &loaded.config.model_dir);
+    for (key, place) in [("data_dir", data_dir), ("model_dir", model_dir)] {
+        if let Some(place) = place.as_deref().filter(|place| store::is_remote(place)) {
+            findings.push(bucket(key, place, &server));
+        }
+    }
     findings
+}
+
+/// Whether a bucket gives what a run needs of it: of `data_dir` to be read, of `model_dir` to be written, too.
+fn bucket(key: &'static str, place: &Path, server: &Metadata) -> Finding {
+    let shown = place.display();
+    let bad = |error: data::Error, whom: &str| match error {
+        data::Error::Bucket {
+            action,
+            place,
+            cause,
+            remedy,
+            ..
+        } => Finding::bad(
+            key,
+            format!("cannot {action} {place}{whom}: {cause}"),
+            &remedy,
+        ),
+        other => Finding::bad(key, other.to_string(), ""),
+    };
+    let asker = match store::asker(place) {
+        Ok(asker) => asker,
+        Err(error) => return bad(error, ""),
+    };
+    let whom = match asker {
+        Asker::Nobody(why) => format!("nobody ({why})"),
+        Asker::Named(account) => account,
+        Asker::Machine => match server.account() {
+            Ok(Some(account)) => account,
+            _ => "this machine's service account".into(),
+        },
+    };
+    let whom = format!(" as {whom}");
+    let writes = key == "model_dir";
+    let tried = store::try_reading(place).and_then(|found| {
+        if writes {
+            store::try_writing(place)?;
+        }
+        Ok(found)
+    });
+    match tried {
+        Err(error) => bad(error, &whom),
+        Ok(_) if writes => Finding::good(key, format!("{shown}: readable and writable{whom}")),
+        Ok(Some(_)) => Finding::good(key, format!("{shown}: readable{whom}")),
+        Ok(None) => Finding::bad(
+            key,
+            format!("{shown} holds nothing that can be listed{whom}"),
+            "check the name",
+        ),
+    }
 }
 
 /// Whether libtpu is there and loads, without taking the chips.

@@ -115,7 +115,8 @@ impl Session {
         }
         let together = Together::join(&arguments.place, &loaded.config.runtime.platform)?;
         let node = together.node();
-        let (engine, devices) = together.open(ui, || open_among(loaded, ui, node.as_ref()))?;
+        let (engine, devices) =
+            together.open(ui, loaded, || open_among(loaded, ui, node.as_ref()))?;
         drop(node);
         let stop = Stop::listen()?;
         together::watch_notice(&stop);
@@ -149,8 +150,9 @@ impl Session {
             stop: &self.stop,
             processes: &self.processes,
         });
+        let result = result.map_err(anyhow::Error::from);
         if let Err(error) = &result {
-            self.processes.tell_failure(&error.to_string());
+            together::tell_failure(&self.processes, error, together::LOSS);
         }
         let outcome = result?;
         if !self.processes.leads() {

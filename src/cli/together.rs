@@ -1,11 +1,13 @@
 //! The processes of a run, as the command line and the machines name them: found, joined, watched.
 
+use super::exit;
 use super::ui::Ui;
+use crate::cluster;
 use crate::cluster::agreement::{Group, Trouble};
 use crate::cluster::identity::{Identity, Wanted};
 use crate::cluster::metadata::Metadata;
 use crate::cluster::store::{Server, Store};
-use crate::cluster::{self};
+use crate::config::Loaded;
 use crate::engine::Engine;
 use crate::error::Class;
 use crate::pjrt::{Node, Platform, end_at_once, set_variables, tpu_chips};
@@ -15,14 +17,16 @@ use crate::train::signals::{Stop, StopKind};
 use clap::Args;
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 /// How long to wait for process 0, whose start may take longer than this process's.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// After so long without devices it is said what is probably waited for.
+/// After so long without the others, or without devices, it is said what is probably waited for.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// So soon another process that is gone is missed; its end may make this one's devices fail.
+pub(super) const LOSS: Duration = Duration::from_secs(10);
 /// How often the notice of a preemption is looked for.
 const NOTICE: Duration = Duration::from_secs(5);
 
@@ -71,7 +75,7 @@ impl Together {
             together._server = Some(Server::start(&format!("0.0.0.0:{port}"))?);
         }
         let store = Arc::new(Store::connect(address, PATIENCE)?);
-        let group = Group::new(store.clone(), identity.process, processes);
+        let group = Group::join(store.clone(), identity.process, processes)?;
         together.processes = Processes::of(group);
         // From now on, since also devices are waited for.
         together.processes.watch(end);
@@ -89,34 +93,29 @@ impl Together {
         })
     }
 
-    /// Opens an engine; says what is probably waited for if that takes long. The others hear of an error.
+    /// Opens an engine once all processes are there and have the same configuration; says what is probably waited for if that takes long.
+    /// The others hear of an error.
     pub(super) fn open<T>(
         &self,
         ui: &Ui,
+        loaded: &Loaded,
         open: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        if self.identity.processes < 2 {
+        let say = |words: &str| ui.note(words);
+        let processes = self.identity.processes;
+        let open = || within(SILENCE, say, || no_devices(processes), open);
+        if processes < 2 {
             return open();
         }
-        let opened = self.open_or_say(ui, open);
+        let missing = || no_word_of(&self.processes.missing(), &self.identity.hosts, processes);
+        let opened = within(SILENCE, say, missing, || self.processes.started())
+            .and_then(|()| self.processes.same_configuration(loaded))
+            .map_err(anyhow::Error::from)
+            .and_then(|()| open());
         if let Err(error) = &opened {
-            self.processes.tell_failure(&format!("{error:#}"));
+            tell_failure(&self.processes, error, Duration::ZERO);
         }
         opened
-    }
-
-    fn open_or_say<T>(
-        &self,
-        ui: &Ui,
-        open: impl FnOnce() -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
-        let (done, waiting) = channel::<()>();
-        std::thread::scope(|scope| {
-            scope.spawn(move || say_if_late(&waiting, SILENCE, ui, self.identity.processes));
-            let opened = open();
-            drop(done);
-            opened
-        })
     }
 
     /// The processes, once there are devices, of which a step takes so many: all processes must show, and all take part.
@@ -126,13 +125,13 @@ impl Together {
         }
         let checked = self.check(engine, devices);
         if let Err(error) = &checked {
-            self.processes.tell_failure(&error.to_string());
+            tell_failure(&self.processes, error, Duration::ZERO);
         }
         checked.map(|()| self.processes)
     }
 
     fn check(&self, engine: &Engine, devices: usize) -> anyhow::Result<()> {
-        self.processes.started()?;
+        self.processes.opened()?;
         let all: Vec<i64> = engine
             .client()
             .all_devices()
@@ -147,6 +146,66 @@ impl Together {
             self.identity.processes,
         )?)
     }
+}
+
+/// Tells the others of an error with which this process ends. What may come of another's end is left to the watch, if that finds within
+/// `patience` who ended and why.
+pub(super) fn tell_failure(processes: &Processes, error: &anyhow::Error, patience: Duration) {
+    let of_devices = |cause: &(dyn std::error::Error + 'static)| cause.is::<crate::pjrt::Error>();
+    if exit::code(error) == Class::Again.exit_code() || error.chain().any(of_devices) {
+        processes.give_way(patience);
+    }
+    processes.tell_failure(&format!("{error:#}"));
+}
+
+/// Does something that may wait for others; after `patience`, says what is probably waited for.
+fn within<T>(
+    patience: Duration,
+    say: impl FnOnce(&str) + Send,
+    words: impl FnOnce() -> String + Send,
+    work: impl FnOnce() -> T,
+) -> T {
+    let (done, waiting) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if waiting.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                say(&words());
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    })
+}
+
+/// What is said where processes do not come; `hosts` are their addresses, where those of all are known.
+fn no_word_of(missing: &[usize], hosts: &[String], processes: usize) -> String {
+    let name = |&process: &usize| match hosts.get(process) {
+        Some(host) if hosts.len() == processes => format!("{process} ({host})"),
+        _ => process.to_string(),
+    };
+    let names: Vec<String> = missing.iter().map(name).collect();
+    format!(
+        "no word for {} s of process {} of {processes}, without which there are no devices; run the same command on every host (tpu/pod.sh launch does)",
+        SILENCE.as_secs(),
+        names.join(", ")
+    )
+}
+
+/// What is said where devices do not come.
+fn no_devices(processes: usize) -> String {
+    let reason = match processes {
+        1 => {
+            "another process may hold them, or this is one host of several, which wait for each other: then run the same command on all"
+        }
+        _ => {
+            "all processes are there, but another one may hold devices of a host, or hosts cannot reach each other"
+        }
+    };
+    format!(
+        "no devices after {} s: {reason}; `simclr doctor` looks (tpu/pod.sh doctor: on every host)",
+        SILENCE.as_secs()
+    )
 }
 
 /// Checks that so many processes show devices, and that a step takes all of these; `all` is the process of each device. A step on fewer
@@ -219,16 +278,6 @@ pub(super) fn screen(processes: &Processes, ui: &Ui) -> Screen {
     }
 }
 
-fn say_if_late(waiting: &Receiver<()>, patience: Duration, ui: &Ui, processes: usize) {
-    if waiting.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
-        ui.note(&format!(
-            "no devices after {} s: this process probably waits for the other {} to start; run the same command on every host (tpu/pod.sh launch does)",
-            patience.as_secs(),
-            processes - 1
-        ));
-    }
-}
-
 fn identity(place: &Place, platform: &str) -> Result<Identity, cluster::Error> {
     let chips = tpu_chips();
     let wanted = Wanted {
@@ -258,6 +307,29 @@ fn identity(place: &Place, platform: &str) -> Result<Identity, cluster::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_waited_for_is_said_once_it_takes_long() {
+        let (said, heard) = channel();
+        let say = |words: &str| said.send(words.to_string()).unwrap();
+        let hosts = ["a", "b", "c"].map(String::from);
+        let words = || no_word_of(&[1, 2], &hosts, 3);
+        // It comes when the word is out.
+        let found = within(Duration::ZERO, say, words, || heard.recv().unwrap());
+        assert!(
+            found.starts_with("no word for 60 s of process 1 (b), 2 (c) of 3,")
+                && found.contains("run the same command on every host"),
+            "{found}"
+        );
+        // Of several slices the hosts of one are known.
+        assert!(no_word_of(&[5], &hosts, 6).contains("process 5 of 6"));
+        let said = |_: &str| panic!("it came in time");
+        let nothing = || no_devices(1);
+        assert_eq!(within(Duration::MAX, said, nothing, || 1), 1);
+        for processes in [1, 2] {
+            assert!(no_devices(processes).contains("simclr doctor"));
+        }
+    }
 
     #[test]
     fn every_process_takes_part_with_all_its_devices() {

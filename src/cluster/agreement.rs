@@ -3,7 +3,7 @@
 use super::Error;
 use super::store::Store;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long to wait for what the others know once they have read their data, which may take as long as it does; who is lost meanwhile
 /// is noticed otherwise ([`Group::trouble`]).
@@ -17,16 +17,50 @@ pub struct Group {
     store: Arc<Store>,
     process: usize,
     processes: usize,
+    /// Its number, and what tells this start of it from others.
+    name: String,
 }
 
 impl Group {
-    /// Of `processes`, of which this one is number `process`.
-    pub fn new(store: impl Into<Arc<Store>>, process: usize, processes: usize) -> Self {
-        Group {
+    /// Takes the place of number `process` among `processes`. Who is started again while the others have not missed the start before it
+    /// must not be taken for that, which they wait for in vain.
+    ///
+    /// # Errors
+    /// If the place is taken, or process 0 is gone.
+    pub fn join(
+        store: impl Into<Arc<Store>>,
+        process: usize,
+        processes: usize,
+    ) -> Result<Self, Error> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_nanos();
+        let group = Group {
             store: store.into(),
             process,
             processes,
+            name: format!("{process}/{}-{now}", std::process::id()),
+        };
+        let taken = |error| match error {
+            Error::Store { .. } => Error::Taken { process },
+            lost => lost,
+        };
+        let (place, name) = (place(process), group.name.as_bytes());
+        group.store.put(place.as_bytes(), name).map_err(taken)?;
+        // From now on it is missed; whom it misses itself it asks later.
+        group.store.beat(name, SILENCE)?;
+        Ok(group)
+    }
+
+    /// Whether process 0 still serves the start that this process belongs to.
+    fn check_place(&self) -> Result<(), Error> {
+        let found = self.store.try_get(place(self.process).as_bytes())?;
+        if found.as_deref() == Some(self.name.as_bytes()) {
+            return Ok(());
         }
+        Err(Error::LostService {
+            address: self.store.address().into(),
+            reason: "it serves another start of the run".into(),
+        })
     }
 
     fn wait(&self, key: &str, patience: Duration) -> Result<Vec<u8>, Error> {
@@ -48,39 +82,47 @@ impl Group {
         self.processes
     }
 
-    /// Compares a value, such as the hash of the module, among all processes. Every process must ask for the same things.
+    /// Compares values, such as the hash of the module, among all processes. Every process must ask for the same things.
     ///
     /// # Errors
     /// On process 0 and on the process itself, if one has another value than process 0; or if one does not come.
-    pub fn same(&self, what: &str, value: &str) -> Result<(), Error> {
-        let key = |process: usize| format!("same/{what}/{process}");
-        self.store
-            .put(key(self.process).as_bytes(), value.as_bytes())?;
+    pub fn same(&self, values: &[(&str, &str)]) -> Result<(), Error> {
+        let key = |what: &str, process: usize| format!("same/{what}/{process}");
+        for (what, value) in values {
+            let key = key(what, self.process);
+            self.store.put(key.as_bytes(), value.as_bytes())?;
+        }
         let others = if self.process == 0 {
             1..self.processes
         } else {
             0..1
         };
-        let short =
-            |text: &[u8]| -> String { String::from_utf8_lossy(text).chars().take(16).collect() };
-        for process in others {
-            let found = self.wait(&key(process), PATIENCE)?;
-            if found == value.as_bytes() {
-                continue;
+        for (what, value) in values {
+            for process in others.clone() {
+                let found = self.wait(&key(what, process), PATIENCE)?;
+                if found != value.as_bytes() {
+                    return Err(self.differ(what, value, process, &found));
+                }
             }
-            let (expected, found) = if self.process == 0 {
-                (value.as_bytes(), &found[..])
-            } else {
-                (&found[..], value.as_bytes())
-            };
-            return Err(Error::Disagree {
-                what: what.into(),
-                process: self.process.max(process),
-                found: short(found),
-                expected: short(expected),
-            });
         }
         Ok(())
+    }
+
+    /// That this process and another one, of which one is process 0, have different values.
+    fn differ(&self, what: &str, value: &str, process: usize, found: &[u8]) -> Error {
+        let (expected, found) = if self.process == 0 {
+            (value.as_bytes(), found)
+        } else {
+            (found, value.as_bytes())
+        };
+        let short =
+            |text: &[u8]| -> String { String::from_utf8_lossy(text).chars().take(16).collect() };
+        Error::Disagree {
+            what: what.into(),
+            process: self.process.max(process),
+            found: short(found),
+            expected: short(expected),
+        }
     }
 
     /// Waits until every process has come to this point, for each as long as `patience`.
@@ -94,6 +136,21 @@ impl Group {
             self.wait(&key(process), patience)?;
         }
         Ok(())
+    }
+
+    /// The processes that have not come to this point yet.
+    ///
+    /// # Errors
+    /// If process 0 is gone.
+    pub fn missing(&self, point: &str) -> Result<Vec<usize>, Error> {
+        let mut missing = Vec::new();
+        for process in 0..self.processes {
+            let key = format!("here/{point}/{process}");
+            if self.store.try_get(key.as_bytes())?.is_none() {
+                missing.push(process);
+            }
+        }
+        Ok(missing)
     }
 
     /// Asked after every launch: whether to save and stop now, and the reason that was given. `step` is where this process is, `launch`
@@ -133,13 +190,14 @@ impl Group {
     /// Says that this process is alive, and finds out whether a launch would wait for ever for another. To be asked every few seconds.
     pub fn trouble(&self) -> Option<Trouble> {
         let look = || {
+            self.check_place()?;
             if let Some(words) = self.failure()? {
                 return Ok(Some(Trouble::Failed(words)));
             }
-            let own = self.process.to_string();
-            let lost = self.store.beat(own.as_bytes(), SILENCE)?;
+            let lost = self.store.beat(self.name.as_bytes(), SILENCE)?;
             Ok(lost.map(|name| {
-                let process = String::from_utf8_lossy(&name).into_owned();
+                let name = String::from_utf8_lossy(&name);
+                let process = name.split('/').next().unwrap_or_default().into();
                 Trouble::Lost(Error::Lost { process })
             }))
         };
@@ -148,9 +206,8 @@ impl Group {
 
     /// Says that this process goes in order and is not to be missed.
     pub fn leave(&self) {
-        let own = self.process.to_string();
         // If process 0 is gone, nobody misses anybody.
-        if let Err(error) = self.store.leave(own.as_bytes()) {
+        if let Err(error) = self.store.leave(self.name.as_bytes()) {
             tracing::debug!("{error}");
         }
     }
@@ -203,6 +260,11 @@ pub enum Trouble {
     Failed(String),
     /// Another process ended without a word, or its machine did.
     Lost(Error),
+}
+
+/// The key of a process's place.
+fn place(process: usize) -> String {
+    format!("place/{process}")
 }
 
 /// Reasons to stop are numbered up to here.

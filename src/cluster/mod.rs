@@ -85,6 +85,10 @@ pub enum Error {
         "process 0 is gone without a word: its service at {address} was lost ({reason}); the same command everywhere goes on from the last checkpoint"
     )]
     LostService { address: String, reason: String },
+    #[error(
+        "number {process} of this run is taken: by a start of it that has not been missed yet, which is over in a minute at most, or by a process that was given the same number; each process needs its own"
+    )]
+    Taken { process: usize },
     #[error("`{key}` was not there after {seconds} s; {waiting}")]
     TimedOut {
         key: String,
@@ -117,7 +121,7 @@ impl Error {
             | Error::Garbled { .. }
             | Error::Store { .. }
             | Error::TimedOut { .. } => Class::Environment,
-            Error::Lost { .. } | Error::LostService { .. } => Class::Again,
+            Error::Lost { .. } | Error::LostService { .. } | Error::Taken { .. } => Class::Again,
         }
     }
 }

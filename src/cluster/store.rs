@@ -58,9 +58,9 @@ impl Shared {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A member is alive and promises to say so again within `patience`. Gives one that broke its promise; the first by name.
-    fn beat(&self, member: &[u8], patience: Duration) -> Option<Vec<u8>> {
-        let now = Instant::now();
+    /// A member says `now` that it is alive and promises to say so again within `patience`. Gives one that broke its promise; the first
+    /// by name.
+    fn beat(&self, member: &[u8], patience: Duration, now: Instant) -> Option<Vec<u8>> {
         let mut members = self.members();
         let heard = self
             .heard
@@ -190,7 +190,7 @@ fn serve(mut stream: TcpStream, shared: &Shared, member: &mut Option<Vec<u8>>) -
             }
             TRY_GET => answer(shared.get(&key, Duration::ZERO)),
             BEAT => {
-                let lost = shared.beat(&key, milliseconds(value)?);
+                let lost = shared.beat(&key, milliseconds(value)?, Instant::now());
                 *member = Some(key);
                 answer(lost)
             }
@@ -344,6 +344,11 @@ impl Store {
         Ok(found)
     }
 
+    /// `HOST:PORT` of the service.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Puts a value under a key that nobody has taken.
     ///
     /// # Errors
@@ -404,4 +409,35 @@ fn in_bytes(patience: Duration) -> [u8; 8] {
 
 fn found((status, value): (u8, Vec<u8>)) -> Option<Vec<u8>> {
     (status == FOUND).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The clock is the test's: two members speak every other second, then one of them alone, then nobody.
+    #[test]
+    fn a_service_that_stood_still_misses_nobody() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let minute = Duration::from_secs(60);
+        let speaking = |until| {
+            let shared = Shared::default();
+            for second in (0..=until).step_by(2) {
+                assert_eq!(shared.beat(b"0", minute, at(second)), None);
+                if second <= 100 {
+                    assert_eq!(shared.beat(b"1", minute, at(second)), None);
+                }
+            }
+            shared
+        };
+        let lost = Some(b"1".to_vec());
+        // Who says nothing for a minute while the other speaks is lost.
+        assert_eq!(speaking(160).beat(b"0", minute, at(162)), lost);
+        // For longer than that nobody was heard: what was said meanwhile is still to be read, and each has a minute again.
+        let stood_still = speaking(100);
+        let mut heard = (200..=260).step_by(2);
+        assert!(heard.all(|second| stood_still.beat(b"0", minute, at(second)).is_none()));
+        assert_eq!(stood_still.beat(b"0", minute, at(262)), lost);
+    }
 }

@@ -106,9 +106,8 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
     let mut identity = run.loaded.identity();
     identity.push(("data".into(), described.fingerprint.clone()));
     let module_hash = hash(&step_module.module);
-    for (key, value) in &identity {
-        run.processes.same(key, value)?;
-    }
+    run.processes.same_configuration(run.loaded)?;
+    run.processes.same("data", &described.fingerprint)?;
     run.processes.same("module", &module_hash)?;
     // These decide how many steps a launch takes, which devices that wait for each other must agree on.
     let lengths = format!(

@@ -4,10 +4,11 @@ use super::Error;
 use super::signals::StopKind;
 use crate::cluster::agreement::{Group, Trouble};
 use crate::cluster::store::Store;
+use crate::config::Loaded;
 use crate::pjrt::KeyValue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// All processes of a run, seen from one of them.
 #[derive(Debug, Default)]
@@ -16,6 +17,8 @@ pub struct Processes {
     group: Option<Arc<Group>>,
     /// Training is over, and the others may go.
     ended: Arc<AtomicBool>,
+    /// The watch has found that another process ended.
+    troubled: Arc<AtomicBool>,
 }
 
 /// How often a process says that it is alive, and looks whether the others are.
@@ -24,6 +27,7 @@ const LOOK: Duration = Duration::from_secs(2);
 const HEARD: Duration = Duration::from_secs(6);
 /// How long to wait for others that are to start at about the same time.
 const START: Duration = Duration::from_secs(300);
+const AT_START: &str = "start";
 const HOWEVER_LONG: Duration = Duration::from_secs(24 * 3600);
 const AT_THE_END: Duration = Duration::from_secs(300);
 
@@ -33,6 +37,7 @@ impl Processes {
         Processes {
             group: Some(Arc::new(group)),
             ended: Arc::default(),
+            troubled: Arc::default(),
         }
     }
 
@@ -43,6 +48,7 @@ impl Processes {
             return;
         };
         let (group, ended) = (Arc::downgrade(group), self.ended.clone());
+        let troubled = self.troubled.clone();
         std::thread::spawn(move || {
             while let Some(group) = group.upgrade() {
                 let found = group.trouble();
@@ -50,6 +56,7 @@ impl Processes {
                     return;
                 }
                 if let Some(trouble) = found {
+                    troubled.store(true, Ordering::Relaxed);
                     group.heard();
                     // Else who looks later would hear nothing but that process 0 is gone.
                     group.stay(HEARD);
@@ -67,6 +74,25 @@ impl Processes {
         });
     }
 
+    /// Leaves it to the watch to end this process, if that finds within `patience` that another ended: what this one meets now may come
+    /// of that.
+    pub fn give_way(&self, patience: Duration) {
+        if !self.several() {
+            return;
+        }
+        // Of the watch, from finding to ending.
+        let through = HEARD + 3 * LOOK;
+        let begin = Instant::now();
+        loop {
+            let troubled = self.troubled.load(Ordering::Relaxed);
+            let most = patience + if troubled { through } else { Duration::ZERO };
+            if begin.elapsed() >= most {
+                return;
+            }
+            std::thread::sleep(LOOK / 20);
+        }
+    }
+
     /// Tells the others that this process ends with an error.
     pub fn tell_failure(&self, words: &str) {
         self.ended.store(true, Ordering::Relaxed);
@@ -82,7 +108,40 @@ impl Processes {
     /// If one does not come.
     pub fn started(&self) -> Result<(), Error> {
         match &self.group {
-            Some(group) => Ok(group.all_here("start", START)?),
+            Some(group) => Ok(group.all_here(AT_START, START)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Those that have not started yet; none where that cannot be told.
+    pub fn missing(&self) -> Vec<usize> {
+        let look = |group: &Arc<Group>| group.missing(AT_START).ok();
+        self.group.as_ref().and_then(look).unwrap_or_default()
+    }
+
+    /// Checks that all processes have the same configuration.
+    ///
+    /// # Errors
+    /// If one has another, or does not come.
+    pub fn same_configuration(&self, loaded: &Loaded) -> Result<(), Error> {
+        let Some(group) = &self.group else {
+            return Ok(());
+        };
+        let all = loaded.identity();
+        let all: Vec<(&str, &str)> = all
+            .iter()
+            .map(|(key, value)| (&key[..], &value[..]))
+            .collect();
+        Ok(group.same(&all)?)
+    }
+
+    /// Waits until all have devices, however long that takes: all are there.
+    ///
+    /// # Errors
+    /// If one does not come.
+    pub fn opened(&self) -> Result<(), Error> {
+        match &self.group {
+            Some(group) => Ok(group.all_here("devices", HOWEVER_LONG)?),
             None => Ok(()),
         }
     }
@@ -102,7 +161,7 @@ impl Processes {
     /// Checks that all processes have the same.
     pub(super) fn same(&self, what: &str, value: &str) -> Result<(), Error> {
         match &self.group {
-            Some(group) => Ok(group.same(what, value)?),
+            Some(group) => Ok(group.same(&[(what, value)])?),
             None => Ok(()),
         }
     }

@@ -113,6 +113,8 @@ impl Gcs {
     }
 }
 
+/// The service account of the machine that asks.
+pub const ACCOUNT: &str = "runner@project.iam.gserviceaccount.com";
 /// Keys of a page of a listing: few, so that there are several.
 const PAGE: usize = 3;
 
@@ -223,6 +225,9 @@ impl Shared {
                     r#"{{"access_token": "token-{token}", "expires_in": 3600, "token_type": "Bearer"}}"#
                 ),
             );
+        }
+        if request.path.ends_with("/service-accounts/default/email") {
+            return answer(200, ACCOUNT);
         }
         let (bucket, key) = request.path[1..]
             .split_once('/')

@@ -1,6 +1,7 @@
 //! How buckets are reached: where the service is, who asks, and how long one waits.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -138,18 +139,43 @@ fn has_metadata() -> bool {
 
 /// Whether credentials are named by the environment or lie where gcloud puts them.
 fn named() -> bool {
+    account().is_some()
+}
+
+/// The account of the credentials that the environment names or that lie where gcloud puts them, as far as they tell.
+pub(super) fn account() -> Option<String> {
     use GoogleConfigKey as Key;
     let builder = GoogleCloudStorageBuilder::from_env();
-    let keys = [
-        Key::ServiceAccount,
-        Key::ServiceAccountKey,
-        Key::ApplicationCredentials,
-        Key::BearerToken,
-    ];
-    let set = |key: &Key| builder.get_config_value(key).is_some();
-    let file = std::env::home_dir()
-        .map(|home| home.join(".config/gcloud/application_default_credentials.json"));
-    keys.iter().any(set) || file.is_some_and(|file| file.is_file())
+    let value = |key: Key| builder.get_config_value(&key);
+    let of_file = |file: &Path| {
+        let content = std::fs::read_to_string(file).unwrap_or_default();
+        format!("{} ({})", account_of(&content), file.display())
+    };
+    if let Some(file) = value(Key::ServiceAccount).or_else(|| value(Key::ApplicationCredentials)) {
+        return Some(of_file(Path::new(&file)));
+    }
+    if let Some(key) = value(Key::ServiceAccountKey) {
+        return Some(format!("{} (a key of the environment)", account_of(&key)));
+    }
+    if value(Key::BearerToken).is_some() {
+        return Some("the owner of the environment's token".into());
+    }
+    let file = std::env::home_dir()?.join(".config/gcloud/application_default_credentials.json");
+    file.is_file().then(|| of_file(&file))
+}
+
+/// Whose a file of credentials is.
+fn account_of(content: &str) -> String {
+    let found: serde_json::Value = serde_json::from_str(content).unwrap_or_default();
+    let text = |key: &str| found[key].as_str().filter(|text| !text.is_empty());
+    match (
+        text("client_email").or_else(|| text("account")),
+        text("type"),
+    ) {
+        (Some(account), _) => account.into(),
+        (None, Some("authorized_user")) => "the user who logged in".into(),
+        _ => "an account that its file does not name".into(),
+    }
 }
 
 static BUCKETS: LazyLock<Mutex<BTreeMap<String, Arc<Bucket>>>> = LazyLock::new(Mutex::default);
@@ -167,4 +193,30 @@ pub(super) fn bucket(name: &str) -> Arc<Bucket> {
         .entry(name.into())
         .or_insert_with(|| Arc::new(Bucket::new(name, Access::from_env())))
         .clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_credentials_says_whose_it_is() {
+        for (content, account) in [
+            (
+                r#"{"type": "service_account", "client_email": "a@b.iam"}"#,
+                "a@b.iam",
+            ),
+            (
+                r#"{"type": "authorized_user", "account": "me@here"}"#,
+                "me@here",
+            ),
+            (
+                r#"{"type": "authorized_user", "account": ""}"#,
+                "the user who logged in",
+            ),
+            ("no JSON", "an account that its file does not name"),
+        ] {
+            assert_eq!(account_of(content), account);
+        }
+    }
 }

@@ -171,6 +171,23 @@ impl Address {
         format!("{SCHEME}{}/{}", self.bucket.name, self.key)
     }
 
+    pub(super) fn bucket_name(&self) -> &str {
+        &self.bucket.name
+    }
+
+    /// Why the bucket is asked without credentials, if it is.
+    pub(super) fn anonymous(&self) -> Result<Option<String>, Error> {
+        runtime(&self.place())?.block_on(async {
+            let mut trials = self.trials("ask for");
+            loop {
+                match self.bucket.client().await {
+                    Ok(client) => return Ok(client.anonymous),
+                    Err(failure) => self.bucket.again(&mut trials, failure, 0).await?,
+                }
+            }
+        })
+    }
+
     fn trials(&self, action: &'static str) -> Trials<'_> {
         Trials::new(&self.bucket.access, action, self.place())
     }

@@ -6,6 +6,7 @@
 mod access;
 mod bucket;
 mod local;
+mod permission;
 mod trials;
 
 use std::io::{self, Read};
@@ -15,6 +16,7 @@ use bytes::Bytes;
 
 use super::Error;
 pub use access::{Access, mount};
+pub(crate) use permission::{Asker, asker, try_reading, try_writing};
 
 /// Bytes of a file from its beginning on.
 pub(super) trait Input: Read + Send {
