@@ -97,7 +97,7 @@ enum Command {
     Report(report::Arguments),
     /// Print the resolved configuration with where each value comes from
     Config(configuration::Arguments),
-    /// Check, show, measure or pack a data set
+    /// Check, show, measure, pack or subset a data set
     #[command(subcommand)]
     Data(data::Command),
     /// Compile the training step for devices that need not be there; say whether it fits and how fast it could be

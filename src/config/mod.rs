@@ -49,8 +49,8 @@ pub enum Error {
         found: String,
         expected: String,
     },
-    #[error("{origin}: `{key}: {found}` is not there yet; {remedy}")]
-    NotYet {
+    #[error("{origin}: `{key}: {found}` is not taken; {remedy}")]
+    NotTaken {
         key: &'static str,
         origin: Origin,
         found: String,

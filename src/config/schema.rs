@@ -386,7 +386,7 @@ pub const KEYS: &[Key] = &[
         false,
         "Images per step when features are computed",
     ),
-    // Accepted from the original; see the README for what is not there yet.
+    // Accepted from the original; what has no meaning here is refused, with what to do instead.
     key(
         "eval_steps",
         Int(0, BIG),
@@ -476,16 +476,28 @@ pub const KEYS: &[Key] = &[
         Text,
         "null",
         false,
-        "Not there yet: one process drives all its devices",
+        "Not taken: the processes of a TPU slice find each other; elsewhere --process, --processes, --coordinator",
     ),
-    key("tpu_name", Text, "null", false, "Not there yet: see master"),
-    key("tpu_zone", Text, "null", false, "Not there yet: see master"),
+    key(
+        "tpu_name",
+        Text,
+        "null",
+        false,
+        "Not taken: start the program on the TPU VM itself",
+    ),
+    key(
+        "tpu_zone",
+        Text,
+        "null",
+        false,
+        "Not taken: start the program on the TPU VM itself",
+    ),
     key(
         "gcp_project",
         Text,
         "null",
         false,
-        "Not there yet: see master",
+        "Not taken: start the program on the TPU VM itself",
     ),
     // How it runs.
     key(

@@ -151,7 +151,7 @@ impl Config {
                 .collect(),
             _ => Vec::new(),
         };
-        not_yet(values)?;
+        not_taken(values)?;
         let mut platform = word("runtime.platform");
         if flag("use_tpu") {
             if !["auto", "tpu"].contains(&platform.as_str()) {
@@ -324,13 +324,13 @@ impl Config {
     }
 }
 
-/// Refuses values whose feature is not there yet.
-fn not_yet(values: &Values) -> Result<(), Error> {
+/// Refuses flags of the original that have no meaning here.
+fn not_taken(values: &Values) -> Result<(), Error> {
     let only: &[(&'static str, &str, &'static str)] = &[
         (
             "master",
             "null",
-            "leave it out: one process drives all its devices",
+            "leave it out: the processes of a TPU slice find each other, others are told by --process, --processes and --coordinator",
         ),
         (
             "tpu_name",
@@ -352,7 +352,7 @@ fn not_yet(values: &Values) -> Result<(), Error> {
         let (value, origin) = &values[key];
         if value.to_string() != allowed {
             let found = value.to_string();
-            return Err(Error::NotYet {
+            return Err(Error::NotTaken {
                 key,
                 origin: origin.clone(),
                 found,
