@@ -5,7 +5,8 @@
 
 Sides: `tfdata`, the original's host preprocessing in tf.data, written anew from its description; `pillow`, the transforms of lightly's
 SimCLR in a PyTorch DataLoader; `v2`, torchvision's transforms on tensors. Each makes two views of 224 pixels. With `--crops` a side only
-decodes, crops and resizes, which is what ours does on the host: it leaves flip, colour and blur to the device.
+decodes, crops and resizes, which is what ours does on the host: it leaves flip, colour and blur to the device. With `--decode` it only
+decodes.
 """
 import argparse
 import glob
@@ -19,6 +20,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("side", choices=["tfdata", "pillow", "v2"])
 parser.add_argument("data_dir")
 parser.add_argument("--crops", action="store_true")
+parser.add_argument("--decode", action="store_true")
 parser.add_argument("--images", type=int, default=512)
 parser.add_argument("--repeats", type=int, default=3)
 parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -80,6 +82,8 @@ def tfdata():
             record, {"image": tf.io.FixedLenFeature([], tf.string)}
         )["image"]
         image = tf.io.decode_jpeg(encoded, channels=3)
+        if options.decode:
+            return tf.reduce_max(image)
         image = tf.image.convert_image_dtype(image, tf.float32)
         return tf.concat([view(image), view(image)], -1)
 
@@ -148,7 +152,7 @@ def loader(decode, transform):
 
         def __getitem__(self, index):
             image = decode(self.encoded[index % len(self.encoded)])
-            return transform(image), transform(image)
+            return 0 if options.decode else (transform(image), transform(image))
 
     torch.set_num_threads(1)
     return iter(
@@ -205,7 +209,7 @@ for _ in range(options.repeats):
     for _ in range(options.images // BATCH):
         next(batches)
     speeds.append(options.images // BATCH * BATCH / (time.perf_counter() - begin))
-what = "crops only" if options.crops else "whole host part"
+what = "decode only" if options.decode else "crops only" if options.crops else "whole host part"
 print(
     f"{options.side:8} {what:16} {statistics.median(speeds):8.1f} images/s "
     f"({min(speeds):.1f} to {max(speeds):.1f})"

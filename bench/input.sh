@@ -8,9 +8,11 @@ sides=("${@:-}")
 [ -n "${sides[0]}" ] || sides=(ours tfdata pillow v2)
 for side in "${sides[@]}"; do
     if [ "$side" = ours ]; then
-        for _ in 1 2 3; do ./target/release/simclr data bench "$data" -n 2000; done
+        for _ in 1 2 3; do "${SIMCLR:-./target/release/simclr}" data bench "$data" -n 2000; done
     else
-        TF_CPP_MIN_LOG_LEVEL=3 "${PYTHON:-python3}" bench/input.py "$side" "$data" 2>/dev/null
-        TF_CPP_MIN_LOG_LEVEL=3 "${PYTHON:-python3}" bench/input.py "$side" "$data" --crops 2>/dev/null
+        for what in "" --crops --decode; do
+            # shellcheck disable=SC2086 # nothing is no argument
+            TF_CPP_MIN_LOG_LEVEL=3 "${PYTHON:-python3}" bench/input.py "$side" "$data" $what 2>/dev/null
+        done
     fi
 done

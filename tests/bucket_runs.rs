@@ -136,6 +136,30 @@ fn a_run_in_a_troubled_bucket_is_the_run_on_disk() {
     tuned(disk.to_str().unwrap(), near.to_str().unwrap());
     tuned("gs://b/runs/one", "gs://b/runs/tuned");
     assert!(state(&root.path().join("b/runs/tuned"), 2) == state(&near, 2));
+    let inspected = |run: &str| {
+        let text = succeeded(
+            program(&server, &["inspect", run, "--json"])
+                .output()
+                .unwrap(),
+        );
+        let mut found: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let folder = found["facts"]["folder"].take();
+        assert!(folder.as_str().unwrap().starts_with(run), "{folder}");
+        // The configurations differ in their folders.
+        found["facts"]["configuration"].take();
+        found
+    };
+    let found = inspected("gs://b/runs/one");
+    assert_eq!(found, inspected(disk.to_str().unwrap()));
+    assert_eq!(found["kind"], "checkpoint of simclr");
+    let file = checkpoint(Path::new("gs://b/runs/one"), STEPS).join("state.safetensors");
+    let output = program(&server, &["inspect"]).arg(file).output().unwrap();
+    let text = succeeded(output);
+    assert!(text.contains("safetensors file"), "{text}");
+    for (nothing, words) in [("gs://b/runs", "one, tuned"), ("gs://b/none", "nothing")] {
+        let output = program(&server, &["inspect", nothing]).output().unwrap();
+        refused(&output, 2, &[nothing, words]);
+    }
     let figures = |run: &str| {
         let more = [
             "evaluate",

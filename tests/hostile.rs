@@ -8,7 +8,7 @@ mod pictures;
 
 use pictures::{bytes, encoded, int, jpeg, photos, picture, png, shard, write};
 use simclr::augment::ResizeKernel;
-use simclr::data::decode::decode;
+use simclr::data::decode::{decode, decode_into};
 use simclr::data::example::Example;
 use simclr::data::record::Records;
 use simclr::data::{Error, Examples, Feed, FeedSpec, Task};
@@ -307,6 +307,12 @@ fn photographs() {
                 for restart in [0, 3] {
                     let mut bytes = Vec::new();
                     let mut encoder = jpeg_encoder::Encoder::new(&mut bytes, 80);
+                    if restart > 0 {
+                        // Of an orientation.
+                        let entry = b"\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+                        let exif = [&b"MM\0\x2a\0\0\0\x08"[..], entry].concat();
+                        encoder.add_exif_metadata(&exif).unwrap();
+                    }
                     encoder.set_progressive(progressive);
                     if restart > 0 {
                         encoder.set_restart_interval(restart);
@@ -372,6 +378,10 @@ fn drawings() {
 
 /// What is decoded has the size that it says.
 fn sized(case: &[u8]) {
+    let mut upright = Vec::new();
+    if let Ok([height, width]) = decode_into(case, true, &mut upright) {
+        assert_eq!(upright.len(), height * width * 3);
+    }
     if let Ok(found) = decode(case) {
         assert_eq!(found.rgb.len(), found.height * found.width * 3);
         assert!(found.height > 0 && found.width > 0);

@@ -7,11 +7,14 @@ mod gcs;
 use binary::stderr;
 use gcs::{Fault, Gcs, program, succeeded};
 use serde_json::Value;
+use simclr::augment::ResizeKernel;
 use simclr::data::example::Example;
 use simclr::data::record::Records;
+use simclr::data::{Examples, Feed, FeedSpec, Task};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -33,6 +36,61 @@ fn unpack(files: &[std::path::PathBuf], names: &[String], out: &Path) -> BTreeSe
         }
     }
     classes
+}
+
+/// The one photograph that lies on its side stands upright where that is asked for, and nothing else changes.
+#[test]
+fn exif_orientation_is_ignored_unless_asked_for() {
+    let Some(shared) = common::shared_data() else {
+        return;
+    };
+    let dir = shared.join("imagenet2012_sample");
+    let cut = |upright: bool| -> Vec<Vec<u8>> {
+        let examples = Examples::open("imagenet2012", "train", Some(&dir)).unwrap();
+        let spec = FeedSpec {
+            task: Task::Evaluate,
+            batch: 260,
+            image_size: 32,
+            kernel: ResizeKernel::Antialiased,
+            threads: 2,
+            skip_bad: false,
+        };
+        let mut feed = Feed::start(Arc::new(examples.upright(upright)), spec);
+        let found = feed.step().unwrap();
+        found.into_iter().map(|crops| crops.pixels).collect()
+    };
+    let (ignored, applied) = (cut(false), cut(true));
+    let changed: Vec<usize> = (0..260).filter(|&n| ignored[n] != applied[n]).collect();
+    // By the sample's list, orientation 6: a quarter turn clockwise.
+    let list = fs::read_to_string(dir.join("manifest.tsv")).unwrap();
+    let names: Vec<&str> = list
+        .lines()
+        .skip(1)
+        .filter(|line| line.starts_with("train"))
+        .collect();
+    assert_eq!(changed.len(), 1);
+    assert!(names[changed[0]].contains("n02951585_90473"), "{changed:?}");
+    let (lying, standing) = (&ignored[changed[0]], &applied[changed[0]]);
+    let turned = |x: usize, y: usize| ((31 - x) * 32 + y) * 3;
+    let as_it_was = |x: usize, y: usize| (y * 32 + x) * 3;
+    let difference = |from: &dyn Fn(usize, usize) -> usize| -> f64 {
+        let mut sum = 0u64;
+        for y in 0..32 {
+            for x in 0..32 {
+                for channel in 0..3 {
+                    let (a, b) = (
+                        lying[from(x, y) + channel],
+                        standing[as_it_was(x, y) + channel],
+                    );
+                    sum += u64::from(a.abs_diff(b));
+                }
+            }
+        }
+        sum as f64 / lying.len() as f64
+    };
+    // The centre of an odd number of pixels is one off when it is turned.
+    let (right, wrong) = (difference(&turned), difference(&as_it_was));
+    assert!(right < 4.0 && wrong > 20.0, "{right}, {wrong}");
 }
 
 /// Each command gives from a bucket, which sometimes fails, what it gives from disk; and that is what the sample's description says.

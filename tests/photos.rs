@@ -11,7 +11,7 @@ use simclr::augment::{Augmentation, Brightness, ResizeKernel};
 use simclr::data::decode::decode;
 use simclr::data::record::Records;
 use simclr::data::window::Share;
-use simclr::data::{Crops, Error, Examples, Feed, FeedSpec, Task};
+use simclr::data::{Crops, Error, Examples, Feed, FeedSpec, Task, originals, replaced};
 use simclr::error::Class;
 use simclr::hlo::{DType, Graph, Literal, Shape};
 use std::fs;
@@ -187,7 +187,11 @@ fn evaluation_sees_every_example_in_order_and_what_the_device_would_see() {
     assert_eq!(labels, (0..ALL as u32).collect::<Vec<_>>());
     // A PNG, so that no decoder stands between; the device evaluates pictures larger than 32 pixels.
     let (rgb, height, width) = picture(4);
-    for kernel in [ResizeKernel::V1Legacy, ResizeKernel::V2HalfPixel] {
+    for kernel in [
+        ResizeKernel::V1Legacy,
+        ResizeKernel::V2HalfPixel,
+        ResizeKernel::Antialiased,
+    ] {
         let size = 40;
         let mut host = vec![0; size * size * 3];
         HostResize::new(kernel, size).crop(&rgb, width, centre(height, width), &mut host);
@@ -362,6 +366,15 @@ fn bad_examples_may_be_skipped_but_not_many_and_resuming_skips_the_same() {
     }
     let rest: Vec<u32> = (1..36).filter(|&n| n != 30).collect();
     assert_eq!(labels(&seen), rest);
+    // So do those who look at a few of them uncut.
+    let found = originals(&examples, &skip(0), ALL).unwrap();
+    assert_eq!(found.len(), ALL);
+    assert_eq!(found.iter().filter(|crops| crops.is_none()).count(), 2);
+    assert_eq!(
+        labels(&[replaced(found[..6].to_vec())]),
+        labels(&straight[..1])
+    );
+    assert!(originals(&examples, &spec(3, 0, 8), ALL).is_err());
     let mut feed = Feed::start(examples, spec(2, 0, 8));
     let error = (0..6).find_map(|_| feed.step().err()).unwrap();
     assert_eq!(error.class(), Class::Check, "{error}");

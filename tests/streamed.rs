@@ -98,7 +98,11 @@ fn take(examples: &Arc<Examples>, spec: FeedSpec, steps: usize) -> (Vec<u8>, Vec
 fn crops_of_the_host_are_those_of_the_device_rounded_to_bytes() {
     let examples = Arc::new(Examples::open("shapes32", "test", None).unwrap());
     let set = examples.memory().unwrap();
-    for kernel in [ResizeKernel::V1Legacy, ResizeKernel::V2HalfPixel] {
+    for kernel in [
+        ResizeKernel::V1Legacy,
+        ResizeKernel::V2HalfPixel,
+        ResizeKernel::Antialiased,
+    ] {
         let step = 3;
         let spec = spec(kernel, 2, step);
         let n = spec.batch;
@@ -147,7 +151,11 @@ fn crops_of_the_host_are_those_of_the_device_rounded_to_bytes() {
 #[test]
 fn a_whole_picture_of_the_right_size_is_left_alone() {
     let set = simclr::data::load("shapes32", "test", None).unwrap();
-    for kernel in [ResizeKernel::V1Legacy, ResizeKernel::V2HalfPixel] {
+    for kernel in [
+        ResizeKernel::V1Legacy,
+        ResizeKernel::V2HalfPixel,
+        ResizeKernel::Antialiased,
+    ] {
         let resize = HostResize::new(kernel, 32);
         let mut out = vec![0; 32 * 32 * 3];
         let whole = simclr::augment::host::Area {

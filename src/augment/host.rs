@@ -1,11 +1,12 @@
 //! The host's part of the views, in plain Rust: where images are decoded on the host, it draws the box, cuts and resizes, and only
 //! the finished crops cross to the device. The draws are those that the device would make, number for number; so are the boxes.
 
-use super::ResizeKernel;
+mod resize;
+
 use super::crop::{AREA_LOW, ASPECT_HIGH, ASPECT_LOW, ATTEMPTS, COVERED, centre_crop};
 use super::draws;
-use super::resize::PARTS;
 use crate::random::threefry2x32;
+pub use resize::HostResize;
 
 /// A part of an image, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,98 +130,4 @@ pub fn evaluated(height: usize, width: usize, size: usize) -> Area {
         };
     }
     centre(height, width)
-}
-
-/// Bicubic resizing to squares, as the device's (reference O5), of bytes to bytes.
-#[derive(Debug)]
-pub struct HostResize {
-    kernel: ResizeKernel,
-    table: Vec<f32>,
-    size: usize,
-}
-
-/// Where an output pixel comes from on one axis.
-#[derive(Debug, Clone, Copy)]
-struct Taps {
-    place: [usize; 4],
-    weight: [f32; 4],
-}
-
-impl HostResize {
-    /// To squares of this size.
-    pub fn new(kernel: ResizeKernel, size: usize) -> Self {
-        HostResize {
-            kernel,
-            table: kernel.table(),
-            size,
-        }
-    }
-
-    /// Side of the results.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
-    fn taps(&self, start: usize, length: usize) -> Vec<Taps> {
-        let scale = length as f32 / self.size as f32;
-        let tap = |output: usize| {
-            let position = match self.kernel {
-                ResizeKernel::V1Legacy => output as f32 * scale,
-                ResizeKernel::V2HalfPixel => (output as f32 + 0.5) * scale - 0.5,
-            };
-            let base = position.floor();
-            let part = ((position - base) * PARTS as f32).round_ties_even() as usize;
-            let mut taps = Taps {
-                place: [0; 4],
-                weight: [0.0; 4],
-            };
-            for (number, weight) in self.table[part * 4..part * 4 + 4].iter().enumerate() {
-                let place = base as i64 + number as i64 - 1;
-                let clamped = place.clamp(0, length as i64 - 1);
-                taps.place[number] = start + clamped as usize;
-                if self.kernel == ResizeKernel::V1Legacy || place == clamped {
-                    taps.weight[number] = *weight;
-                }
-            }
-            if self.kernel == ResizeKernel::V2HalfPixel {
-                let inverse = 1.0 / taps.weight.iter().sum::<f32>();
-                taps.weight.iter_mut().for_each(|weight| *weight *= inverse);
-            }
-            taps
-        };
-        (0..self.size).map(tap).collect()
-    }
-
-    /// Cuts `area` out of an image u8 `[height, width, 3]` and resizes it to `out`, u8 `[size, size, 3]`.
-    ///
-    /// # Panics
-    /// If the area does not lie in the image, or `out` has another size.
-    pub fn crop(&self, image: &[u8], width: usize, area: Area, out: &mut [u8]) {
-        assert_eq!(out.len(), self.size * self.size * 3, "a square of the size");
-        let rows = self.taps(area.top, area.height);
-        // Columns count from the left edge of the area, of which `line` holds one row.
-        let columns = self.taps(0, area.width);
-        let mut line = vec![0f32; area.width * 3];
-        for (taps, out) in rows.iter().zip(out.chunks_exact_mut(self.size * 3)) {
-            let [a, b, c, d] = taps
-                .place
-                .map(|row| &image[(row * width + area.left) * 3..][..area.width * 3]);
-            let [wa, wb, wc, wd] = taps.weight;
-            for (i, value) in line.iter_mut().enumerate() {
-                *value = f32::from(a[i]) * wa
-                    + f32::from(b[i]) * wb
-                    + f32::from(c[i]) * wc
-                    + f32::from(d[i]) * wd;
-            }
-            for (taps, pixel) in columns.iter().zip(out.chunks_exact_mut(3)) {
-                let [a, b, c, d] = taps.place.map(|column| &line[column * 3..column * 3 + 3]);
-                let [wa, wb, wc, wd] = taps.weight;
-                for (channel, value) in pixel.iter_mut().enumerate() {
-                    let sum = a[channel] * wa + b[channel] * wb + c[channel] * wc + d[channel] * wd;
-                    // The conversion cuts off what is below 0 or above 255.
-                    *value = (sum + 0.5) as u8;
-                }
-            }
-        }
-    }
 }

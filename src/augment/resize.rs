@@ -1,15 +1,17 @@
-//! Bicubic resizing without antialiasing (reference O5), as two small matrix products whose weights hold crop, kernel and mirror.
+//! Bicubic resizing (reference O5), as two small matrix products whose weights hold crop, kernel and mirror.
 
 use super::crop::Crop;
 use crate::hlo::{DType, DotDims, Graph, Literal, Precision, Value};
 
-/// The original's two kernels.
+/// The original's two kernels, which take four pixels however far apart those of the result lie, and a third.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResizeKernel {
     /// First generation: corner-aligned grid, a = −0.75, taps clamped to the edge.
     V1Legacy,
     /// Second generation: half-pixel grid, a = −0.5, outside taps dropped and the others scaled up.
     V2HalfPixel,
+    /// The second's cubic, as much wider as pixels become fewer, so that all of them count: as Pillow's and torchvision's.
+    Antialiased,
 }
 
 /// Fractions are rounded to this many parts.
@@ -19,7 +21,16 @@ impl ResizeKernel {
     fn a(self) -> f64 {
         match self {
             ResizeKernel::V1Legacy => -0.75,
-            ResizeKernel::V2HalfPixel => -0.5,
+            ResizeKernel::V2HalfPixel | ResizeKernel::Antialiased => -0.5,
+        }
+    }
+
+    /// The cubic with a = −0.5 at a distance.
+    pub(super) fn cubic(x: f64) -> f64 {
+        match x.abs() {
+            x if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+            x if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
+            _ => 0.0,
         }
     }
 
@@ -61,9 +72,25 @@ fn weights<'g>(
     }
     let output = output.convert(DType::F32);
     let scale = spread(length.convert(DType::F32) / out as f64);
+    // A dense matrix: cell `c` of the axis gets its weight, or those of the taps that fall on it.
+    let cube = [n, out, full];
+    if kernel == ResizeKernel::Antialiased {
+        let cell = graph.iota(DType::S32, &cube, 2);
+        let [start, length] = [start, length].map(|v| v.broadcast_leading(&cube));
+        let place = cell - start;
+        let inside = place.ge(0.0).and(place.lt(length));
+        let centre = ((output + 0.5) * scale).broadcast_leading(&cube);
+        let stretch = scale.max(1.0).broadcast_leading(&cube);
+        let x = ((place.convert(DType::F32) + 0.5 - centre) / stretch).abs();
+        let near = (1.5 * x - 2.5) * x * x + 1.0;
+        let far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0;
+        let weight = x.lt(1.0).select(near, x.lt(2.0).select(far, 0.0));
+        let weight = inside.select(weight, 0.0);
+        return weight / weight.sum(&[2]).broadcast_leading(&cube);
+    }
     let position = match kernel {
         ResizeKernel::V1Legacy => output * scale,
-        ResizeKernel::V2HalfPixel => (output + 0.5) * scale - 0.5,
+        _ => (output + 0.5) * scale - 0.5,
     };
     let base = position.floor();
     let fraction = ((position - base) * PARTS as f64)
@@ -85,7 +112,7 @@ fn weights<'g>(
         places.push(clamped + spread(start));
         values.push(match kernel {
             ResizeKernel::V1Legacy => weight,
-            ResizeKernel::V2HalfPixel => inside.select(weight, 0.0),
+            _ => inside.select(weight, 0.0),
         });
     }
     if kernel == ResizeKernel::V2HalfPixel {
@@ -93,8 +120,6 @@ fn weights<'g>(
         let inverse = 1.0 / sum;
         values = values.into_iter().map(|v| v * inverse).collect();
     }
-    // A dense matrix: cell `c` of the axis gets the weights of the taps that fall on it.
-    let cube = [n, out, full];
     let cell = graph.iota(DType::S32, &cube, 2);
     let mut matrix = graph.zeros(&crate::hlo::Shape::new(DType::F32, cube));
     for (place, value) in places.into_iter().zip(values) {

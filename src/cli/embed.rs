@@ -157,7 +157,7 @@ fn see(
     let (network, values) = (&trained.network, &trained.values);
     let inference = Inference::new(&engine, config, network, values, devices, batch)?;
     let kernel = setup::augmentation(config).resize;
-    let mut cutter = Cutter::new(network.image_size, kernel);
+    let mut cutter = Cutter::new(network.image_size, kernel, config.upright);
     let mut seen = Seen::default();
     for part in pictures.chunks(batch) {
         let found = inference.run(&cutter.cut(part)?)?;

@@ -119,6 +119,16 @@ pub const KEYS: &[Key] = &[
         false,
         "What to do about an example that cannot be decoded: end the run, or put another one of its batch in its place (evaluation leaves it out)",
     ),
+    younger(
+        "ignore",
+        key(
+            "exif_orientation",
+            Choice(&["ignore", "apply"]),
+            "ignore",
+            true,
+            "Whether pictures of streamed sets and of embed and predict are turned as their EXIF data say; the original ignores them",
+        ),
+    ),
     // What is trained.
     key(
         "mode",
@@ -331,10 +341,10 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "resize_kernel",
-        Choice(&["auto", "v1_legacy", "v2_half_pixel"]),
+        Choice(&["auto", "v1_legacy", "v2_half_pixel", "antialiased"]),
         "auto",
         true,
-        "Bicubic kernel; auto follows behaviour",
+        "Bicubic kernel; auto follows behaviour, antialiased is that of Pillow and torchvision",
     ),
     key(
         "brightness",

@@ -66,29 +66,32 @@ pub fn measure(examples: &Arc<Examples>, spec: FeedSpec, images: usize) -> Resul
     let read = per_second(images, begin);
 
     let begin = Instant::now();
-    parallel(threads, images, |i| {
-        examples.decode(&raws[i % raws.len()]).map(drop)
+    parallel(threads, images, |i, buffer| {
+        examples.decode(&raws[i % raws.len()], buffer).map(drop)
     })?;
     let decode = per_second(images, begin);
 
+    let mut buffers = vec![Vec::new(); raws.len()];
     let pictures: Vec<Picture> = raws
         .iter()
-        .map(|raw: &Raw| examples.decode(raw))
+        .zip(&mut buffers)
+        .map(|(raw, buffer): (&Raw, _)| examples.decode(raw, buffer))
         .collect::<Result<_, _>>()?;
     let resize = HostResize::new(spec.kernel, spec.image_size);
     let draws = HostDraws::new(seed, 0);
     let begin = Instant::now();
-    parallel(threads, images, |i| {
+    parallel(threads, images, |i, _| {
         let picture = &pictures[i % pictures.len()];
         let mut out = vec![0; spec.image_size * spec.image_size * 3];
         for view in 0..2 {
             let area = draws.crop(i as u32, view, picture.height, picture.width);
-            resize.crop(&picture.pixels, picture.width, area, &mut out);
+            resize.crop(picture.pixels, picture.width, area, &mut out);
         }
         Ok(())
     })?;
     let crop = per_second(images, begin);
     drop(pictures);
+    drop(buffers);
 
     let mut feed = Feed::start(examples.clone(), spec);
     // Threads and window are warm after a step.
@@ -117,23 +120,24 @@ pub fn measure(examples: &Arc<Examples>, spec: FeedSpec, images: usize) -> Resul
     })
 }
 
-/// Does `count` pieces of work on threads; the first error found ends it.
+/// Does `count` pieces of work on threads, each with a buffer of its own; the first error found ends it.
 fn parallel(
     threads: usize,
     count: usize,
-    work: impl Fn(usize) -> Result<(), Error> + Sync,
+    work: impl Fn(usize, &mut Vec<u8>) -> Result<(), Error> + Sync,
 ) -> Result<(), Error> {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
             .map(|_| {
                 scope.spawn(|| {
+                    let mut buffer = Vec::new();
                     loop {
                         let i = next.fetch_add(1, Ordering::Relaxed);
                         if i >= count {
                             return Ok(());
                         }
-                        work(i)?;
+                        work(i, &mut buffer)?;
                     }
                 })
             })

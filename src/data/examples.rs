@@ -118,6 +118,8 @@ pub struct Examples {
     description: Description,
     place: Place,
     missing: Option<Missing>,
+    /// Whether pictures are turned as their EXIF data say.
+    upright: bool,
 }
 
 #[derive(Debug)]
@@ -144,7 +146,7 @@ pub(super) struct Picture<'a> {
     pub(super) height: usize,
     pub(super) width: usize,
     /// u8 `[height, width, 3]`.
-    pub(super) pixels: std::borrow::Cow<'a, [u8]>,
+    pub(super) pixels: &'a [u8],
     pub(super) label: u32,
 }
 
@@ -259,6 +261,7 @@ impl Examples {
             description,
             place,
             missing,
+            upright: false,
         })
     }
 
@@ -339,7 +342,13 @@ impl Examples {
             description,
             place,
             missing: None,
+            upright: false,
         })
+    }
+
+    /// Those of files and records, turned as their EXIF data say, which the original ignores, or not.
+    pub fn upright(self, upright: bool) -> Self {
+        Examples { upright, ..self }
     }
 
     /// What they are.
@@ -382,29 +391,30 @@ impl Examples {
         }
     }
 
-    /// Decodes an example that was fetched.
-    pub(super) fn decode(&self, raw: &Raw) -> Result<Picture<'_>, Error> {
-        let decoded = |bytes: &[u8], label, bad: &dyn Fn(String) -> Error| {
-            let found = decode::decode(bytes).map_err(bad)?;
-            Ok(Picture {
-                height: found.height,
-                width: found.width,
-                pixels: found.rgb.into(),
-                label,
-            })
+    /// Decodes an example that was fetched, into a buffer unless it is in memory.
+    pub(super) fn decode<'a>(
+        &'a self,
+        raw: &Raw,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Picture<'a>, Error> {
+        let mut decoded = |bytes: &[u8], label, bad: &dyn Fn(String) -> Error| {
+            let [height, width] = decode::decode_into(bytes, self.upright, buffer).map_err(bad)?;
+            Ok([height, width, label as usize])
         };
-        match (&self.place, raw) {
-            (Place::Memory(set), Raw::Index(index)) => Ok(Picture {
-                height: set.height,
-                width: set.width,
-                pixels: set.image(*index).into(),
-                label: set.labels[*index],
-            }),
+        let [height, width, label] = match (&self.place, raw) {
+            (Place::Memory(set), Raw::Index(index)) => {
+                return Ok(Picture {
+                    height: set.height,
+                    width: set.width,
+                    pixels: set.image(*index),
+                    label: set.labels[*index],
+                });
+            }
             (Place::Folder(folder), Raw::File(index, bytes)) => {
                 decoded(bytes, folder.labels[*index], &|reason| Error::PictureFile {
                     file: folder.files[*index].clone(),
                     reason,
-                })
+                })?
             }
             (Place::Shards(shards), Raw::Record(record)) => {
                 let (bytes, label) = shards.parse(record)?;
@@ -412,12 +422,20 @@ impl Examples {
                     file: shards.files[record.shard].clone(),
                     record: record.index,
                     reason,
-                })
+                })?
             }
             // Sources give what their place holds.
-            _ => Err(Error::Empty {
-                file: self.description.name.clone().into(),
-            }),
-        }
+            _ => {
+                return Err(Error::Empty {
+                    file: self.description.name.clone().into(),
+                });
+            }
+        };
+        Ok(Picture {
+            height,
+            width,
+            pixels: buffer,
+            label: label as u32,
+        })
     }
 }

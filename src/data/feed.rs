@@ -224,7 +224,7 @@ impl Feed {
         let rows = self.shared.rows.clone();
         let batch = (rows.end - rows.start) as usize;
         let examples = self.shared.examples.description().examples;
-        let most = (examples / 100).max(10);
+        let most = most_skipped(&self.shared.examples);
         let evaluate = matches!(self.shared.spec.task, Task::Evaluate);
         let mut found: Vec<Option<Crops>> = Vec::with_capacity(batch);
         let mut last = None;
@@ -270,19 +270,7 @@ impl Feed {
         {
             return Err(self.too_many(most, last));
         }
-        // A bad example's place goes to the good one before it, at the beginning of a step to the one after: a function of the step
-        // alone, so that resuming changes nothing.
-        for place in 1..found.len() {
-            if found[place].is_none() {
-                found[place] = found[place - 1].clone();
-            }
-        }
-        for place in (1..found.len()).rev() {
-            if found[place - 1].is_none() {
-                found[place - 1] = found[place].clone();
-            }
-        }
-        Ok(found.into_iter().flatten().collect())
+        Ok(replaced(found))
     }
 
     fn too_many(&self, most: usize, last: Error) -> Error {
@@ -306,31 +294,82 @@ impl Feed {
     }
 }
 
-/// The first examples that a training stream takes, uncut but for the centre square that evaluation sees.
+/// The first examples that a training stream takes, uncut but for the centre square that evaluation sees; none for a bad one, where the
+/// specification skips those.
 ///
 /// # Errors
-/// What is wrong with one of them.
-pub fn originals(examples: &Examples, spec: &FeedSpec, count: usize) -> Result<Vec<Crops>, Error> {
+/// What is wrong with one of them, or with too many.
+pub fn originals(
+    examples: &Examples,
+    spec: &FeedSpec,
+    count: usize,
+) -> Result<Vec<Option<Crops>>, Error> {
     let mut source = match spec.task {
         Task::Train { seed, window, .. } => examples.training(seed, window, 0),
         Task::Evaluate => examples.straight(),
     };
     let resize = HostResize::new(spec.kernel, spec.image_size);
-    let mut found = Vec::new();
+    let most = most_skipped(examples);
+    let (mut found, mut buffer, mut skipped) = (Vec::new(), Vec::new(), 0);
     while found.len() < count
         && let Some(raw) = source.next()
     {
-        let raw = examples.fetch(raw?)?;
-        let image = examples.decode(&raw)?;
-        let mut pixels = vec![0; spec.image_size * spec.image_size * 3];
-        let area = evaluated(image.height, image.width, spec.image_size);
-        resize.crop(&image.pixels, image.width, area, &mut pixels);
-        found.push(Crops {
-            pixels,
-            label: image.label,
-        });
+        match raw.and_then(|raw| centred(examples, raw, &resize, &mut buffer)) {
+            Ok(crops) => found.push(Some(crops)),
+            Err(error) if spec.skip_bad && error.spoils_one_example() => {
+                skipped += 1;
+                if skipped > most || skipped == count {
+                    return Err(Error::TooManyBad {
+                        skipped,
+                        most,
+                        last: Box::new(error),
+                    });
+                }
+                tracing::warn!("skipped: {error}");
+                found.push(None);
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(found)
+}
+
+fn centred(
+    examples: &Examples,
+    raw: Raw,
+    resize: &HostResize,
+    buffer: &mut Vec<u8>,
+) -> Result<Crops, Error> {
+    let raw = examples.fetch(raw)?;
+    let image = examples.decode(&raw, buffer)?;
+    let mut pixels = vec![0; resize.size() * resize.size() * 3];
+    let area = evaluated(image.height, image.width, resize.size());
+    resize.crop(image.pixels, image.width, area, &mut pixels);
+    Ok(Crops {
+        pixels,
+        label: image.label,
+    })
+}
+
+/// Bad examples of an epoch that may be skipped.
+fn most_skipped(examples: &Examples) -> usize {
+    (examples.description().examples / 100).max(10)
+}
+
+/// A step without its bad examples. The place of each goes to the good one before it, at the beginning of a step to the one after: a
+/// function of the step alone, so that resuming changes nothing.
+pub fn replaced(mut found: Vec<Option<Crops>>) -> Vec<Crops> {
+    for place in 1..found.len() {
+        if found[place].is_none() {
+            found[place] = found[place - 1].clone();
+        }
+    }
+    for place in (1..found.len()).rev() {
+        if found[place - 1].is_none() {
+            found[place - 1] = found[place].clone();
+        }
+    }
+    found.into_iter().flatten().collect()
 }
 
 impl FeedSpec {
@@ -376,10 +415,11 @@ impl Shared {
     }
 
     fn work(&self) {
+        let mut buffer = Vec::new();
         while let Some((number, position, raw)) = self.claim() {
             // A decoder that panics has met a picture that it cannot read, and ends neither the thread nor the run.
             let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                raw.and_then(|raw| self.crops(position, raw))
+                raw.and_then(|raw| self.crops(position, raw, &mut buffer))
             }));
             let crops = made.unwrap_or(Err(Error::DecoderPanicked { position }));
             let mut ring = lock(&self.ring);
@@ -436,13 +476,13 @@ impl Shared {
         self.spent[stage].fetch_add(time, Ordering::Relaxed);
     }
 
-    fn crops(&self, position: u64, raw: Raw) -> Result<Crops, Error> {
+    fn crops(&self, position: u64, raw: Raw, buffer: &mut Vec<u8>) -> Result<Crops, Error> {
         let spec = &self.spec;
         let begin = Instant::now();
         let raw = self.examples.fetch(raw)?;
         self.spend(0, begin);
         let begin = Instant::now();
-        let image = self.examples.decode(&raw)?;
+        let image = self.examples.decode(&raw, buffer)?;
         self.spend(1, begin);
         let begin = Instant::now();
         let (step, place) = (
@@ -458,7 +498,7 @@ impl Shared {
                 }
                 Task::Evaluate => evaluated(image.height, image.width, spec.image_size),
             };
-            self.resize.crop(&image.pixels, image.width, area, out);
+            self.resize.crop(image.pixels, image.width, area, out);
         }
         self.spend(2, begin);
         Ok(Crops {

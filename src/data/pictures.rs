@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::decode::decode;
+use super::decode::decode_into;
 use super::example::Example;
 use super::find::shard;
 use super::record::RecordReader;
@@ -152,16 +152,19 @@ fn records(path: &Path, found: &mut Vec<Picture>) -> Result<(), Error> {
 pub struct Cutter {
     size: usize,
     resize: HostResize,
+    /// Whether pictures are turned as their EXIF data say.
+    upright: bool,
     /// The record file that was read last, at its next record.
     open: Option<(PathBuf, RecordReader)>,
 }
 
 impl Cutter {
-    /// For crops of side `size`.
-    pub fn new(size: usize, kernel: ResizeKernel) -> Self {
+    /// For crops of side `size`; where `upright`, of pictures that are turned as their EXIF data say.
+    pub fn new(size: usize, kernel: ResizeKernel, upright: bool) -> Self {
         Cutter {
             size,
             resize: HostResize::new(kernel, size),
+            upright,
             open: None,
         }
     }
@@ -178,7 +181,7 @@ impl Cutter {
                 Picture::Record(path, record) => Some(self.record(path, *record)?),
             });
         }
-        let (size, resize) = (self.size, &self.resize);
+        let (size, resize, upright) = (self.size, &self.resize, self.upright);
         let cut: Vec<Vec<u8>> = pictures
             .par_iter()
             .zip(records)
@@ -187,13 +190,17 @@ impl Cutter {
                     (_, Some(bytes)) => bytes,
                     (Picture::File(path) | Picture::Record(path, _), None) => read(path)?,
                 };
-                let image = decode(&bytes).map_err(|reason| Error::Undecodable {
-                    name: picture.name(),
-                    reason,
-                })?;
-                let area = evaluated(image.height, image.width, size);
+                let mut image = Vec::new();
+                let [height, width] =
+                    decode_into(&bytes, upright, &mut image).map_err(|reason| {
+                        Error::Undecodable {
+                            name: picture.name(),
+                            reason,
+                        }
+                    })?;
+                let area = evaluated(height, width, size);
                 let mut out = vec![0; size * size * 3];
-                resize.crop(&image.rgb, image.width, area, &mut out);
+                resize.crop(&image, width, area, &mut out);
                 Ok(out)
             })
             .collect::<Result<_, Error>>()?;

@@ -4,13 +4,13 @@ use super::Error;
 use super::tensor_bundle::{Bundle, DataType};
 use crate::data::example::Example;
 use crate::data::record::Records;
+use crate::data::store;
 use crate::engine::{self, Cache};
 use crate::train::checkpoint;
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::fs;
 use std::path::Path;
 
 /// Columns for people are at most this wide.
@@ -49,11 +49,21 @@ pub struct ArrayFacts {
 /// # Errors
 /// [`Error::Unknown`] for what is none of these things; damage of any of them.
 pub fn inspect(path: &Path) -> Result<Contents, Error> {
-    if path.join("manifest.json").is_file() {
+    if store::is_file(&path.join("manifest.json"))? {
         return our_checkpoint(path);
     }
-    if path.join("checkpoints").is_dir() {
+    if store::is_dir(&path.join("checkpoints"))? {
         return run_folder(path);
+    }
+    // TensorFlow's checkpoints are several files, which are opened on a disk only.
+    if store::is_remote(path) {
+        return match store::is_file(path)? {
+            true => of_file(path),
+            false => Err(Error::Unknown {
+                path: path.into(),
+                found: store::summary(path)?,
+            }),
+        };
     }
     let bundle = match Bundle::open(path) {
         Ok(bundle) => return of_bundle(&bundle),
@@ -71,7 +81,11 @@ pub fn inspect(path: &Path) -> Result<Contents, Error> {
         Error::NotABundle { path: named, .. } if named == path && !not_a_file => {}
         _ => return Err(bundle),
     }
-    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    of_file(path)
+}
+
+fn of_file(path: &Path) -> Result<Contents, Error> {
+    let bytes = store::read(path)?;
     if let Some(whole) = Cache::check(&bytes) {
         return compiled_program(path, whole, &bytes);
     }
@@ -279,7 +293,7 @@ fn our_checkpoint(path: &Path) -> Result<Contents, Error> {
     contents.fact("module hash", &manifest.module_hash);
     contents.fact("configuration", &manifest.config_yaml);
     let file = path.join("state.safetensors");
-    let bytes = fs::read(&file).map_err(Error::io("read", &file))?;
+    let bytes = store::read(&file)?;
     let tensors = SafeTensors::deserialize(&bytes)
         .map_err(|error| Error::damaged(&file, error.to_string()))?;
     contents.arrays = of_safetensors(&tensors);

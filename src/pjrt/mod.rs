@@ -32,7 +32,9 @@ pub use ffi::{DeviceMemory, MemoryUse};
 pub use install::{Installed, ensure, install};
 pub use key_value::{KeyValue, Node};
 pub use pins::Package;
-pub use process::{WITHOUT_TPU, end_at_once, prepare_process, set_variables, tpu_chips};
+pub use process::{
+    WITHOUT_TPU, end_at_once, keep_memory, prepare_process, set_variables, tpu_chips,
+};
 pub use profiler::Profiler;
 pub use search::{Found, Platform, Source, find, list};
 pub use topology::{DescribedDevice, Topology};

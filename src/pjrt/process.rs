@@ -55,7 +55,7 @@ const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 ///
 /// The CPU plugin allocates its temporary arena and the scratch of its convolutions afresh for every launch. Where that memory goes back
 /// to the system in between, its pages are faulted in and zeroed again: with glibc's allocator a tenth of a step.
-pub(super) fn keep_memory() {
+pub fn keep_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         static OPTION: std::sync::Once = std::sync::Once::new();

@@ -240,6 +240,7 @@ impl Inference<'_> {
             skip_bad: config.skip_bad,
         };
         let found = originals(examples, &spec, count)?;
+        let found: Vec<_> = found.into_iter().flatten().collect();
         let pixels: Vec<u8> = found
             .iter()
             .flat_map(|crops| crops.pixels.iter().copied())

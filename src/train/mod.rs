@@ -13,6 +13,7 @@
 //! | `evaluation` | that before and after a run, and the summary |
 //! | `start` | what a new run begins with: initial values, another run's weights |
 //! | [`inference`] | a network in evaluation mode: features and logits |
+//! | `input_watch` | whether the devices wait for examples, and why |
 //! | `measure` | times of the first steps, for `simclr bench` |
 //! | [`ahead`], [`forecast`] | the step compiled for devices that are not there, and what the compiler says of it |
 //! | `given` | the step without data and augmentation, for comparisons |
@@ -35,6 +36,7 @@ pub mod follow;
 pub mod forecast;
 mod given;
 pub mod inference;
+mod input_watch;
 pub mod judge;
 mod launch;
 mod measure;

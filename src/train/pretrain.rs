@@ -2,6 +2,7 @@
 
 use super::checkpoint::{self, Manifest};
 use super::evaluation::{self, Evaluation};
+use super::input_watch::InputWatch;
 use super::launch::{Launch, Launcher};
 use super::objective::Objective;
 use super::processes::Processes;
@@ -11,7 +12,6 @@ use super::signals::{Stop, StopKind};
 use super::step::{StepModule, StepSpec};
 use super::{Error, setup, state, views};
 use crate::config::{Loaded, Plan};
-use crate::data::Stages;
 use crate::engine::Engine;
 use crate::hlo::{Literal, Module};
 use crate::pjrt::Buffer;
@@ -253,7 +253,7 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
         }
         speed.add(launch.metrics.len(), launch.total);
         if let Some((stages, _)) = launcher.stream()
-            && let Some(line) = input.add(&launch, stages)
+            && let Some(line) = input.add(launch.waited, launch.total, stages)
         {
             say(run.screen, &line);
         }
@@ -492,46 +492,6 @@ impl Speed {
 
     fn seconds_per_step(&self) -> f64 {
         self.seconds.unwrap_or(1.0).max(1e-6)
-    }
-}
-
-/// Notices when the devices wait for examples.
-#[derive(Default)]
-struct InputWatch {
-    waited: Duration,
-    total: Duration,
-    stages: Stages,
-    told: bool,
-}
-
-impl InputWatch {
-    /// Looked at together: long enough for one slow launch not to count.
-    const SPAN: Duration = Duration::from_secs(20);
-    /// A share of waiting below this is no matter.
-    const SHARE: f64 = 0.05;
-
-    /// A line when waiting becomes a matter, once in a run.
-    fn add(&mut self, launch: &Launch, stages: Stages) -> Option<String> {
-        self.waited += launch.waited;
-        self.total += launch.total;
-        if self.total < Self::SPAN {
-            return None;
-        }
-        let share = self.waited.as_secs_f64() / self.total.as_secs_f64();
-        let (stage, part) = stages.since(&self.stages).longest();
-        let tell = share > Self::SHARE && !self.told;
-        *self = InputWatch {
-            stages,
-            told: self.told || tell,
-            ..InputWatch::default()
-        };
-        tell.then(|| {
-            format!(
-                "input-bound: the devices waited for examples {:.0} % of the time; most of the host's work is {stage} ({:.0} %)",
-                100.0 * share,
-                100.0 * part
-            )
-        })
     }
 }
 

@@ -23,7 +23,8 @@ pub fn examples(config: &Config, split: &str) -> Result<Examples, data::Error> {
     let list = config.subset_list.as_deref();
     let list = list.filter(|_| split == config.train_split);
     let dir = config.data_dir.as_deref();
-    Examples::listed(&config.dataset, split, dir, list, config.skip_bad)
+    let found = Examples::listed(&config.dataset, split, dir, list, config.skip_bad)?;
+    Ok(found.upright(config.upright))
 }
 
 /// The network of a configuration, with a classifier of so many classes.
@@ -62,6 +63,7 @@ pub fn augmentation(config: &Config) -> Augmentation {
         resize: match config.resize_kernel.as_str() {
             "v1_legacy" => ResizeKernel::V1Legacy,
             "v2_half_pixel" => ResizeKernel::V2HalfPixel,
+            "antialiased" => ResizeKernel::Antialiased,
             _ if v1 => ResizeKernel::V1Legacy,
             _ => ResizeKernel::V2HalfPixel,
         },

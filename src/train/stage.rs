@@ -8,6 +8,7 @@ use crate::report::{disk, metrics};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -190,11 +191,14 @@ fn goes_on(name: &str, there: &[u8], here: &[u8]) -> bool {
     here.len() >= there.len() && here.starts_with(settled)
 }
 
-/// In the cache, or where there is none among temporary files.
+/// In the cache, or where there is none among temporary files, apart from those of other users.
 fn folders() -> PathBuf {
     let usual = cache_folder().map(|folder| folder.join("runs"));
     let usual = usual.filter(|folder| fs::create_dir_all(folder).is_ok());
-    usual.unwrap_or_else(|| std::env::temp_dir().join("simclr-runs"))
+    usual.unwrap_or_else(|| {
+        let user = fs::metadata("/proc/self").map_or(0, |own| own.uid());
+        std::env::temp_dir().join(format!("simclr-runs-{user}"))
+    })
 }
 
 #[cfg(test)]

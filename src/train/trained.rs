@@ -253,7 +253,7 @@ fn take(arrays: &mut BTreeMap<String, Array>, variable: &Variable) -> Result<Lit
 }
 
 /// Keys that what comes after pretraining shares with it: those of the network, of the data, and of how images reach the network.
-pub const SHARED_KEYS: [&str; 15] = [
+pub const SHARED_KEYS: [&str; 16] = [
     "resnet_depth",
     "width_multiplier",
     "image_size",
@@ -269,10 +269,11 @@ pub const SHARED_KEYS: [&str; 15] = [
     "eval_split",
     "behaviour",
     "resize_kernel",
+    "exif_orientation",
 ];
 
 /// Those of them that say what a network sees.
-pub const DATA_KEYS: [&str; 7] = [
+pub const DATA_KEYS: [&str; 8] = [
     "image_size",
     "dataset",
     "data_dir",
@@ -280,6 +281,7 @@ pub const DATA_KEYS: [&str; 7] = [
     "eval_split",
     "behaviour",
     "resize_kernel",
+    "exif_orientation",
 ];
 
 /// Keys that decide which variables a network has, and their shapes.

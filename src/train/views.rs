@@ -4,7 +4,7 @@ use super::step::{Input, StepSpec};
 use super::{Error, setup};
 use crate::augment::Key;
 use crate::config::{Config, Loaded, Plan};
-use crate::data::{Examples, Feed, Order, originals};
+use crate::data::{Examples, Feed, Order, originals, replaced};
 use crate::engine::Engine;
 use crate::hlo::{DType, Graph, Literal, Shape};
 use crate::report::Picture;
@@ -25,6 +25,8 @@ pub fn show(loaded: &Loaded, engine: &Engine, examples: &Arc<Examples>) -> Resul
     let plan = Plan::new(loaded, description.examples, 1)?;
     let spec = setup::spec(loaded, description, &plan)?;
     let found = originals(examples, &spec.feed(config, 0), spec.batch.min(MOST))?;
+    // As in the step beside it.
+    let found = replaced(found);
     let pixels: Vec<f32> = found
         .iter()
         .flat_map(|crops| crops.pixels.iter().map(|&byte| f32::from(byte) / 255.0))

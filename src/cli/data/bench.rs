@@ -46,6 +46,8 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         threads: arguments.threads as usize,
         skip_bad: false,
     };
+    // As a run does from its first launch on.
+    crate::pjrt::keep_memory();
     let speeds = measure(&Arc::new(examples), spec, arguments.images as usize)?;
     if arguments.json {
         ui.result(&serde_json::to_string_pretty(&speeds)?)?;

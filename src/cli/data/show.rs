@@ -29,11 +29,7 @@ pub(in crate::cli) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     let found = arguments.place.one()?;
-    let examples = Arc::new(Examples::open(
-        &found.dataset,
-        &found.split,
-        Some(&found.dir),
-    )?);
+    let examples = Examples::open(&found.dataset, &found.split, Some(&found.dir))?;
     let description = examples.description();
     let mut overrides = arguments.overrides.clone();
     if arguments.config.is_none()
@@ -53,6 +49,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     ]);
     let loaded = crate::config::load(arguments.config.as_deref(), &overrides)?;
     let (engine, _) = crate::cli::pretrain::open(&loaded, ui)?;
+    let examples = Arc::new(examples.upright(loaded.config.upright));
     let sheet = views::show(&loaded, &engine, &examples)?;
     std::fs::write(&arguments.out, sheet.png())
         .with_context(|| format!("cannot write {}", arguments.out.display()))?;

@@ -135,7 +135,7 @@ pub(crate) fn is_remote(path: &Path) -> bool {
 }
 
 /// The content of a folder in a few words for a message.
-pub(super) fn summary(dir: &Path) -> Result<String, Error> {
+pub(crate) fn summary(dir: &Path) -> Result<String, Error> {
     const SHOWN: usize = 6;
     let names: Vec<String> = entries(dir)?.into_iter().map(|entry| entry.name).collect();
     Ok(match names.len() {
