@@ -8,6 +8,7 @@ mod binary;
 
 use binary::{refused, simclr, stderr, tiny};
 use serde_json::Value;
+use simclr::engine::{describe, save};
 use simclr::pjrt::{Platform, find};
 use std::path::Path;
 use std::process::Output;
@@ -339,7 +340,21 @@ fn a_program_compiled_for_cpu_devices_is_saved_and_used_by_a_run() {
     );
     let (words, _) = run("e", "2", &["temperature=0.7"]);
     assert!(words.contains("compiled for another step"), "{words}");
+    // Of another version of the plugin.
     let whole = std::fs::read(&saved).unwrap();
+    let mut other = describe(&whole).flatten().unwrap();
+    other.plugin = "0".repeat(64);
+    let begin = |part: &[u8], of: &[u8]| of.windows(part.len()).position(|at| at == part).unwrap();
+    let head = begin(b"{\"module\"", &whole);
+    let program = head + begin(b"\n", &whole[head..]) + 1;
+    save(&saved, &other, &whole[program..]).unwrap();
+    let (words, log) = run("h", "2", &[]);
+    assert!(
+        words.contains("was not used, and the step compiled anew")
+            && words.contains("compiled for another plugin (000000000000)"),
+        "{words}"
+    );
+    assert!(log.contains("pretrained 2 steps"), "{log}");
     std::fs::write(&saved, &whole[..whole.len() / 2]).unwrap();
     refused(
         &inspect(&[]),
