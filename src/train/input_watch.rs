@@ -10,6 +10,8 @@ pub(super) struct InputWatch {
     total: Duration,
     stages: Stages,
     told: bool,
+    /// Whether a launch was seen.
+    begun: bool,
 }
 
 impl InputWatch {
@@ -25,6 +27,11 @@ impl InputWatch {
         total: Duration,
         stages: Stages,
     ) -> Option<String> {
+        // The first one waits for threads that began with it.
+        if !std::mem::replace(&mut self.begun, true) {
+            self.stages = stages;
+            return None;
+        }
         self.waited += waited;
         self.total += total;
         if self.total < Self::SPAN {
@@ -36,6 +43,7 @@ impl InputWatch {
         *self = InputWatch {
             stages,
             told: self.told || tell,
+            begun: true,
             ..InputWatch::default()
         };
         tell.then(|| {
@@ -65,9 +73,12 @@ mod tests {
     #[test]
     fn a_run_that_waits_says_so_once_and_names_the_stage() {
         let mut watch = InputWatch::default();
+        // At the beginning everybody waits.
+        assert_eq!(watch.add(SECOND * 30, SECOND * 30, stages(9, 0, 0)), None);
         // Before the twentieth second nothing is known.
-        assert_eq!(watch.add(SECOND * 5, SECOND * 19, stages(1, 1, 1)), None);
-        let line = watch.add(SECOND, SECOND, stages(1, 30, 9)).expect("a line");
+        assert_eq!(watch.add(SECOND * 5, SECOND * 19, stages(9, 1, 1)), None);
+        let found = watch.add(SECOND, SECOND, stages(10, 27, 8));
+        let line = found.expect("a line");
         for words in ["30 % of the time", "decoding (75 %)"] {
             assert!(line.contains(words), "{line}");
         }
@@ -77,6 +88,7 @@ mod tests {
     #[test]
     fn only_what_was_done_in_the_meantime_counts() {
         let mut watch = InputWatch::default();
+        assert_eq!(watch.add(SECOND, SECOND, stages(0, 1, 0)), None);
         assert_eq!(watch.add(SECOND, SECOND * 20, stages(0, 90, 5)), None);
         let found = watch.add(SECOND * 2, SECOND * 20, stages(9, 91, 5));
         let line = found.expect("it waits since");
