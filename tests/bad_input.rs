@@ -321,8 +321,9 @@ fn an_image_size_that_the_data_lack_is_refused() {
 
 #[test]
 fn an_unknown_pass_is_refused() {
-    let words = ["`runtime.disable_passes`", "canonical-convolutions"];
-    refused_tiny(&["runtime.disable_passes=[typo]"], 2, &words);
+    let words = ["`runtime.passes`", "canonical-convolutions"];
+    refused_tiny(&["runtime.passes=[typo]"], 2, &words);
+    refused_tiny(&["runtime.passes=[]"], 2, &words);
 }
 
 // Data.

@@ -3,6 +3,7 @@
 mod common;
 
 use simclr::engine::{Cache, Engine};
+use simclr::hlo::passes::Selection;
 use simclr::hlo::{DType, Graph, Literal, Module, Shape};
 use simclr::interop::inspect::inspect;
 use simclr::pjrt::Client;
@@ -45,7 +46,7 @@ fn engine(folder: &Path) -> Engine {
     let cache = Cache::new(folder.into(), &client, plugin.path())
         .expect("a cache")
         .keeping_everything();
-    Engine::new(client, &[]).with_cache(Some(cache))
+    Engine::new(client, &Selection::All).with_cache(Some(cache))
 }
 
 /// Runs the module; results, and whether it came from the cache.
@@ -138,7 +139,7 @@ fn entries_belong_to_their_devices() {
     let plugin = common::plugin();
     let client = Client::cpu(plugin, 4).expect("a client");
     let cache = Cache::new(folder.path().into(), &client, plugin.path()).expect("a cache");
-    let wider = Engine::new(client, &[]).with_cache(Some(cache));
+    let wider = Engine::new(client, &Selection::All).with_cache(Some(cache));
     let (_, cached) = run(&wider, &module(0.5));
     assert!(!cached);
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use simclr::grad::gradients;
-use simclr::hlo::passes::ALL;
+use simclr::hlo::passes::{ALL, Pass, Selection};
 use simclr::hlo::{Conv, DType, Graph, Literal, Module, Op, Shape, WindowDim};
 use simclr::loss::nt_xent;
 use simclr::model::Network;
@@ -17,11 +17,15 @@ fn random(seed: u32, count: usize) -> Vec<f64> {
         .collect()
 }
 
+/// All but those that make calls nobody promises, which `tests/internal_calls.rs` is for.
+fn promised() -> impl Iterator<Item = &'static Pass> {
+    ALL.iter().filter(|pass| !pass.internal)
+}
+
 /// Runs a module exactly as it is.
 fn plain(module: &Module, arguments: &[Literal]) -> Vec<Vec<f64>> {
-    let off: Vec<String> = ALL.iter().map(|pass| pass.name.to_string()).collect();
     let client = Client::cpu(common::plugin(), 1).unwrap();
-    let engine = simclr::engine::Engine::new(client, &off);
+    let engine = simclr::engine::Engine::new(client, &Selection::Only(Vec::new()));
     let program = engine.compile(module).expect("the module compiles");
     let results = program
         .run(&engine, &[arguments.to_vec()])
@@ -43,7 +47,7 @@ fn compare(title: &str, module: &Module, arguments: &[Literal], tolerance: f64) 
     let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
     // A gradient that is zero but for rounding is held against the largest one.
     let largest = expected.iter().map(|v| norm(v)).fold(0.0, f64::max);
-    for pass in ALL {
+    for pass in promised() {
         let rewritten = (pass.run)(module).expect("the pass");
         assert_eq!(
             rewritten.results(),
@@ -212,7 +216,7 @@ fn passes_find_what_they_are_for() {
     };
     let text = |module: &Module| module.to_string();
     let modules: Vec<Module> = module.collect();
-    for pass in ALL {
+    for pass in promised() {
         let changed = modules
             .iter()
             .any(|m| text(&(pass.run)(m).unwrap()) != text(m));
@@ -227,4 +231,39 @@ fn passes_find_what_they_are_for() {
             .iter()
             .any(|m| count(&(pointwise.run)(m).unwrap()) < count(m))
     );
+}
+
+/// Whether a pass leaves no convolution over whole maps, the gradient of a kernel.
+#[test]
+fn kernel_gradients_keep_to_the_shapes_that_were_measured() {
+    let pass = ALL.iter().find(|pass| pass.name == "kernel-gradients");
+    let run = pass.unwrap().run;
+    let replaced = |inputs: i64, taps: i64, stride: i64| {
+        let graph = Graph::new();
+        let x = graph.parameter("x", Shape::new(DType::F32, [2, 16, 16, inputs]));
+        let w = graph.parameter("w", Shape::new(DType::F32, [taps, taps, inputs, 4]));
+        let window = WindowDim::new(taps, stride, taps / 2, taps / 2);
+        let y = x.convolve(w, Conv::nhwc(vec![window; 2]));
+        let gradient = gradients((y * y).sum_all(), &[w])[0].expect("a gradient");
+        let module = graph.finish("one", &[gradient]).expect("the graph");
+        let count = |module: &Module| {
+            let nodes = module.entry.nodes.iter();
+            nodes
+                .filter(|node| matches!(node.op, Op::Convolution(_)))
+                .count()
+        };
+        let rewritten = run(&module).expect("the pass");
+        assert!(count(&rewritten) + 1 >= count(&module));
+        count(&rewritten) < count(&module)
+    };
+    for stride in [1, 2] {
+        assert!(replaced(1, 3, stride));
+        assert!(replaced(32, 3, stride));
+        assert!(replaced(32, 2, stride));
+        assert!(!replaced(33, 3, stride), "more than 32 inputs");
+        assert!(!replaced(3, 4, stride), "more than three taps");
+        assert!(!replaced(3, 7, stride), "more than three taps");
+        // 1×1 kernels are those of another pass.
+        assert!(!replaced(3, 1, stride));
+    }
 }

@@ -61,7 +61,7 @@ fn train(
         plugin: None,
         devices: 1,
         cpu_devices: 1,
-        disable_passes: &[],
+        passes: &simclr::hlo::passes::Selection::All,
         compiler_options: &[],
         executable_cache: true,
         preallocate: true,

@@ -133,15 +133,15 @@ fn compile(arguments: &Arguments, ui: &Ui) -> anyhow::Result<Forecast> {
         // The CPU plugin compiles only for a client of its own.
         None => {
             let devices = wanted.devices();
-            let runtime = &loaded.config.runtime;
             let options = setup::compiler_options(&loaded)?;
+            let passes = setup::passes(&loaded)?;
             let (engine, devices) = crate::engine::open(
                 Choice {
                     platform: "cpu",
                     plugin: Some(&path),
                     devices,
                     cpu_devices: devices,
-                    disable_passes: &runtime.disable_passes,
+                    passes: &passes,
                     executable_cache: false,
                     preallocate: true,
                     node: None,

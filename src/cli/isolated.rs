@@ -2,6 +2,7 @@
 
 use crate::error::Class;
 use crate::pjrt::end_at_once;
+use std::ffi::OsString;
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -44,12 +45,24 @@ pub(super) struct Ended {
 /// # Errors
 /// If it cannot be started, or is ended by a signal.
 pub(super) fn run_again(more: &[&str], variables: &[(&str, &str)]) -> Result<Ended, Error> {
+    let own = std::env::args_os().skip(1);
+    run(own.chain(more.iter().map(OsString::from)), variables)
+}
+
+/// Runs this program with these arguments, as [`run_again`].
+///
+/// # Errors
+/// As [`run_again`].
+pub(super) fn run(
+    arguments: impl IntoIterator<Item = OsString>,
+    variables: &[(&str, &str)],
+) -> Result<Ended, Error> {
     let start = |source| Error::Start {
         program: std::env::args().next().unwrap_or_default(),
         source,
     };
     let mut command = Command::new(std::env::current_exe().map_err(start)?);
-    command.args(std::env::args_os().skip(1)).args(more);
+    command.args(arguments);
     for (name, value) in variables {
         if std::env::var_os(name).is_none() {
             command.env(name, value);

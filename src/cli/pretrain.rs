@@ -1,6 +1,7 @@
 //! `simclr pretrain`, `simclr finetune` and `simclr distill`.
 
 use super::Configuration;
+use super::self_test;
 use super::together::{self, Place, Together};
 use super::ui::Ui;
 use crate::config::{self, Loaded, Mode};
@@ -190,18 +191,21 @@ pub(super) fn open(loaded: &Loaded, ui: &Ui) -> anyhow::Result<(Engine, usize)> 
 fn open_among(loaded: &Loaded, ui: &Ui, node: Option<&Node>) -> anyhow::Result<(Engine, usize)> {
     let runtime = &loaded.config.runtime;
     let compiler_options = setup::compiler_options(loaded)?;
+    let passes = setup::passes(loaded)?;
     let choice = Choice {
         platform: &runtime.platform,
         plugin: runtime.plugin.as_deref(),
         devices: runtime.devices,
         cpu_devices: one_per_core(loaded.config.train_batch_size),
-        disable_passes: &runtime.disable_passes,
+        passes: &passes,
         compiler_options: &compiler_options,
         executable_cache: runtime.executable_cache,
         preallocate: runtime.preallocate,
         node,
     };
-    Ok(engine::open(choice, &mut |line| ui.note(line))?)
+    let (engine, devices) = engine::open(choice, &mut |line| ui.note(line))?;
+    let engine = engine.with_internal_calls(self_test::in_child, crate::places::cache_folder());
+    Ok((engine, devices))
 }
 
 /// One replica per core, if they can share the batch equally: each core then works on its own small arrays, which is faster than

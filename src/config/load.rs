@@ -182,6 +182,7 @@ fn apply(values: &mut Values, overrides: &[String]) -> Result<(), Error> {
 }
 
 fn set(values: &mut Values, name: &str, value: Value, origin: Origin) -> Result<(), Error> {
+    let (name, value) = schema::as_of_today(name, value);
     let Some(key) = schema::find(name) else {
         return Err(Error::UnknownKey {
             key: name.into(),
@@ -282,5 +283,23 @@ mod tests {
             }
         }
         load(None, &[]).unwrap();
+    }
+
+    #[test]
+    fn passes_of_older_configurations_are_those_of_today() {
+        let passes = |text: &str| {
+            let loaded = load_text(text, Path::new("config.yaml"), &[]).unwrap();
+            // As a run keeps it.
+            let again = load_text(&loaded.to_yaml(), Path::new("config.yaml"), &[]).unwrap();
+            assert_eq!(loaded.config, again.config, "{}", loaded.to_yaml());
+            again.config.runtime.passes
+        };
+        assert_eq!(passes("runtime:\n  disable_passes: []\n"), ["all"]);
+        let two = "runtime:\n  disable_passes: [tiny-maps, column-sums]\n";
+        assert_eq!(passes(two), ["-tiny-maps", "-column-sums"]);
+        assert_eq!(passes("runtime:\n  passes: [-tiny-maps]\n"), ["-tiny-maps"]);
+        assert_eq!(passes("runtime:\n  passes: none\n"), ["none"]);
+        let loaded = load(None, &["runtime.passes=-tiny-maps".into()]).unwrap();
+        assert_eq!(loaded.config.runtime.passes, ["-tiny-maps"]);
     }
 }

@@ -1,5 +1,7 @@
 //! The table of keys: name, type, default, meaning. Everything else about keys follows from it.
 
+use super::value::Value;
+
 /// What a value may be.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
@@ -585,11 +587,11 @@ pub const KEYS: &[Key] = &[
         "Steps of one launch; 0 chooses",
     ),
     key(
-        "runtime.disable_passes",
+        "runtime.passes",
         Words,
-        "[]",
+        "[all]",
         false,
-        "Target passes to switch off, by name",
+        "Rewrites for the platform: all, none, those to run by name, or those to leave out, as -NAME",
     ),
     key(
         "runtime.compiler_options",
@@ -638,6 +640,25 @@ pub const KEYS: &[Key] = &[
 /// The key of this name.
 pub fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
+}
+
+/// Name and value of today for a key that configurations of older runs have.
+pub fn as_of_today(name: &str, value: Value) -> (&str, Value) {
+    let minus = |item: Value| match item {
+        Value::Text(name) => Value::Text(format!("-{name}")),
+        other => other,
+    };
+    match (name, value) {
+        ("runtime.disable_passes", Value::List(items)) if items.is_empty() => {
+            ("runtime.passes", Value::Text("all".into()))
+        }
+        ("runtime.disable_passes", Value::List(items)) => {
+            let left_out = items.into_iter().map(minus).collect();
+            ("runtime.passes", Value::List(left_out))
+        }
+        ("runtime.disable_passes", value) => ("runtime.passes", minus(value)),
+        (name, value) => (name, value),
+    }
 }
 
 /// The key whose name is most like a mistyped one, if any is like it.

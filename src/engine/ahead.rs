@@ -71,7 +71,7 @@ impl Ahead {
     }
 }
 
-/// Compiles a module for a topology after the passes of its platform, less those in `disabled`.
+/// Compiles a module for a topology after the selected passes of its platform.
 ///
 /// # Errors
 /// If a pass fails, the module has more replicas than there are devices, or the compiler refuses: among others because the
@@ -80,10 +80,10 @@ pub fn compile_ahead(
     topology: &Topology,
     target: &Target,
     module: &Module,
-    disabled: &[String],
+    selection: &passes::Selection,
 ) -> Result<Ahead, Error> {
-    let passes = passes::for_platform(target.platform);
-    let (module, mut options) = prepare(module, &passes, disabled)?;
+    let passes = passes::for_platform(target.platform, selection);
+    let (module, mut options) = prepare(module, &passes)?;
     options.overrides = target.compiler.clone();
     let bytes = module.to_proto_bytes();
     let start = Instant::now();

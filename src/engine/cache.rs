@@ -32,20 +32,15 @@ pub struct Cache {
 impl Cache {
     /// The cache of a client of the plugin at `plugin`; none where the processor cannot be told.
     pub fn new(folder: PathBuf, client: &Client, plugin: &Path) -> Option<Self> {
-        let file = fs::metadata(plugin).ok()?;
-        let mut surroundings = format!(
-            "{}\n{} bytes, {:?}\n{} {}\n",
-            plugin.display(),
-            file.len(),
-            file.modified().ok()?,
+        let mut surroundings = surroundings(plugin)?;
+        surroundings.push_str(&format!(
+            "{} {}\n",
             client.platform_name(),
             client.platform_version()
-        );
+        ));
         for device in client.devices() {
             surroundings.push_str(&format!("{} {}\n", device.id(), device.kind()));
         }
-        surroundings.push_str(&processor()?);
-        surroundings.push_str(&compiler_flags());
         Some(Cache {
             folder,
             surroundings,
@@ -170,6 +165,19 @@ fn touch(path: &Path) {
         .append(true)
         .open(path)
         .and_then(|file| file.set_modified(SystemTime::now()));
+}
+
+/// What the code of a plugin depends on: its file, the processor, the environment's flags. None where it cannot be told.
+pub(super) fn surroundings(plugin: &Path) -> Option<String> {
+    let file = fs::metadata(plugin).ok()?;
+    Some(format!(
+        "{}\n{} bytes, {:?}\n{}{}",
+        plugin.display(),
+        file.len(),
+        file.modified().ok()?,
+        processor()?,
+        compiler_flags()
+    ))
 }
 
 /// The environment's flags for compilers, a line each.

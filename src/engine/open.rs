@@ -1,6 +1,7 @@
 //! From "which platform" to an engine: find the plugin, load it, create a client.
 
 use super::{Cache, Engine, Error};
+use crate::hlo::passes::Selection;
 use crate::pjrt::{self, Client, Node, OptionValue, Platform, Plugin, ensure, find, tpu_chips};
 use std::path::Path;
 
@@ -15,8 +16,8 @@ pub struct Choice<'a> {
     pub devices: usize,
     /// How many devices the CPU makes of itself when nobody says.
     pub cpu_devices: usize,
-    /// Target passes to leave out.
-    pub disable_passes: &'a [String],
+    /// Target passes that run.
+    pub passes: &'a Selection,
     /// Options of the compiler.
     pub compiler_options: &'a [(String, OptionValue)],
     /// Whether compiled programs are kept between runs.
@@ -124,7 +125,7 @@ fn open_platform(
         }
         _ => None,
     };
-    let engine = Engine::new(client, choice.disable_passes)
+    let engine = Engine::new(client, choice.passes)
         .with_compiler_options(choice.compiler_options)
         .with_cache(cache);
     Ok((engine, devices))

@@ -71,8 +71,6 @@ impl Circumstances {
         plugin: &Plugin,
         options: &[(String, OptionValue)],
     ) -> io::Result<Self> {
-        let mut hash = Sha256::new();
-        io::copy(&mut File::open(plugin.path())?, &mut HashWriter(&mut hash))?;
         let processor = if platform == Platform::Cpu.name() {
             let text = processor()
                 .ok_or_else(|| io::Error::other("/proc/cpuinfo does not name the processor"))?;
@@ -89,7 +87,7 @@ impl Circumstances {
             platform: platform.into(),
             device_kind: device_kind.into(),
             devices,
-            plugin: hex(&hash.finalize()),
+            plugin: file_hash(plugin.path())?,
             options: options.join(" "),
             flags: compiler_flags().trim_end().replace('\n', " "),
             processor,
@@ -134,7 +132,14 @@ impl Circumstances {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// SHA-256 of a file's content.
+pub(super) fn file_hash(path: &Path) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut HashWriter(&mut hash))?;
+    Ok(hex(&hash.finalize()))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -66,9 +66,9 @@ pub fn for_topology(
     }
     forecast.hosts = topology.processes();
     forecast.compiler = version(plugin, topology.version());
-    let disabled = &loaded.config.runtime.disable_passes;
+    let passes = super::setup::passes(loaded)?;
     let (begin, cpu) = (Instant::now(), cpu_seconds());
-    let result = engine::compile_ahead(topology, target, &module, disabled);
+    let result = engine::compile_ahead(topology, target, &module, &passes);
     forecast.compile_seconds = begin.elapsed().as_secs_f64();
     forecast.compile_cpu_seconds = cpu.zip(cpu_seconds()).map(|(a, b)| b - a);
     let program = match result {

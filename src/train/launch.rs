@@ -444,7 +444,7 @@ mod tests {
             plugin: None,
             devices: DEVICES,
             cpu_devices: DEVICES,
-            disable_passes: &[],
+            passes: &crate::hlo::passes::Selection::All,
             compiler_options: &[],
             executable_cache: true,
             preallocate: true,

@@ -168,7 +168,7 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
     let plan_text = plan.explain(run.engine.client().platform_name());
     say(run.screen, &format!("{plan_text}; compiling"));
     let program = match &config.runtime.executable {
-        None => run.engine.compile(&step_module.module)?,
+        None => run.engine.compile_step(&step_module.module)?,
         Some(file) => {
             let (program, unusable) = run.engine.compile_or_load(&step_module.module, file)?;
             if let Some(reason) = unusable {

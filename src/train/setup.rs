@@ -8,6 +8,7 @@ use crate::augment::{Augmentation, Brightness, ResizeKernel};
 use crate::config::{Behaviour, Config, Loaded, Plan};
 use crate::data::{self, Description, Examples};
 use crate::hlo::DType;
+use crate::hlo::passes::Selection;
 use crate::model::{Freeze, HeadMode, Network};
 use crate::nn::{Remat, Settings};
 use crate::optim::{Lars, Optimizer, Schedule};
@@ -258,18 +259,6 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
     }
     let objective = objective(loaded, data)?;
     let input = input(loaded, data, objective.views())?;
-    for name in &config.runtime.disable_passes {
-        if !crate::hlo::passes::ALL.iter().any(|pass| pass.name == name) {
-            let known: Vec<&str> = crate::hlo::passes::ALL
-                .iter()
-                .map(|pass| pass.name)
-                .collect();
-            return Err(Error::Config(loaded.bad(
-                "runtime.disable_passes",
-                format!("names among {}", known.join(", ")),
-            )));
-        }
-    }
     let classes = match &objective {
         Objective::Distill { teacher, .. } => teacher.network.num_classes,
         Objective::Finetune { .. } => Some(data.classes),
@@ -297,6 +286,15 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
         },
         input,
     })
+}
+
+/// The passes of a configuration.
+///
+/// # Errors
+/// If one is not known.
+pub fn passes(loaded: &Loaded) -> Result<Selection, Error> {
+    Selection::parse(&loaded.config.runtime.passes)
+        .ok_or_else(|| Error::Config(loaded.bad("runtime.passes", Selection::expected())))
 }
 
 /// The compiler options of a configuration, with the types that compilers want.

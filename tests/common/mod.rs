@@ -19,7 +19,10 @@ pub fn plugin() -> &'static Plugin {
 
 /// An engine with this many CPU devices and all passes.
 pub fn engine(devices: usize) -> Engine {
-    Engine::new(Client::cpu(plugin(), devices).expect("a CPU client"), &[])
+    Engine::new(
+        Client::cpu(plugin(), devices).expect("a CPU client"),
+        &simclr::hlo::passes::Selection::All,
+    )
 }
 
 /// Runs a module of one replica.

@@ -1,13 +1,13 @@
 //! Rewrites for a target, applied after differentiation, so that a model is written once.
 //!
-//! A pass is a function from module to module with a name by which `runtime.disable_passes` switches it off. No pass changes a
-//! result beyond rounding. `docs/benchmarks.md` has their figures among the levers; it has none yet of
-//! `pointwise-convolutions`, `tiny-maps` and `sums-of-squares`.
+//! A pass is a function from module to module with a name by which `runtime.passes` switches it on or off. No pass changes a
+//! result beyond rounding. `docs/benchmarks.md` has their figures among the levers.
 
 mod canonical_convolutions;
 mod column_sums;
 mod kept_operands;
 mod kernel_gradients;
+mod onednn_calls;
 mod pointwise_convolutions;
 mod sums_of_squares;
 mod tiny_maps;
@@ -18,12 +18,14 @@ use super::module::Module;
 /// One rewrite.
 #[derive(Clone, Copy)]
 pub struct Pass {
-    /// The name in `runtime.disable_passes`.
+    /// The name in `runtime.passes`.
     pub name: &'static str,
     /// The platform it is for.
     pub platform: &'static str,
     /// What it does and why, in one line.
     pub about: &'static str,
+    /// Whether it makes calls that only one version of a plugin is known to have, and nobody promises: for an engine that has tested them.
+    pub internal: bool,
     /// The rewrite.
     pub run: fn(&Module) -> Result<Module, Error>,
 }
@@ -34,50 +36,155 @@ pub const ALL: &[Pass] = &[
         name: "pointwise-convolutions",
         platform: "cpu",
         about: "1×1 convolutions, forward and backward, become matrix products",
+        internal: false,
         run: pointwise_convolutions::run,
     },
     Pass {
         name: "kernel-gradients",
         platform: "cpu",
         about: "gradients of narrow kernels become one matrix product of shifted copies: the plugin transposes both operands, and packs the image for every tap",
+        internal: false,
         run: kernel_gradients::run,
     },
     Pass {
         name: "canonical-convolutions",
         platform: "cpu",
         about: "convolutions get NHWC × HWIO operands by explicit transposes: the plugin does so itself only outside loops, and is twenty times slower without",
+        internal: false,
         run: canonical_convolutions::run,
     },
     Pass {
         name: "tiny-maps",
         platform: "cpu",
         about: "convolutions over maps smaller than their window become matrix products: the plugin has only scalar code for them",
+        internal: false,
         run: tiny_maps::run,
+    },
+    Pass {
+        name: "onednn-calls",
+        platform: "cpu",
+        about: "large convolutions become calls of the plugin's oneDNN: the plugin packs image and kernel for matrix products",
+        internal: true,
+        run: onednn_calls::run,
     },
     Pass {
         name: "column-sums",
         platform: "cpu",
         about: "sums of gradients over all dimensions but the last are folded first: the plugin sums column by column through the whole array",
+        internal: false,
         run: column_sums::run,
     },
     Pass {
         name: "kept-operands",
         platform: "cpu",
         about: "what convolutions and products read is computed once and kept: the plugin computes it again in every transposition",
+        internal: false,
         run: kept_operands::run,
     },
     Pass {
         name: "sums-of-squares",
         platform: "cpu",
         about: "sums of all squares of large arrays become matrix products, which need no kernels compiled for their shape",
+        internal: false,
         run: sums_of_squares::run,
     },
 ];
 
-/// The passes for a platform by its PJRT name (`cpu`, `cuda`, `tpu`), in order.
-pub fn for_platform(platform: &str) -> Vec<Pass> {
+/// Which passes run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Selection {
+    /// Every one of the platform.
+    #[default]
+    All,
+    /// These; none of an empty list.
+    Only(Vec<String>),
+    /// Every one of the platform but these.
+    Without(Vec<String>),
+}
+
+impl Selection {
+    /// Reads `runtime.passes`: `all`, `none`, names of those that run, or names of those that do not, each behind a minus. Nothing if it
+    /// is none of these, or there is no pass of a name.
+    pub fn parse(words: &[String]) -> Option<Self> {
+        let known = |name: &str| ALL.iter().any(|pass| pass.name == name);
+        match words {
+            [] => None,
+            [word] if word == "all" => Some(Selection::All),
+            [word] if word == "none" => Some(Selection::Only(Vec::new())),
+            _ if words.iter().all(|word| known(word)) => Some(Selection::Only(words.to_vec())),
+            _ => words
+                .iter()
+                .map(|word| {
+                    word.strip_prefix('-')
+                        .filter(|name| known(name))
+                        .map(String::from)
+                })
+                .collect::<Option<_>>()
+                .map(Selection::Without),
+        }
+    }
+
+    /// What [`Selection::parse`] reads, in words.
+    pub fn expected() -> String {
+        let names: Vec<&str> = ALL.iter().map(|pass| pass.name).collect();
+        let names = names.join(", ");
+        format!("all, none, those to run among {names}, or those to leave out, each behind a minus")
+    }
+
+    fn takes(&self, name: &str) -> bool {
+        let named = |names: &[String]| names.iter().any(|one| one == name);
+        match self {
+            Selection::All => true,
+            Selection::Only(names) => named(names),
+            Selection::Without(names) => !named(names),
+        }
+    }
+}
+
+/// The selected passes for a platform by its PJRT name (`cpu`, `cuda`, `tpu`), in order.
+pub fn for_platform(platform: &str, selection: &Selection) -> Vec<Pass> {
     ALL.iter()
-        .filter(|pass| pass.platform == platform)
+        .filter(|pass| pass.platform == platform && selection.takes(pass.name))
         .copied()
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_are_selected_by_name() {
+        let count = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
+            Selection::parse(&words).map(|chosen| {
+                let names: Vec<&str> = for_platform("cpu", &chosen)
+                    .iter()
+                    .map(|p| p.name)
+                    .collect();
+                names
+            })
+        };
+        let all = count(&["all"]).unwrap();
+        assert_eq!(
+            all.len(),
+            ALL.iter().filter(|p| p.platform == "cpu").count()
+        );
+        assert_eq!(count(&["none"]), Some(Vec::new()));
+        // In the order in which they run, whatever the order of the words.
+        let two = ["tiny-maps", "kernel-gradients"];
+        assert_eq!(count(&two), Some(vec!["kernel-gradients", "tiny-maps"]));
+        let rest: Vec<&str> = all.into_iter().filter(|name| !two.contains(name)).collect();
+        assert_eq!(count(&["-tiny-maps", "-kernel-gradients"]), Some(rest));
+        for wrong in [
+            &[][..],
+            &["typo"],
+            &["-typo"],
+            &["none", "tiny-maps"],
+            &["-tiny-maps", "kernel-gradients"],
+        ] {
+            assert_eq!(count(wrong), None, "{wrong:?}");
+        }
+        assert!(for_platform("tpu", &Selection::All).is_empty());
+    }
 }
