@@ -75,8 +75,8 @@ fn noise(number: u32) -> Vec<u8> {
     bytes
 }
 
-/// Two shards of six large examples each below `dir`; the result is where each example of the first begins.
-fn far_apart(dir: &Path) -> Vec<usize> {
+/// Two shards of six large examples each below `dir`; the result is where each example begins, by shard.
+fn far_apart(dir: &Path) -> [Vec<usize>; 2] {
     let files = photos(dir, &[6, 6]);
     for part in 0..2u32 {
         pictures::write(
@@ -90,11 +90,13 @@ fn far_apart(dir: &Path) -> Vec<usize> {
             }),
         );
     }
-    let file = shard(&files, "train", 0, 2);
-    let content = fs::read(&file).unwrap();
-    simclr::data::record::Records::new(&file, &content)
-        .map(|record| record.unwrap().offset)
-        .collect()
+    [0, 1].map(|part| {
+        let file = shard(&files, "train", part, 2);
+        let content = fs::read(&file).unwrap();
+        simclr::data::record::Records::new(&file, &content)
+            .map(|record| record.unwrap().offset)
+            .collect()
+    })
 }
 
 fn listed(dir: &Path, list: &Path) -> Arc<Examples> {
@@ -107,14 +109,16 @@ fn listed(dir: &Path, list: &Path) -> Arc<Examples> {
 fn examples_far_apart_are_asked_for_each() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("far/sets");
-    let starts = far_apart(&dir);
+    let [starts, others] = far_apart(&dir);
     let list = root.path().join("list.txt");
     fs::write(&list, "0\n5\n6\n7\n11\n").unwrap();
     // What goes wrong from now on with requests in the middle of an object.
     static TROUBLE: AtomicUsize = AtomicUsize::new(0);
     let met = AtomicUsize::new(0);
     let server = Gcs::start(root.path(), move |request| {
-        let within = request.headers.contains_key("range") && request.path.contains("00000-of");
+        let range = request.headers.get("range");
+        let within = range.is_some_and(|range| !range.starts_with("bytes=0-"))
+            && request.path.contains("00000-of");
         match (within, TROUBLE.load(Ordering::Relaxed)) {
             (true, 1) => [
                 Fault::Cut(700_000),
@@ -128,10 +132,11 @@ fn examples_far_apart_are_asked_for_each() {
     });
     let remote = listed(&reach("far", &server, 9), &list);
     let local = listed(&dir, &list);
-    let ranges = |before: usize| -> Vec<String> {
+    let ranges = |before: usize, part: usize| -> Vec<String> {
         let all = server.requests();
         let found = all[before..].iter();
-        let found = found.filter(|(request, _)| request.path.ends_with("00000-of-00002"));
+        let found =
+            found.filter(|(request, _)| request.path.ends_with(&format!("0000{part}-of-00002")));
         found
             .filter_map(|(request, _)| request.headers.get("range").cloned())
             .collect()
@@ -144,7 +149,20 @@ fn examples_far_apart_are_asked_for_each() {
         &expected,
         "straight",
     );
-    assert_eq!(ranges(before), [format!("bytes={}-", starts[5])]);
+    // The head, and each example alone.
+    let alone = [
+        "bytes=0-4095".into(),
+        format!("bytes=12-{}", starts[1] - 1),
+        format!("bytes={}-", starts[5]),
+    ];
+    assert_eq!(ranges(before, 0), alone);
+    // Those that follow one another in one go.
+    let together = [
+        "bytes=0-4095".into(),
+        format!("bytes=12-{}", others[2] - 1),
+        format!("bytes={}-", others[5]),
+    ];
+    assert_eq!(ranges(before, 1), together);
     // In training's order, through three epochs, while those requests break off.
     let (expected, before) = (
         steps(&local, training(0), 3).unwrap(),
@@ -159,10 +177,10 @@ fn examples_far_apart_are_asked_for_each() {
     let first = format!("bytes={}-", starts[5]);
     let again = format!("bytes={}-", starts[5] + 700_000);
     for wanted in [first, again] {
-        assert!(ranges(before).contains(&wanted), "{wanted}");
+        assert!(ranges(before, 0).contains(&wanted), "{wanted}");
     }
     TROUBLE.store(2, Ordering::Relaxed);
-    let error = steps(&remote, Task::Evaluate, 1).unwrap_err().to_string();
+    let error = steps(&remote, Task::Evaluate, 1).err().unwrap().to_string();
     assert!(
         error.contains("it was replaced while it was read"),
         "{error}"

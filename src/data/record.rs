@@ -131,6 +131,9 @@ fn check(
     })
 }
 
+/// What tells how a file is packed, and a little more: so much is fetched of one that is then stepped through.
+const HEAD: u64 = 4096;
+
 /// The records of one file as they come in, one at a time in memory.
 pub(super) struct RecordReader {
     file: PathBuf,
@@ -144,9 +147,18 @@ pub(super) struct RecordReader {
 impl RecordReader {
     /// Opens a file at its first record, without waiting for its first byte; `size`, where it is known already, must be its size.
     pub(super) fn open(file: &Path, size: Option<u64>) -> Result<Self, Error> {
+        Self::on(file, store::open(file, size, None)?)
+    }
+
+    /// The same for a reader that steps to each of its records.
+    pub(super) fn open_to_step(file: &Path, size: u64) -> Result<Self, Error> {
+        Self::on(file, store::open(file, Some(size), Some(HEAD))?)
+    }
+
+    fn on(file: &Path, input: Box<dyn Input>) -> Result<Self, Error> {
         Ok(RecordReader {
             file: file.into(),
-            input: store::open(file, size)?,
+            input,
             packing: None,
             index: 0,
             offset: 0,
@@ -163,12 +175,13 @@ impl RecordReader {
         self.offset
     }
 
-    /// Steps to a later record, which begins at byte `offset`.
-    pub(super) fn step_to(&mut self, index: usize, offset: u64) -> Result<(), Error> {
+    /// Steps to a later record, which begins at byte `offset`; what is read from there on ends at `end`.
+    pub(super) fn step_to(&mut self, index: usize, offset: u64, end: u64) -> Result<(), Error> {
         if self.packing.is_none() {
             self.unpack()?;
         }
-        let skipped = self.input.skip(offset.saturating_sub(self.offset));
+        let bytes = offset.saturating_sub(self.offset);
+        let skipped = self.input.skip(bytes, Some(end.saturating_sub(offset)));
         skipped.map_err(|cause| self.unreadable(cause))?;
         (self.index, self.offset) = (index, offset);
         Ok(())
@@ -196,7 +209,7 @@ impl RecordReader {
         let Some(length) = self.header()? else {
             return Ok(false);
         };
-        let skipped = self.input.skip(length.saturating_add(FOOTER as u64));
+        let skipped = self.input.skip(length.saturating_add(FOOTER as u64), None);
         skipped.map_err(|cause| self.unreadable(cause))?;
         self.passed(length);
         Ok(true)
@@ -312,11 +325,11 @@ pub(crate) fn masked_crc(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::error::Class;
 
-    fn frame(payloads: &[&[u8]]) -> Vec<u8> {
+    pub(in crate::data) fn frame(payloads: &[&[u8]]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for data in payloads {
             let length = (data.len() as u64).to_le_bytes();

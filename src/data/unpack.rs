@@ -73,7 +73,7 @@ impl Read for Nothing {
 }
 
 impl Input for Nothing {
-    fn skip(&mut self, _: u64) -> io::Result<()> {
+    fn skip(&mut self, _: u64, _: Option<u64>) -> io::Result<()> {
         Ok(())
     }
 
@@ -91,12 +91,14 @@ impl Read for Plain {
 }
 
 impl Input for Plain {
-    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+    fn skip(&mut self, bytes: u64, then: Option<u64>) -> io::Result<()> {
         let (first, rest) = self.0.get_mut();
         let held = (first.get_ref().len() as u64).saturating_sub(first.position());
         let passed = held.min(bytes);
         first.set_position(first.position() + passed);
-        rest.skip(bytes - passed)
+        // What is held of those that are read then need not be fetched.
+        let still = held - passed;
+        rest.skip(bytes - passed, then.map(|then| then.saturating_sub(still)))
     }
 
     fn size(&mut self) -> io::Result<Option<u64>> {
@@ -161,7 +163,7 @@ impl<R: Read> Read for Unpacked<R> {
 }
 
 impl<R: Read + Send> Input for Unpacked<R> {
-    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+    fn skip(&mut self, bytes: u64, _: Option<u64>) -> io::Result<()> {
         match io::copy(&mut (&mut self.0).take(bytes), &mut io::sink())? {
             passed if passed < bytes => Err(ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),

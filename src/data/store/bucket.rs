@@ -325,6 +325,7 @@ impl Address {
         let mut whole = Sink::Whole(Vec::new());
         let progress = Progress {
             at: 0,
+            end: None,
             version: None,
             expected: None,
         };
@@ -335,10 +336,11 @@ impl Address {
         }
     }
 
-    /// Begins to read the object; `size`, where it is known already, must be its size.
-    pub(super) fn open(self, size: Option<u64>) -> Result<Ahead, Error> {
+    /// Begins to read the object, at first only so many bytes of it; `size`, where it is known already, must be its size.
+    pub(super) fn open(self, size: Option<u64>, most: Option<u64>) -> Result<Ahead, Error> {
         let progress = Progress {
             at: 0,
+            end: most,
             version: None,
             expected: size,
         };
@@ -350,6 +352,7 @@ impl Address {
             part: None,
             version: None,
             at: 0,
+            end: most,
             skipped: 0,
         })
     }
@@ -385,16 +388,17 @@ impl Address {
     }
 
     async fn attempt(&self, progress: &mut Progress, sink: &mut Sink) -> Result<(), Failure> {
-        if progress
-            .version
-            .as_ref()
-            .is_some_and(|version| version.0 == progress.at)
-        {
+        let size = progress.version.as_ref().map(|version| version.0);
+        if size == Some(progress.at) || progress.end == Some(progress.at) {
             return Ok(());
         }
         let client = self.bucket.client().await?;
         let options = GetOptions {
-            range: (progress.at > 0).then_some(GetRange::Offset(progress.at)),
+            range: match (progress.at, progress.end) {
+                (0, None) => None,
+                (at, None) => Some(GetRange::Offset(at)),
+                (at, Some(end)) => Some(GetRange::Bounded(at..end)),
+            },
             ..GetOptions::default()
         };
         let answer = client.store.get_opts(&self.key, options);
@@ -419,7 +423,7 @@ impl Address {
                 progress.version = Some(version);
             }
         }
-        let size = meta.size;
+        let size = progress.end.map_or(meta.size, |end| end.min(meta.size));
         let mut body = found.into_stream();
         while progress.at < size {
             let next = self.bucket.patiently(1, body.next()).await?;
@@ -445,6 +449,8 @@ type Version = (u64, Option<String>, Option<String>);
 /// How far an object was read.
 struct Progress {
     at: u64,
+    /// Where to stop, if not at the object's end.
+    end: Option<u64>,
     version: Option<Version>,
     /// The size that it was listed with.
     expected: Option<u64>,
@@ -514,6 +520,8 @@ pub(super) struct Ahead {
     version: Option<Version>,
     /// Bytes taken out of the stream.
     at: u64,
+    /// Where the stream ends, if not with the object.
+    end: Option<u64>,
     /// Bytes to be stepped over before the next ones are given out.
     skipped: u64,
 }
@@ -536,6 +544,25 @@ impl Ahead {
         Ok(())
     }
 
+    /// Reads from another place on.
+    fn go_to(&mut self, at: u64, end: Option<u64>) -> io::Result<()> {
+        let progress = Progress {
+            at,
+            end,
+            version: self.version.clone(),
+            expected: None,
+        };
+        self.room.close();
+        self.part = None;
+        (self.parts, self.room) = self
+            .address
+            .clone()
+            .begin(progress)
+            .map_err(io::Error::other)?;
+        (self.at, self.end) = (at, end);
+        Ok(())
+    }
+
     /// At most so many of the next bytes; none at the end.
     fn take(&mut self, most: usize) -> io::Result<Bytes> {
         while self.version.as_ref().map(|version| version.0) != Some(self.at) {
@@ -545,6 +572,9 @@ impl Ahead {
                 let taken = rest.split_to(most.min(rest.len()));
                 self.at += taken.len() as u64;
                 return Ok(taken);
+            }
+            if self.end == Some(self.at) {
+                self.go_to(self.at, None)?;
             }
             self.receive()?;
         }
@@ -570,27 +600,20 @@ impl Read for Ahead {
 impl Input for Ahead {
     /// Does not wait. A few bytes are read all the same, since most of them are on their way, and another request costs more; to what is
     /// further away than is read ahead, another request goes.
-    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+    fn skip(&mut self, bytes: u64, then: Option<u64>) -> io::Result<()> {
         self.skipped = self.skipped.saturating_add(bytes);
-        if self.skipped <= AHEAD as u64 {
+        let to = self.at.saturating_add(self.skipped);
+        let end = then.map(|then| to.saturating_add(then));
+        // None ends with the object, which is last.
+        let within = self
+            .end
+            .is_none_or(|last| end.is_some_and(|end| end <= last));
+        if self.skipped <= AHEAD as u64 && within {
             return Ok(());
         }
         let size = self.size()?.unwrap_or(0);
-        let to = self.at.saturating_add(self.skipped).min(size);
-        let progress = Progress {
-            at: to,
-            version: self.version.clone(),
-            expected: None,
-        };
-        self.room.close();
-        self.part = None;
-        (self.parts, self.room) = self
-            .address
-            .clone()
-            .begin(progress)
-            .map_err(io::Error::other)?;
-        (self.at, self.skipped) = (to, 0);
-        Ok(())
+        self.skipped = 0;
+        self.go_to(to.min(size), end.filter(|&end| end < size))
     }
 
     fn size(&mut self) -> io::Result<Option<u64>> {

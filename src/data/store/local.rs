@@ -11,7 +11,7 @@ use crate::data::Error;
 const BLOCK: usize = 1 << 13;
 
 impl Input for BufReader<File> {
-    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+    fn skip(&mut self, bytes: u64, _: Option<u64>) -> io::Result<()> {
         // At most the size of a file, which the system keeps in an i64.
         self.seek_relative(bytes as i64)
     }

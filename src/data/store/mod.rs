@@ -20,8 +20,9 @@ pub(crate) use permission::{Asker, asker, try_reading, try_writing};
 
 /// Bytes of a file from its beginning on.
 pub(super) trait Input: Read + Send {
-    /// Steps over bytes, without reading them where the place allows it.
-    fn skip(&mut self, bytes: u64) -> io::Result<()>;
+    /// Steps over bytes, without reading them where the place allows it. `then` is how many are read after them, where that is known:
+    /// no more are fetched ahead.
+    fn skip(&mut self, bytes: u64, then: Option<u64>) -> io::Result<()>;
 
     /// Bytes of the file; none where only reading tells. Waits for the answer of a bucket.
     fn size(&mut self) -> io::Result<Option<u64>>;
@@ -41,10 +42,15 @@ impl Entry {
     }
 }
 
-/// Opens a file, and begins to read ahead where that takes time; `size`, where it is known already, must be its size then.
-pub(super) fn open(file: &Path, size: Option<u64>) -> Result<Box<dyn Input>, Error> {
+/// Opens a file, and begins to read ahead where that takes time; `size`, where it is known already, must be its size then. `most` are the
+/// bytes to fetch ahead of the first [`Input::skip`]; none: as many as it has.
+pub(super) fn open(
+    file: &Path,
+    size: Option<u64>,
+    most: Option<u64>,
+) -> Result<Box<dyn Input>, Error> {
     match bucket::address(file)? {
-        Some(address) => Ok(Box::new(address.open(size)?)),
+        Some(address) => Ok(Box::new(address.open(size, most)?)),
         None => Ok(Box::new(local::open(file)?)),
     }
 }

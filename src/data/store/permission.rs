@@ -62,7 +62,7 @@ pub(crate) fn try_reading(folder: &Path) -> Result<Option<PathBuf>, Error> {
             continue;
         }
         let mut byte = [0];
-        open(&place, None)?
+        open(&place, None, None)?
             .read(&mut byte)
             .map_err(|cause| Error::reading(&place, cause))?;
         return Ok(Some(place));
