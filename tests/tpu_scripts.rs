@@ -231,10 +231,12 @@ fn a_run_that_is_killed_is_started_again_a_few_times() {
         assert_eq!(read("started").lines().count(), starts, "{program}");
         let log = read("log.txt");
         assert_eq!(
-            log.matches("the run was killed, time").count(),
+            log.matches("pod.sh: the run was killed").count(),
             deaths,
             "{program}: {log}"
         );
+        let given_up = log.contains("killed 4 times and is not started again");
+        assert_eq!(given_up, deaths == 4, "{program}: {log}");
     }
 }
 

@@ -119,8 +119,9 @@ there="[ -e pid ] && kill -0 \$(cat pid) 2>/dev/null"
 launch_on() {
   local host=${!#} words=
   [ $# -le 1 ] || words=$(printf ' %q' "${@:1:$#-1}")
-  local killed="deaths=\$((deaths + 1)); echo \"pod.sh: the run was killed, time \$deaths; it is started again $POD_DEATHS times\" >&2; \
-[ \$deaths -le $POD_DEATHS ] || break"
+  local killed="deaths=\$((deaths + 1)); if [ \$deaths -gt $POD_DEATHS ]; then \
+echo \"pod.sh: the run was killed \$deaths times and is not started again; the slice still costs money (pod.sh delete)\" >&2; break; fi; \
+echo \"pod.sh: the run was killed; start \$deaths of $POD_DEATHS after that\" >&2"
   local loop="deaths=0; while [ ! -e stop ]; do ./simclr pretrain --config run.yaml$words; \
 case \$? in 75) ;; 134 | 135 | 137 | 139) $killed ;; *) break ;; esac; [ -e stop ] || sleep 5; done"
   on "$host" "cd $POD_FOLDER || exit 1; if $there; then echo 'a run is there already; stop it first' >&2; exit 1; fi; rm -f stop pid; \

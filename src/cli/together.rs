@@ -8,10 +8,11 @@ use crate::cluster::identity::{Identity, Wanted};
 use crate::cluster::metadata::Metadata;
 use crate::cluster::store::{Server, Store};
 use crate::config::Loaded;
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::error::Class;
-use crate::pjrt::{Node, Platform, end_at_once, set_variables, tpu_chips};
+use crate::pjrt::{self, Node, Platform, end_at_once, set_variables, tpu_chips};
 use crate::report::Screen;
+use crate::train;
 use crate::train::processes::Processes;
 use crate::train::signals::{Stop, StopKind};
 use clap::Args;
@@ -25,8 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// After so long without the others, or without devices, it is said what is probably waited for.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// So soon another process that is gone is missed; its end may make this one's devices fail.
-pub(super) const LOSS: Duration = Duration::from_secs(10);
+/// So soon any other process that is gone is missed, worker 0 without a broken connection last; its end may make this one's devices fail.
+pub(super) const LOSS: Duration = Duration::from_secs(130);
+/// So soon a process is missed whose connection broke.
+const BREAK: Duration = Duration::from_secs(10);
 /// How often the notice of a preemption is looked for.
 const NOTICE: Duration = Duration::from_secs(5);
 
@@ -149,13 +152,32 @@ impl Together {
 }
 
 /// Tells the others of an error with which this process ends. What may come of another's end is left to the watch, if that finds within
-/// `patience` who ended and why.
+/// `patience` who ended and why. With what is to be started again nobody has failed: the others miss this process, and end so, too.
 pub(super) fn tell_failure(processes: &Processes, error: &anyhow::Error, patience: Duration) {
-    let of_devices = |cause: &(dyn std::error::Error + 'static)| cause.is::<crate::pjrt::Error>();
-    if exit::code(error) == Class::Again.exit_code() || error.chain().any(of_devices) {
+    if exit::code(error) == Class::Again.exit_code() {
+        processes.give_way(patience.min(BREAK));
+        processes.leave();
+        return;
+    }
+    if of_plugin(error) {
+        if processes.several() && !patience.is_zero() {
+            tracing::warn!(
+                "the devices failed; for {} s it is looked whether another process is gone",
+                patience.as_secs()
+            );
+        }
         processes.give_way(patience);
     }
     processes.tell_failure(&format!("{error:#}"));
+}
+
+/// Whether an error is a plugin's word. The layers above it are transparent, so that it is not in the chain of sources.
+fn of_plugin(error: &anyhow::Error) -> bool {
+    let engine = match error.downcast_ref::<train::Error>() {
+        Some(train::Error::Engine(engine)) => Some(engine),
+        _ => error.downcast_ref::<engine::Error>(),
+    };
+    matches!(engine, Some(engine::Error::Pjrt(_))) || error.is::<pjrt::Error>()
 }
 
 /// Does something that may wait for others; after `patience`, says what is probably waited for.
@@ -307,6 +329,19 @@ fn identity(place: &Place, platform: &str) -> Result<Identity, cluster::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plugins_word_is_known_through_the_layers() {
+        let word = || pjrt::Error::Misuse("devices are gone".into());
+        let all = [
+            anyhow::Error::from(word()),
+            engine::Error::from(word()).into(),
+            train::Error::from(engine::Error::from(word())).into(),
+            anyhow::Error::from(train::Error::from(engine::Error::from(word()))).context("step 3"),
+        ];
+        assert!(all.iter().all(of_plugin));
+        assert!(!of_plugin(&anyhow::anyhow!("the disk is full")));
+    }
 
     #[test]
     fn who_is_waited_for_is_said_once_it_takes_long() {

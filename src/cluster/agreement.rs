@@ -8,6 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// How long to wait for what the others know once they have read their data, which may take as long as it does; who is lost meanwhile
 /// is noticed otherwise ([`Group::trouble`]).
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// So long a wait is one question to the service.
+const SLICE: Duration = Duration::from_secs(30);
 /// A process that is not heard of for so long is lost.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -64,12 +66,21 @@ impl Group {
     }
 
     fn wait(&self, key: &str, patience: Duration) -> Result<Vec<u8>, Error> {
-        let value = self.store.get(key.as_bytes(), patience)?;
-        value.ok_or_else(|| Error::TimedOut {
-            key: key.into(),
-            seconds: patience.as_secs(),
-            waiting: "the other processes are probably not started: run the same command on every host",
-        })
+        let begin = Instant::now();
+        loop {
+            let rest = patience.saturating_sub(begin.elapsed());
+            // In slices: a connection on which nothing is said for long may be dropped on the way.
+            if let Some(value) = self.store.get(key.as_bytes(), rest.min(SLICE))? {
+                return Ok(value);
+            }
+            if begin.elapsed() >= patience {
+                return Err(Error::TimedOut {
+                    key: key.into(),
+                    seconds: patience.as_secs(),
+                    waiting: "the other processes are probably not started: run the same command on every host",
+                });
+            }
+        }
     }
 
     /// Its number.
@@ -97,8 +108,8 @@ impl Group {
         } else {
             0..1
         };
-        for (what, value) in values {
-            for process in others.clone() {
+        for process in others {
+            for (what, value) in values {
                 let found = self.wait(&key(what, process), PATIENCE)?;
                 if found != value.as_bytes() {
                     return Err(self.differ(what, value, process, &found));
@@ -125,15 +136,16 @@ impl Group {
         }
     }
 
-    /// Waits until every process has come to this point, for each as long as `patience`.
+    /// Waits until every process has come to this point, at most `patience`.
     ///
     /// # Errors
     /// If one does not come.
     pub fn all_here(&self, point: &str, patience: Duration) -> Result<(), Error> {
         let key = |process: usize| format!("here/{point}/{process}");
         self.store.put(key(self.process).as_bytes(), b"")?;
+        let begin = Instant::now();
         for process in 0..self.processes {
-            self.wait(&key(process), patience)?;
+            self.wait(&key(process), patience.saturating_sub(begin.elapsed()))?;
         }
         Ok(())
     }

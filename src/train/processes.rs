@@ -6,6 +6,7 @@ use crate::cluster::agreement::{Group, Trouble};
 use crate::cluster::store::Store;
 use crate::config::Loaded;
 use crate::pjrt::KeyValue;
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -57,7 +58,10 @@ impl Processes {
                 }
                 if let Some(trouble) = found {
                     troubled.store(true, Ordering::Relaxed);
-                    group.heard();
+                    // The service of another start is not told.
+                    if let Trouble::Failed(_) = trouble {
+                        group.heard();
+                    }
                     // Else who looks later would hear nothing but that process 0 is gone.
                     group.stay(HEARD);
                     // This process may be about to come to the same error, and then says so itself, with that error's code.
@@ -91,6 +95,11 @@ impl Processes {
             }
             std::thread::sleep(LOOK / 20);
         }
+    }
+
+    /// Ends this process's part without a word: the others will miss it.
+    pub fn leave(&self) {
+        self.ended.store(true, Ordering::Relaxed);
     }
 
     /// Tells the others that this process ends with an error.
@@ -128,11 +137,18 @@ impl Processes {
             return Ok(());
         };
         let all = loaded.identity();
-        let all: Vec<(&str, &str)> = all
-            .iter()
-            .map(|(key, value)| (&key[..], &value[..]))
-            .collect();
-        Ok(group.same(&all)?)
+        let keys: Vec<&str> = all.iter().map(|(key, _)| &key[..]).collect();
+        let digest = Sha256::digest(keys.join(" "));
+        let version = env!("CARGO_PKG_VERSION");
+        let program = format!(
+            "{version}/{:02x}{:02x}{:02x}",
+            digest[0], digest[1], digest[2]
+        );
+        // First, since of a program with other keys some would never come.
+        let program = ("program", &program[..]);
+        let values = all.iter().map(|(key, value)| (&key[..], &value[..]));
+        let values: Vec<(&str, &str)> = std::iter::once(program).chain(values).collect();
+        Ok(group.same(&values)?)
     }
 
     /// Waits until all have devices, however long that takes: all are there.

@@ -317,7 +317,8 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
         Err(Error::Foreign { path, found })
     };
     if store::is_remote(path) {
-        let entries = store::entries(path)?;
+        let mut entries = store::entries(path)?;
+        entries.retain(|entry| !entry.name.starts_with(store::DOCTOR));
         let ours = entries.is_empty() || entries.iter().any(|entry| entry.name == MARKER);
         return match (ours, entries.first()) {
             (false, Some(entry)) => foreign(format!("holds `{}` but no `{MARKER}`", entry.name)),

@@ -1,7 +1,7 @@
 //! How buckets are reached: where the service is, who asks, and how long one waits.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -151,16 +151,21 @@ pub(super) fn account() -> Option<String> {
         let content = std::fs::read_to_string(file).unwrap_or_default();
         format!("{} ({})", account_of(&content), file.display())
     };
-    if let Some(file) = value(Key::ServiceAccount).or_else(|| value(Key::ApplicationCredentials)) {
+    // In the order in which the library takes them.
+    if value(Key::BearerToken).is_some() {
+        return Some("the owner of the environment's token".into());
+    }
+    if let Some(file) = value(Key::ServiceAccount) {
         return Some(of_file(Path::new(&file)));
     }
     if let Some(key) = value(Key::ServiceAccountKey) {
         return Some(format!("{} (a key of the environment)", account_of(&key)));
     }
-    if value(Key::BearerToken).is_some() {
-        return Some("the owner of the environment's token".into());
+    if let Some(file) = value(Key::ApplicationCredentials) {
+        return Some(of_file(Path::new(&file)));
     }
-    let file = std::env::home_dir()?.join(".config/gcloud/application_default_credentials.json");
+    let home = PathBuf::from(std::env::var_os("HOME")?);
+    let file = home.join(".config/gcloud/application_default_credentials.json");
     file.is_file().then(|| of_file(&file))
 }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use super::Error;
 pub use access::{Access, mount};
-pub(crate) use permission::{Asker, asker, try_reading, try_writing};
+pub(crate) use permission::{Asker, DOCTOR, asker, try_reading, try_writing};
 
 /// Bytes of a file from its beginning on.
 pub(super) trait Input: Read + Send {

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::access::{self, Access};
 use super::{bucket, entries, open, read, remove, write};
@@ -12,6 +12,11 @@ use crate::data::Error;
 const DEEPEST: usize = 6;
 /// Fewer than a run makes, since somebody waits for an answer.
 const ATTEMPTS: u32 = 3;
+/// And of silence.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How the objects are called that are written and deleted; one that stayed is no foreign file.
+pub(crate) const DOCTOR: &str = "doctor-";
 
 /// As whom a bucket is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +40,7 @@ pub(crate) fn asker(place: &Path) -> Result<Asker, Error> {
         &name,
         Access {
             attempts: ATTEMPTS.min(usual.attempts),
+            patience: PATIENCE.min(usual.patience),
             ..usual
         },
     );
@@ -77,9 +83,10 @@ pub(crate) fn try_reading(folder: &Path) -> Result<Option<PathBuf>, Error> {
 pub(crate) fn try_writing(folder: &Path) -> Result<(), Error> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default().as_nanos();
-    let object = folder.join(format!("doctor-{}-{now}", std::process::id()));
-    write(&object, "by simclr doctor".into())?;
-    let found = read(&object);
-    remove(&object)?;
-    found.map(drop)
+    let object = folder.join(format!("{DOCTOR}{}-{now}", std::process::id()));
+    let found = write(&object, "by simclr doctor".into()).and_then(|()| read(&object));
+    // Also what is said not to have been written may have been.
+    let removed = remove(&object);
+    found?;
+    removed
 }
