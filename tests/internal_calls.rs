@@ -5,7 +5,7 @@ mod common;
 
 use binary::{simclr, stderr};
 use sha2::{Digest, Sha256};
-use simclr::engine::{Cache, Engine, self_test};
+use simclr::engine::{Cache, Engine, NotPassed, Test, self_test};
 use simclr::grad::gradients;
 use simclr::hlo::passes::Selection;
 use simclr::hlo::{Conv, DType, Graph, Literal, Module, Shape, WindowDim};
@@ -56,8 +56,8 @@ fn step() -> Module {
     graph.finish("step", &result[2..]).expect("the graph")
 }
 
-fn run(engine: &Engine, module: &Module) -> Vec<Vec<f64>> {
-    let arguments: Vec<Literal> = module
+fn arguments(module: &Module) -> Vec<Literal> {
+    module
         .parameters()
         .iter()
         .map(|(_, shape)| {
@@ -65,10 +65,72 @@ fn run(engine: &Engine, module: &Module) -> Vec<Vec<f64>> {
             let values: Vec<f64> = (0..shape.elements()).map(value).collect();
             Literal::from_f64s(shape.dtype, &shape.dims, &values)
         })
-        .collect();
+        .collect()
+}
+
+fn run(engine: &Engine, module: &Module) -> Vec<Vec<f64>> {
     let program = engine.compile_step(module).expect("a program");
-    let results = program.run(engine, &[arguments]).expect("results");
+    let results = program.run(engine, &[arguments(module)]).expect("results");
     results[0].iter().map(Literal::to_f64s).collect()
+}
+
+fn not_passed(lasting: bool) -> NotPassed {
+    let reason = "broken".into();
+    NotPassed { reason, lasting }
+}
+
+/// A test that somebody ended is made again at the next start; one that found the calls broken is not.
+#[test]
+fn only_a_verdict_is_kept() {
+    if !pinned() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let place = || Some(folder.path().to_path_buf());
+    let client = Client::cpu(common::plugin(), 1).unwrap();
+    let plain = Engine::new(client, &Selection::All);
+    let module = step();
+    let calls = |test: Test| {
+        let engine = plain.clone().with_internal_calls(test, place());
+        engine.rewritten(&module).unwrap().has_custom_calls()
+    };
+    assert!(!calls(|_| Err(not_passed(false))));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert!(!calls(|_| Err(not_passed(true))));
+    assert!(!calls(|_| Ok(())));
+    for file in fs::read_dir(folder.path()).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    assert!(calls(|_| Ok(())));
+    assert!(calls(|_| Err(not_passed(true))));
+}
+
+/// A step gives the same bits however often it is run, and on every replica, as resuming needs.
+#[test]
+fn calls_give_the_same_bits_every_time() {
+    if !pinned() {
+        return;
+    }
+    let client = Client::cpu(common::plugin(), 2).unwrap();
+    let engine = Engine::new(client, &Selection::All).with_internal_calls(|_| Ok(()), None);
+    let module = step().with_replicas(2).unwrap();
+    assert!(engine.rewritten(&module).unwrap().has_custom_calls());
+    let program = engine.compile_step(&module).unwrap();
+    let own = arguments(&module);
+    let run = || {
+        let results = program.run(&engine, &[own.clone(), own.clone()]);
+        let results = results.expect("results");
+        let bits = |list: &Vec<Literal>| -> Vec<Vec<u32>> {
+            let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect();
+            list.iter().map(|x| bits(x.to_vec())).collect()
+        };
+        results.iter().map(bits).collect::<Vec<_>>()
+    };
+    let first = run();
+    assert_eq!(first[0], first[1]);
+    for _ in 0..3 {
+        assert!(run() == first);
+    }
 }
 
 #[test]
@@ -100,7 +162,7 @@ fn calls_compute_what_the_plugins_own_convolutions_do() {
     // Neither where the test fails, nor for programs that are no training steps.
     let failing = plain
         .clone()
-        .with_internal_calls(|_| Err("broken".into()), None);
+        .with_internal_calls(|_| Err(not_passed(true)), None);
     assert!(!failing.rewritten(&module).unwrap().has_custom_calls());
     assert_eq!(run(&failing, &module), own);
     assert!(plain.compile(&module).unwrap().from_cache());

@@ -4,7 +4,10 @@ use crate::error::Class;
 use crate::pjrt::end_at_once;
 use std::ffi::OsString;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// The child ended in a way of its own.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +16,8 @@ pub(super) enum Error {
         "the compiler ended itself ({status}) instead of refusing: {words}; this is a limit of the plugin, not of the configuration's syntax: try another topology or fewer changes at once"
     )]
     Crashed { status: ExitStatus, words: String },
+    #[error("it did not end within {} s", .0.as_secs())]
+    Late(Duration),
     #[error("cannot start `{program}` again as a child: {source}")]
     Start {
         program: String,
@@ -23,7 +28,7 @@ pub(super) enum Error {
 impl Error {
     pub(super) fn class(&self) -> Class {
         match self {
-            Error::Crashed { .. } => Class::Failed,
+            Error::Crashed { .. } | Error::Late(_) => Class::Failed,
             Error::Start { .. } => Class::Environment,
         }
     }
@@ -46,16 +51,18 @@ pub(super) struct Ended {
 /// If it cannot be started, or is ended by a signal.
 pub(super) fn run_again(more: &[&str], variables: &[(&str, &str)]) -> Result<Ended, Error> {
     let own = std::env::args_os().skip(1);
-    run(own.chain(more.iter().map(OsString::from)), variables)
+    run(own.chain(more.iter().map(OsString::from)), variables, None)
 }
 
-/// Runs this program with these arguments, as [`run_again`].
+/// Runs this program with these arguments, as [`run_again`]; with a limit, after which it is ended, it is in a group of its own, where no
+/// Ctrl-C reaches it.
 ///
 /// # Errors
-/// As [`run_again`].
+/// As [`run_again`]; or if it takes longer than the limit.
 pub(super) fn run(
     arguments: impl IntoIterator<Item = OsString>,
     variables: &[(&str, &str)],
+    limit: Option<Duration>,
 ) -> Result<Ended, Error> {
     let start = |source| Error::Start {
         program: std::env::args().next().unwrap_or_default(),
@@ -68,6 +75,9 @@ pub(super) fn run(
             command.env(name, value);
         }
     }
+    if limit.is_some() {
+        command.process_group(0);
+    }
     // The child watches its standard input: when this process is gone, it ends (see `end_with_parent`).
     let mut child: Child = command
         .stdin(Stdio::piped())
@@ -76,27 +86,23 @@ pub(super) fn run(
         .spawn()
         .map_err(start)?;
     let keep_open = child.stdin.take();
-    let mut errors = child.stderr.take();
-    let reader = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(pipe) = &mut errors {
-            // What was read before a pipe broke is what there is.
-            let _ = pipe.read_to_end(&mut bytes);
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
-    });
-    let mut output = Vec::new();
-    if let Some(mut pipe) = child.stdout.take() {
-        pipe.read_to_end(&mut output).map_err(start)?;
-    }
-    let status = child.wait().map_err(start)?;
+    let (output, words) = (all(child.stdout.take()), all(child.stderr.take()));
+    let status = match limit {
+        None => child.wait().map_err(start)?,
+        Some(limit) => wait_at_most(&mut child, limit)
+            .map_err(start)?
+            .ok_or(Error::Late(limit))?,
+    };
     drop(keep_open);
-    let words = reader.join().unwrap_or_default();
+    let (output, words) = (
+        output.join().unwrap_or_default(),
+        words.join().unwrap_or_default(),
+    );
     match status.code() {
         // A plugin may also end its process by a plain exit; then there is no message of ours.
         Some(code) if code == 0 || own_error(&words).is_some() => Ok(Ended {
             code: u8::try_from(code).unwrap_or(1),
-            output: String::from_utf8_lossy(&output).into_owned(),
+            output,
             words,
         }),
         _ => Err(Error::Crashed {
@@ -104,6 +110,32 @@ pub(super) fn run(
             words: last_words(&words),
         }),
     }
+}
+
+/// Reads a pipe to its end, beside what goes on.
+fn all(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // What was read before a pipe broke is what there is.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// Waits for a child; none if it took too long, and was ended.
+fn wait_at_most(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let begin = Instant::now();
+    while begin.elapsed() < limit {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(None)
 }
 
 /// In the child: ends it when the process that started it is gone.

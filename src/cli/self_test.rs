@@ -1,9 +1,11 @@
 //! `simclr self-test`, which is not listed: whether a plugin's inside may be called, in a process that need not survive the answer.
 
 use super::isolated::{self, Error, end_with_parent, own_error};
-use crate::engine;
+use crate::engine::{self, NotPassed};
 use clap::Args;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -19,18 +21,35 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Runs the test of a plugin in a child; what went wrong, in words.
-pub(super) fn in_child(plugin: &Path) -> Result<(), String> {
+/// It takes two seconds.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs the test of a plugin in a child, which an interruption of this process does not reach.
+pub(super) fn in_child(plugin: &Path) -> Result<(), NotPassed> {
     let arguments = ["self-test".into(), "--plugin".into(), plugin.into()];
-    match isolated::run(arguments, &[]) {
-        Ok(ended) if ended.code == 0 => Ok(()),
+    let (reason, lasting) = match isolated::run(arguments, &[], Some(LIMIT)) {
+        Ok(ended) if ended.code == 0 => return Ok(()),
         Ok(ended) => {
             let error = own_error(&ended.words).map_or("", |at| &ended.words[at..]);
-            Err(error.trim_start_matches("error: ").trim_end().to_string())
+            let error = error.trim_start_matches("error: ").trim_end();
+            (error.to_string(), true)
         }
         Err(Error::Crashed { status, words }) => {
-            Err(format!("it ended itself ({status}): {words}"))
+            let own = status
+                .signal()
+                .is_some_and(|signal| OWN_ENDS.contains(&signal));
+            (format!("it ended itself ({status}): {words}"), own)
         }
-        Err(error) => Err(error.to_string()),
-    }
+        Err(error) => (error.to_string(), false),
+    };
+    Err(NotPassed { reason, lasting })
 }
+
+/// Signals by which a program ends itself; others somebody sends.
+const OWN_ENDS: [i32; 5] = [
+    libc::SIGILL,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGSEGV,
+];

@@ -612,7 +612,7 @@ pub const KEYS: &[Key] = &[
         Bool,
         "true",
         false,
-        "Keep compiled programs in the user's cache folder, so that the next start compiles nothing",
+        "Keep compiled programs in the user's cache folder, so that the next start compiles nothing (but large training steps on the CPU, whose calls of oneDNN cannot be kept: runtime.passes=[-onednn-calls])",
     ),
     key(
         "runtime.preallocate",

@@ -16,6 +16,8 @@ use zune_jpeg::JpegDecoder;
 
 /// Pixels at most; a larger picture is refused before memory is taken for it.
 pub const MOST_PIXELS: usize = 100_000_000;
+/// Rows or columns at most: as a JPEG can have. Memory for cutting grows with a row, however few there are.
+const LONGEST_SIDE: usize = 65_535;
 
 /// A decoded picture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +77,12 @@ struct Frame {
 
 /// The orientation in EXIF data; 1, upright, where there is none.
 fn orientation(exif: Vec<u8>) -> u32 {
-    let read = exif::Reader::new().read_raw(exif).ok();
+    // What comes after it may be damaged, such as what an editor has left of a thumbnail.
+    let read = exif::Reader::new()
+        .continue_on_error(true)
+        .read_raw(exif)
+        .or_else(|error| error.distill_partial_result(|_| ()))
+        .ok();
     let field = |read: &exif::Exif| {
         let field = read.get_field(exif::Tag::Orientation, exif::In::PRIMARY)?;
         field.value.get_uint(0)
@@ -143,10 +150,11 @@ fn by_format(bytes: &[u8], rgb: &mut Vec<u8>) -> Result<Frame, String> {
 }
 
 fn sized(height: usize, width: usize) -> Result<(), String> {
+    let sides = height.max(width) <= LONGEST_SIDE;
     match height.checked_mul(width) {
-        Some(1..=MOST_PIXELS) => Ok(()),
+        Some(1..=MOST_PIXELS) if sides => Ok(()),
         _ => Err(format!(
-            "it has {height} rows of {width} pixels, at most {MOST_PIXELS} pixels are read"
+            "it has {height} rows of {width} pixels, at most {MOST_PIXELS} pixels are read, and {LONGEST_SIDE} of a side"
         )),
     }
 }
@@ -303,6 +311,26 @@ mod tests {
             assert_eq!([lying.height, lying.width], [height, width]);
             assert_eq!(decode_into(&jpeg, true, &mut found), Ok(size));
             assert!(found == turned, "orientation {} of a JPEG", number + 1);
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_behind_an_orientation_does_not_hide_it() {
+        // The offset of the thumbnail's part leads nowhere, as some editors leave it.
+        let mut exif = tiff(6);
+        let next = exif.len() - 4..;
+        exif[next].fill(0x11);
+        let png = encoded_png(&[7; 36], [3, 4], &exif);
+        assert_eq!(decode_into(&png, true, &mut Vec::new()), Ok([4, 3]));
+    }
+
+    /// One byte of a side too many, and few pixels: memory for cutting would be many times the picture's.
+    #[test]
+    fn a_side_that_no_jpeg_has_is_refused() {
+        assert!(sized(1, LONGEST_SIDE).is_ok());
+        for (height, width) in [(1, LONGEST_SIDE + 1), (LONGEST_SIDE + 1, 1)] {
+            let reason = sized(height, width).unwrap_err();
+            assert!(reason.contains("65535 of a side"), "{reason}");
         }
     }
 

@@ -5,7 +5,7 @@
 use super::cache::surroundings;
 use super::saved::{file_hash, hex};
 use super::{Engine, Error, prepare, sealed};
-use crate::hlo::passes::{ALL, Selection};
+use crate::hlo::passes::{ALL, Pass, Selection};
 use crate::hlo::{self, Conv, DType, Graph, Literal, Module, Shape, WindowDim};
 use crate::pjrt::{Client, Plugin};
 use sha2::{Digest, Sha256};
@@ -17,11 +17,22 @@ use std::sync::OnceLock;
 const PLUGIN: &str = "88c3f28c5900f48ad4a82cab9e79bba9537809743395e341485f8794268820dc";
 /// Head of a kept outcome, before the SHA-256 of the rest.
 const MAGIC: &[u8] = b"simclr self-test 1\n";
+/// How the reason of a test that was not passed begins.
+const FAILED: &str = "the test of such calls failed";
 /// The kept outcome of a test that was passed; others are their reason.
 const WORKS: &[u8] = b"works";
 
-/// Tests a plugin with [`self_test`], in another process; what went wrong, in words.
-pub type Test = fn(&Path) -> Result<(), String>;
+/// Tests a plugin with [`self_test`], in another process.
+pub type Test = fn(&Path) -> Result<(), NotPassed>;
+
+/// Why a test was not passed.
+#[derive(Debug, Clone)]
+pub struct NotPassed {
+    /// In words.
+    pub reason: String,
+    /// Whether it is the plugin's doing, and would be so again: not where somebody ended the test, or it could not be started.
+    pub lasting: bool,
+}
 
 /// Whether the calls work with an engine's plugin, found out when a program first wants one.
 pub(super) struct Internal {
@@ -54,9 +65,11 @@ impl Internal {
 
     /// The file in which the outcome for a plugin is kept; none where nothing is kept.
     fn file(&self, plugin: &Path) -> Option<PathBuf> {
+        let (calls, _) = prepare(&conv_module().ok()?, &internal_passes()).ok()?;
         let mut hash = Sha256::new();
         hash.update(surroundings(plugin)?);
-        hash.update(conv_module().ok()?.to_proto_bytes());
+        hash.update(PLUGIN);
+        hash.update(calls.to_proto_bytes());
         let name = format!("{:.32}.self-test", hex(&hash.finalize()));
         Some(self.folder.as_ref()?.join(name))
     }
@@ -68,23 +81,31 @@ impl Internal {
         {
             return match &bytes[..] {
                 WORKS => Ok(()),
-                reason => Err(format!(
-                    "{}; delete {} to test again",
-                    String::from_utf8_lossy(reason),
-                    path.display()
-                )),
+                reason => {
+                    let reason = String::from_utf8_lossy(reason);
+                    Err(match reason.starts_with(FAILED) {
+                        true => format!("{reason}; delete {} to test again", path.display()),
+                        false => reason.into_owned(),
+                    })
+                }
             };
         }
+        let mut lasting = true;
         let outcome = match file_hash(plugin) {
-            Ok(found) if found == PLUGIN => (self.test)(plugin)
-                .map_err(|reason| format!("the test of such calls failed: {reason}")),
+            Ok(found) if found == PLUGIN => (self.test)(plugin).map_err(|not_passed| {
+                lasting = not_passed.lasting;
+                format!("{FAILED}: {}", not_passed.reason)
+            }),
             Ok(_) => Err(format!(
-                "`{}` is not the plugin for which such calls were written",
+                "`{}` is not the plugin for which such calls were written; runtime.passes=[-onednn-calls] leaves this line out",
                 plugin.display()
             )),
-            Err(error) => Err(format!("cannot read `{}`: {error}", plugin.display())),
+            Err(error) => {
+                lasting = false;
+                Err(format!("cannot read `{}`: {error}", plugin.display()))
+            }
         };
-        if let Some(path) = kept {
+        if let Some(path) = kept.filter(|_| lasting) {
             let bytes = outcome
                 .as_ref()
                 .map_or_else(|reason| reason.as_bytes(), |()| WORKS);
@@ -105,8 +126,7 @@ pub fn self_test(plugin: &Path) -> Result<(), Error> {
     let client = Client::cpu(&Plugin::load(plugin)?, 1)?;
     let engine = Engine::new(client, &Selection::Only(Vec::new()));
     let module = conv_module()?;
-    let passes: Vec<_> = ALL.iter().filter(|pass| pass.internal).copied().collect();
-    let (calls, _) = prepare(&module, &passes)?;
+    let (calls, _) = prepare(&module, &internal_passes())?;
     let arguments: Vec<Literal> = module
         .parameters()
         .iter()
@@ -132,6 +152,10 @@ pub fn self_test(plugin: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn internal_passes() -> Vec<Pass> {
+    ALL.iter().filter(|pass| pass.internal).copied().collect()
 }
 
 /// Convolutions of the kinds that networks have: with stride, an uneven border, odd numbers of channels.

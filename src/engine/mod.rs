@@ -14,7 +14,7 @@ pub mod xla_rs;
 pub use ahead::{Ahead, OutOfMemory, Target, compile_ahead, out_of_memory};
 pub use cache::Cache;
 pub use collectives::{Collective, collectives, optimized_module};
-pub use internal::{Test, self_test};
+pub use internal::{NotPassed, Test, self_test};
 pub use open::{Choice, open};
 pub use saved::{Circumstances, Unusable, describe, save};
 

@@ -153,7 +153,7 @@ impl WithSimd for Cut<'_> {
         let bytes = area.width * 3;
         // Rows of the picture as numbers, each at its number modulo the taps: those of a row of the result follow each other, and most of
         // them are those of the row before.
-        let mut held = vec![(usize::MAX, vec![0f32; bytes]); rows.taps];
+        let mut held = vec![(usize::MAX, Vec::new()); rows.taps];
         // A row of the area with its edges, and one of the result: a number more each, so that a pixel can be handled as four numbers.
         let mut line = vec![0f32; bytes + 2 * 3 * EDGE + 1];
         let mut found = vec![0f32; size * 3 + 1];
@@ -170,6 +170,7 @@ impl WithSimd for Cut<'_> {
                 let (number, values) = &mut held[place % rows.taps];
                 if *number != place {
                     *number = place;
+                    values.resize(bytes, 0f32);
                     let row = (area.top + place) * width + area.left;
                     for (value, &byte) in values.iter_mut().zip(&image[row * 3..][..bytes]) {
                         *value = f32::from(byte);

@@ -1,7 +1,8 @@
 //! Convolutions as calls of the oneDNN that the CPU plugin carries.
 //!
 //! Those of the forward pass, and of the input's gradient at stride 1. The plugin's own convolution packs image and kernel for a matrix
-//! product at every call; oneDNN's reads them as they are. A kernel's gradient has its map as window, for which oneDNN has no fast code.
+//! product at every call; oneDNN's reads them as they are. A kernel's gradient has its map as window, for which oneDNN has no fast code;
+//! nor is it a call where the map is smaller than the kernel, or where the stride lies between the numbers of its window.
 //!
 //! The call is an internal interface of one version of the plugin: an engine makes it only after a test (`engine/internal.rs`).
 
@@ -20,7 +21,9 @@ pub(super) fn run(module: &Module) -> Result<Module, Error> {
         return Ok(module.clone());
     }
     module.rewrite(&|_, node, operands| match (&node.op, &node.ty) {
-        (Op::Convolution(conv), Type::Array(shape)) if applies(conv, shape) => {
+        (Op::Convolution(conv), Type::Array(shape))
+            if applies(conv, &operands[0].dims(), shape) =>
+        {
             Some(call(conv, operands[0], operands[1], shape))
         }
         _ => None,
@@ -32,13 +35,17 @@ fn multiplications(computation: &Computation) -> i64 {
     let of = |node: &Node| {
         let inside = called(&node.op).into_iter().map(|c| multiplications(c));
         let own = match (&node.op, &node.ty) {
-            (Op::Convolution(conv), Type::Array(result)) if applies(conv, result) => {
-                let kernel = &computation.nodes[node.operands[1].index()];
-                let Type::Array(kernel) = &kernel.ty else {
-                    return 0;
-                };
-                let taps: i64 = kernel.dims[..3].iter().product();
-                result.dims.iter().product::<i64>() * taps
+            (Op::Convolution(conv), Type::Array(result)) => {
+                let operand = |i: usize| &computation.nodes[node.operands[i].index()].ty;
+                match (operand(0), operand(1)) {
+                    (Type::Array(image), Type::Array(kernel))
+                        if applies(conv, &image.dims, result) =>
+                    {
+                        let taps: i64 = kernel.dims[..3].iter().product();
+                        result.dims.iter().product::<i64>() * taps
+                    }
+                    _ => 0,
+                }
             }
             _ => 0,
         };
@@ -47,9 +54,10 @@ fn multiplications(computation: &Computation) -> i64 {
     computation.nodes.iter().map(of).sum()
 }
 
-fn applies(conv: &Conv, result: &Shape) -> bool {
+fn applies(conv: &Conv, image: &[i64], result: &Shape) -> bool {
     let window: i64 = conv.window.iter().map(|w| w.size).product();
-    let pixels: i64 = result.dims.get(1..3).map_or(0, |d| d.iter().product());
+    let pixels = |dims: &[i64]| dims.get(1..3).map_or(0, |d| d.iter().product::<i64>());
+    let (before, after) = (pixels(image), pixels(&result.dims));
     result.dtype == DType::F32
         && conv.window.len() == 2
         && conv.dims == ConvDims::nhwc()
@@ -58,9 +66,10 @@ fn applies(conv: &Conv, result: &Shape) -> bool {
         && conv
             .window
             .iter()
-            .all(|w| w.base_dilation == 1 && w.low >= 0 && w.high >= 0)
+            .all(|w| w.base_dilation == 1 && w.window_dilation == 1 && w.low >= 0 && w.high >= 0)
         // Otherwise it is a kernel's gradient.
-        && window <= pixels
+        && window <= after
+        && after <= before
 }
 
 fn call<'g>(conv: &Conv, x: Value<'g>, kernel: Value<'g>, shape: &Shape) -> Value<'g> {
@@ -94,4 +103,37 @@ fn config(conv: &Conv) -> String {
         high = both(|w| w.high),
         dilations = both(|w| w.window_dilation),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hlo::WindowDim;
+
+    #[test]
+    fn only_what_the_test_tries_becomes_a_call() {
+        let images = |side: i64| [8, side, side, 64];
+        let f32s = |side| Shape::new(DType::F32, images(side));
+        let conv = |size, stride, pad| Conv::nhwc(vec![WindowDim::new(size, stride, pad, pad); 2]);
+        assert!(applies(&conv(3, 1, 1), &images(16), &f32s(16)));
+        assert!(applies(&conv(7, 2, 3), &images(16), &f32s(8)));
+        assert!(applies(&conv(1, 1, 0), &images(1), &f32s(1)));
+        // A kernel's gradient: its window is the map; on a map smaller than the kernel the result is larger than what it is of.
+        assert!(!applies(&conv(16, 1, 1), &images(16), &f32s(3)));
+        assert!(!applies(&conv(2, 1, 1), &images(2), &f32s(3)));
+        // That of a stride.
+        let mut dilated = conv(2, 1, 1);
+        dilated
+            .window
+            .iter_mut()
+            .for_each(|w| w.window_dilation = 2);
+        assert!(!applies(&dilated, &images(4), &f32s(4)));
+        // The input's gradient of a stride.
+        let mut spread = conv(3, 1, 1);
+        spread.window.iter_mut().for_each(|w| w.base_dilation = 2);
+        assert!(!applies(&spread, &images(16), &f32s(16)));
+        let bf16 = Shape::new(DType::Bf16, images(16));
+        assert!(!applies(&conv(3, 1, 1), &images(16), &bf16));
+        assert!(!applies(&conv(3, 1, -1), &images(16), &f32s(12)));
+    }
 }
