@@ -116,9 +116,11 @@ pub(super) fn run(
 fn all(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            // What was read before a pipe broke is what there is.
-            let _ = pipe.read_to_end(&mut bytes);
+        if let Some(mut pipe) = pipe
+            && let Err(error) = pipe.read_to_end(&mut bytes)
+        {
+            // What was read before is what there is.
+            tracing::debug!("a child's pipe broke: {error}");
         }
         String::from_utf8_lossy(&bytes).into_owned()
     })

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::folder::Folder;
 use super::list::{List, Missing, Official};
-use super::shards::{RawRecord, RecordStream, Shards};
+use super::record_stream::RecordStream;
+use super::shards::{RawRecord, Shards};
 use super::window::{Share, WindowOrder};
 use super::{DATASETS, Error, ImageSet, Order, class_names, decode, facts, load, tfds};
 

@@ -26,6 +26,7 @@ pub mod order;
 pub mod pack;
 pub mod pictures;
 pub mod record;
+mod record_stream;
 mod rng;
 mod shapes32;
 mod shards;
