@@ -24,6 +24,7 @@ fn manifest(step: u64) -> Manifest {
         data_position: step * 512,
         seed: u64::MAX - 1,
         module_hash: "00ff".to_owned(),
+        compiled_hash: "ff00".to_owned(),
         config: identity(&[("resnet_depth", "18"), ("train_batch_size", "512")]),
         config_yaml: "resnet_depth: 18\ntext: \"ü\\n\"\n".to_owned(),
         class_names: vec!["ünder".to_owned(), "over".to_owned()],

@@ -25,6 +25,7 @@ use crate::pjrt::{
     OptionValue,
 };
 use internal::Internal;
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -384,6 +385,7 @@ impl Engine {
     ) -> Program {
         Program {
             name: prepared.name.clone(),
+            module_hash: saved::hex(&Sha256::digest(prepared.to_proto_bytes())),
             parameters: prepared.parameters(),
             results: prepared.results(),
             devices: executable
@@ -415,6 +417,7 @@ impl Engine {
 /// A compiled module.
 pub struct Program {
     name: String,
+    module_hash: String,
     parameters: Vec<(String, Shape)>,
     results: Vec<Shape>,
     devices: Vec<Device>,
@@ -424,6 +427,11 @@ pub struct Program {
 }
 
 impl Program {
+    /// SHA-256 of the module that was compiled, after the engine's passes, in hex.
+    pub fn module_hash(&self) -> &str {
+        &self.module_hash
+    }
+
     /// Names and shapes of the parameters.
     pub fn parameters(&self) -> &[(String, Shape)] {
         &self.parameters

@@ -160,6 +160,7 @@ fn write(
         data_position: 0,
         seed: loaded.config.runtime.seed,
         module_hash: format!("imported from {}", imported.source.display()),
+        compiled_hash: String::new(),
         config: loaded.identity(),
         config_yaml: loaded.to_yaml(),
         class_names: Vec::new(),

@@ -291,6 +291,9 @@ fn our_checkpoint(path: &Path) -> Result<Contents, Error> {
     contents.fact("data position", manifest.data_position);
     contents.fact("seed", manifest.seed);
     contents.fact("module hash", &manifest.module_hash);
+    if !manifest.compiled_hash.is_empty() {
+        contents.fact("as compiled", &manifest.compiled_hash);
+    }
     contents.fact("configuration", &manifest.config_yaml);
     let file = path.join("state.safetensors");
     let bytes = store::read(&file)?;

@@ -189,6 +189,10 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
         "compiled"
     };
     tracing::info!("{made} in {:.1} s", program.compile_time().as_secs_f64());
+    let compiled_hash = program.module_hash().to_string();
+    if let Some(text) = point.otherwise_compiled(&compiled_hash) {
+        say(run.screen, &text);
+    }
     if leads {
         point.settle(run_dir)?;
     }
@@ -208,6 +212,7 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
         run_dir,
         identity: &identity,
         module_hash,
+        compiled_hash,
         class_names: match spec.network.num_classes {
             Some(_) => &described.class_names,
             None => &[],
@@ -365,6 +370,7 @@ struct Saver<'a> {
     run_dir: &'a RunDir,
     identity: &'a [(String, String)],
     module_hash: String,
+    compiled_hash: String,
     class_names: &'a [String],
 }
 
@@ -421,6 +427,7 @@ impl Saver<'_> {
             data_position: step * batch as u64,
             seed: config.runtime.seed,
             module_hash: self.module_hash.clone(),
+            compiled_hash: self.compiled_hash.clone(),
             config: self.identity.to_vec(),
             config_yaml: self.run.loaded.to_yaml(),
             class_names: self.class_names.to_vec(),

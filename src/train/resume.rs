@@ -21,6 +21,8 @@ pub(super) struct Point {
     pub(super) values: Vec<Literal>,
     /// Whether there was a checkpoint.
     pub(super) resumed: bool,
+    /// Hash of the module that computed it, as that was compiled; empty where it is not known.
+    compiled_hash: String,
     /// The checkpoint, if the user named it and it was not taken before.
     named: Option<PathBuf>,
 }
@@ -58,6 +60,7 @@ impl Point {
                 step: 0,
                 values: start::values(run.loaded, module)?,
                 resumed: false,
+                compiled_hash: String::new(),
                 named: None,
             });
         };
@@ -74,7 +77,18 @@ impl Point {
             step: manifest.step,
             values: state::literals(&module.state, arrays),
             resumed: true,
+            compiled_hash: manifest.compiled_hash,
             named,
+        })
+    }
+
+    /// What to say if the step that goes on was compiled from another module than the checkpoint's.
+    pub(super) fn otherwise_compiled(&self, compiled_hash: &str) -> Option<String> {
+        let known = !self.compiled_hash.is_empty();
+        (known && self.compiled_hash != compiled_hash).then(|| {
+            "the checkpoint was computed by a step compiled otherwise (another number of devices or kind of processor, passes, or version \
+             of this program); the run goes on, but its numbers may differ in the last digits from those of a run without the stop"
+                .into()
         })
     }
 
