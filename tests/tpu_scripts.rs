@@ -3,15 +3,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// A folder with the pretended tools, settings, and files to copy.
 struct Place {
     folder: tempfile::TempDir,
 }
 
-/// Records its call; fails at the call number in `fail_at`; tells what it is asked for. Where there is a folder `home`, ssh executes
-/// what it is told to, there.
+/// Records its call; fails at the call number in `fail_at`; signals the script at the call that has the word in `signal`; tells what it
+/// is asked for. Where there is a folder `home`, ssh executes what it is told to, there; where there is a file `stand_still`, it never ends.
 const TOOL: &str = r#"#!/usr/bin/env bash
 here=$(dirname "$0")
 # Workers are called at the same time: each call is one line, and lines are counted under a lock.
@@ -20,9 +20,11 @@ printf '%s %s\n' "$(basename "$0")" "$*" >> "$here/calls"
 number=$(wc -l < "$here/calls")
 flock -u 9
 [ "$number" != "$(cat "$here/fail_at" 2>/dev/null)" ] || { echo "pretended failure" >&2; exit 1; }
-case "$(basename "$0") $*" in
-  *\ create\ *) [ ! -e "$here/signal" ] || kill -TERM "$PPID" ;;
-  ssh*) [ ! -d "$here/home" ] || { cd "$here/home" && exec bash -c "${!#}"; } ;;
+if [ -e "$here/signal" ] && [[ " $* " == *" $(cat "$here/signal") "* ]]; then kill -TERM "$PPID"; fi
+case "$(basename "$0")" in
+  ssh)
+    [ ! -d "$here/home" ] || { cd "$here/home" && exec bash -c "${!#}"; }
+    [ ! -e "$here/stand_still" ] || { echo $$ >> "$here/standing"; exec tail -f /dev/null; } ;;
 esac
 case "$(basename "$0") $*" in
   *queued-resources\ describe*) cat "$here/state" ;;
@@ -81,6 +83,10 @@ impl Place {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
+        self.script(arguments).output().expect("bash is there")
+    }
+
+    fn script(&self, arguments: &[&str]) -> Command {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tpu/pod.sh");
         let path = format!(
             "{}:{}:{}",
@@ -89,12 +95,12 @@ impl Place {
             std::env::var("PATH").unwrap()
         );
         fs::remove_file(self.path("calls")).ok();
-        Command::new(script)
+        let mut command = Command::new(script);
+        command
             .args(arguments)
             .current_dir(self.folder.path())
-            .env("PATH", path)
-            .output()
-            .expect("bash is there")
+            .env("PATH", path);
+        command
     }
 
     fn calls(&self) -> Vec<String> {
@@ -116,6 +122,8 @@ const UP: [&str; 5] = [
     "train_batch_size=4096",
     "model_dir=gs://b/a b",
 ];
+/// What is said while a rented slice may be there.
+const MAY_REMAIN: &str = "the slice s may exist and cost money; give it back with:";
 
 fn words(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -169,6 +177,98 @@ fn several_workers_are_filled_and_started_all() {
     }
 }
 
+#[test]
+fn more_files_go_along_under_their_own_names() {
+    let place = Place::new(TWO_HOSTS);
+    for name in ["step.program", "list.txt"] {
+        fs::write(place.path(name), "").unwrap();
+    }
+    let files = ["simclr", "run.yaml", "step.program", "list.txt"];
+    let output = place.run(&[&["copy"], &files[..]].concat());
+    assert!(output.status.success(), "{}", words(&output));
+    for worker in ["10.0.0.1", "10.0.0.2"] {
+        let wanted = format!("step.program list.txt me@{worker}:simclr-run/");
+        let calls = place.calls();
+        let there = |call: &&String| call.starts_with("scp") && call.ends_with(&wanted);
+        assert_eq!(calls.iter().filter(there).count(), 1, "{calls:?}");
+    }
+    // `up` knows keys by their sign of equality.
+    let place = Place::new(TPU_VM);
+    fs::write(place.path("step.program"), "").unwrap();
+    let key = "runtime.executable=step.program";
+    let output = place.run(&["up", "simclr", "run.yaml", "step.program", key]);
+    assert!(output.status.success(), "{}", words(&output));
+    let calls = place.calls();
+    let copied = |call: &String| call.ends_with(" step.program 10.0.0.1:simclr-run/");
+    assert!(calls.iter().any(copied), "{calls:?}");
+    let launched = calls.last().unwrap();
+    assert!(launched.contains(key), "{launched}");
+    assert!(!launched.contains(" step.program"), "{launched}");
+    let output = place.run(&["up", "simclr", "run.yaml", "none.program", key]);
+    assert!(words(&output).contains("none.program is not there"));
+    assert!(place.calls().is_empty());
+}
+
+/// A fresh machine's key is nobody's yet, and nobody is there to be asked; an address comes back with another machine behind it.
+#[test]
+fn the_keys_of_new_workers_are_taken_and_kept_apart() {
+    let before = "-o Port=2222 ";
+    let ours = "-o BatchMode=yes -o ConnectTimeout=20 -o StrictHostKeyChecking=accept-new";
+    for (settings, apart) in [(TPU_VM, true), (ENGINE, true), (TWO_HOSTS, false)] {
+        let place = Place::new(&format!("{settings}POD_SSH_OPTIONS='{before}'\n"));
+        let output = place.run(&["copy", "simclr", "run.yaml"]);
+        assert!(output.status.success(), "{}", words(&output));
+        let all = if apart {
+            format!("{before}{ours} -o UserKnownHostsFile=\"./s.known_hosts\"")
+        } else {
+            format!("{before}{ours}")
+        };
+        for call in place.calls() {
+            let (program, rest) = call.split_once(' ').unwrap();
+            let rest = rest.strip_prefix("-q ").unwrap_or(rest);
+            assert!(program == "gcloud" || rest.starts_with(&all), "{call}");
+            assert_eq!(
+                rest.contains("UserKnownHostsFile"),
+                apart && program != "gcloud"
+            );
+        }
+    }
+    for command in ["create", "delete"] {
+        let place = Place::new(TPU_VM);
+        let known = place.path("s.known_hosts");
+        fs::write(&known, "10.0.0.1 ssh-ed25519 AAAA\n").unwrap();
+        assert!(place.run(&["--dry-run", command]).status.success());
+        assert!(known.exists());
+        assert!(place.run(&[command]).status.success());
+        assert!(!known.exists(), "{command}");
+    }
+}
+
+/// What ssh itself makes of our words: it tells its settings, and calls nobody.
+#[test]
+fn ssh_understands_its_words() {
+    if Command::new("ssh").arg("-V").output().is_err() {
+        eprintln!("SKIPPED: ssh is not there");
+        return;
+    }
+    let place = Place::new(&format!("{TPU_VM}POD_SSH_OPTIONS=-G\n"));
+    fs::remove_file(place.path("ssh")).unwrap();
+    let elsewhere = place.path("with blanks");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::rename(place.path("pod.env"), elsewhere.join("pod.env")).unwrap();
+    let output = place.run(&["--settings", "with blanks/pod.env", "follow"]);
+    assert!(output.status.success(), "{}", words(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for setting in [
+        "batchmode yes",
+        "stricthostkeychecking accept-new",
+        "userknownhostsfile with blanks/s.known_hosts",
+    ] {
+        let line = format!("[10.0.0.1] {setting}\n");
+        assert!(text.contains(&line), "{setting} is not in:\n{text}");
+    }
+}
+
 /// A program that is waiting for its next start is not started after `stop`.
 #[test]
 fn after_stop_nothing_starts_again() {
@@ -181,13 +281,22 @@ fn after_stop_nothing_starts_again() {
     assert!(words(&output).contains("a run is there already"));
     let output = place.run(&["stop"]);
     assert!(output.status.success(), "{}", words(&output));
+    let text = words(&output);
+    assert!(
+        text.contains("saves and ends") && text.contains("the machines w stay, and may cost money"),
+        "{text}"
+    );
     // The loop takes its pid away when it ends.
     while place.path("home/run/pid").exists() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let started = fs::read_to_string(place.path("home/run/started")).unwrap();
     assert_eq!(started, "x\n");
-    assert!(fs::read_to_string(&log).unwrap().starts_with("before\n"));
+    let log = fs::read_to_string(&log).unwrap();
+    assert!(
+        log.starts_with("before\n") && log.contains("the run is over (exit code 75); its machines"),
+        "{log}"
+    );
     let output = place.run(&["stop"]);
     assert!(output.status.success(), "{}", words(&output));
     assert!(String::from_utf8_lossy(&output.stdout).contains("no run there"));
@@ -213,11 +322,12 @@ fn a_run_that_is_over_at_once_is_not_launched() {
 #[test]
 fn a_run_that_is_killed_is_started_again_a_few_times() {
     let count = "echo x >> started; n=$(wc -l < started)";
-    for (program, deaths, starts) in [
-        ("[ $n -gt 2 ] || kill -9 $$; exit 0", 2, 3),
-        ("[ $n -gt 1 ] || kill -ABRT $$; exit 75", 1, 6),
-        ("kill -9 $$", 4, 4),
-        ("kill -TERM $$", 0, 1),
+    for (program, deaths, starts, code) in [
+        ("[ $n -gt 2 ] || kill -9 $$; exit 0", 2, 3, 0),
+        ("[ $n -gt 1 ] || kill -ABRT $$; exit 75", 1, 6, 75),
+        ("kill -9 $$", 4, 4, 137),
+        ("kill -TERM $$", 0, 1, 143),
+        ("exit 2", 0, 1, 2),
     ] {
         let place = Place::with_worker(&format!(
             "#!/bin/bash\n{count}\n[ $n -lt 6 ] || touch stop\n{program}\n"
@@ -237,18 +347,125 @@ fn a_run_that_is_killed_is_started_again_a_few_times() {
         );
         let given_up = log.contains("killed 4 times and is not started again");
         assert_eq!(given_up, deaths == 4, "{program}: {log}");
+        // However it ends, the money does not.
+        let over = format!(
+            "pod.sh: the run is over (exit code {code}); its machines cost money until they are given back\n"
+        );
+        assert!(log.ends_with(&over), "{program}: {log}");
     }
 }
 
 #[test]
 fn an_interruption_says_what_may_remain() {
-    let place = Place::new(TPU_VM);
-    fs::write(place.path("signal"), "").unwrap();
-    let output = place.run(&UP);
-    assert_eq!(output.status.code(), Some(130));
-    let text = words(&output);
-    assert!(text.contains("may exist and cost money"), "{text}");
-    assert_eq!(place.calls().len(), 1);
+    for settings in [TPU_VM, ENGINE] {
+        for (arguments, word) in [(&UP[..], "create"), (&["delete"], "delete")] {
+            let place = Place::new(settings);
+            fs::write(place.path("signal"), word).unwrap();
+            let output = place.run(arguments);
+            assert_eq!(output.status.code(), Some(130));
+            let text = words(&output);
+            assert!(text.contains(MAY_REMAIN), "{text}");
+            assert_eq!(place.calls().len(), 1);
+        }
+    }
+}
+
+/// What was started on the workers' behalf ends with the script.
+#[test]
+fn an_interruption_leaves_nothing_running_here() {
+    for command in ["follow", "stop", "doctor", "launch"] {
+        let place = Place::new(TPU_VM);
+        fs::write(place.path("hosts"), "10.0.0.1;10.0.0.2\n").unwrap();
+        fs::write(place.path("stand_still"), "").unwrap();
+        let said = place.path("said");
+        let mut script = place
+            .script(&[command])
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&said).unwrap())
+            .spawn()
+            .unwrap();
+        let standing = || {
+            let text = fs::read_to_string(place.path("standing")).unwrap_or_default();
+            text.lines().map(String::from).collect::<Vec<_>>()
+        };
+        let pause = || std::thread::sleep(std::time::Duration::from_millis(5));
+        while standing().len() < 2 {
+            pause();
+        }
+        let id = script.id().to_string();
+        assert!(Command::new("kill").arg(&id).status().unwrap().success());
+        assert_eq!(script.wait().unwrap().code(), Some(130), "{command}");
+        let text = fs::read_to_string(said).unwrap();
+        assert!(
+            text.contains("interrupted") && text.contains(MAY_REMAIN),
+            "{command}: {text}"
+        );
+        let left = || {
+            let there = |id: &String| Path::new("/proc").join(id).exists();
+            standing().into_iter().filter(there).collect::<Vec<_>>()
+        };
+        for _ in 0..2000 {
+            if left().is_empty() {
+                break;
+            }
+            pause();
+        }
+        let left = left();
+        Command::new("kill").args(&left).output().unwrap();
+        assert!(left.is_empty(), "{command}: {left:?} go on");
+    }
+}
+
+#[test]
+fn a_slice_is_given_back_or_it_is_said_that_it_was_not() {
+    for (settings, call) in [
+        (
+            TPU_VM,
+            "gcloud compute tpus queued-resources delete s --zone z --force --quiet",
+        ),
+        (
+            ENGINE,
+            "gcloud compute instance-groups managed delete s --zone z --quiet",
+        ),
+    ] {
+        let place = Place::new(settings);
+        let output = place.run(&["--dry-run", "delete"]);
+        assert!(output.status.success() && place.calls().is_empty());
+        assert!(words(&output).contains(&format!("+ {call}\n")));
+        let output = place.run(&["delete"]);
+        assert!(output.status.success(), "{}", words(&output));
+        assert!(!words(&output).contains("cost money"));
+        assert_eq!(place.calls(), [call]);
+        fs::write(place.path("fail_at"), "1").unwrap();
+        let output = place.run(&["delete"]);
+        assert_eq!(output.status.code(), Some(1));
+        let text = words(&output);
+        assert!(
+            text.contains(MAY_REMAIN) && text.contains("could not be deleted"),
+            "{text}"
+        );
+    }
+}
+
+/// A run that has stopped costs as much as one that has not.
+#[test]
+fn after_stop_it_is_said_that_the_slice_is_still_there() {
+    for settings in [TPU_VM, ENGINE] {
+        let place = Place::new(settings);
+        let output = place.run(&["stop"]);
+        assert!(output.status.success());
+        assert!(words(&output).contains(MAY_REMAIN), "{}", words(&output));
+        for number in 1..=place.calls().len() {
+            fs::write(place.path("fail_at"), number.to_string()).unwrap();
+            let output = place.run(&["stop"]);
+            assert_eq!(output.status.code(), Some(1), "call {number}");
+            let text = words(&output);
+            assert!(
+                text.contains(MAY_REMAIN) && text.contains("not stopped everywhere"),
+                "{text}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -275,6 +492,21 @@ fn settings_mean_what_they_say() {
         "{}",
         words(&output)
     );
+}
+
+/// What a user begins with, as it is.
+#[test]
+fn the_example_of_settings_is_one() {
+    let place = Place::new(include_str!("../tpu/pod.env.example"));
+    let output = place.run(&[&["--dry-run"], &UP[..]].concat());
+    assert!(output.status.success(), "{}", words(&output));
+    let text = words(&output);
+    for expected in [
+        "create simclr --node-id simclr",
+        "/.ssh/google_compute_engine -o BatchMode",
+    ] {
+        assert!(text.contains(expected), "{expected} is missing in:\n{text}");
+    }
 }
 
 /// Whichever call fails: nothing is rented after it, and the user is told of what may remain.
@@ -336,6 +568,10 @@ fn a_dry_run_calls_nothing_and_prints_everything() {
             assert!(place.calls().is_empty(), "{command}: {:?}", place.calls());
         }
     }
+    let place = Place::new(ENGINE);
+    let output = place.run(&["--dry-run", "create"]);
+    assert!(output.status.success() && place.calls().is_empty());
+    assert!(words(&output).contains("+ gcloud compute instance-groups managed create s "));
     let place = Place::new(TPU_VM);
     let mut arguments = vec!["--dry-run"];
     arguments.extend(UP);
@@ -363,7 +599,11 @@ fn logs_come_with_their_worker_and_machines_of_others_are_left_alone() {
     for command in ["create", "delete"] {
         let output = place.run(&[command]);
         assert_ne!(output.status.code(), Some(0));
-        assert!(words(&output).contains("not ours"), "{}", words(&output));
+        let text = words(&output);
+        let stay =
+            "the machines 10.0.0.1 10.0.0.2 stay, and may cost money until whoever made them";
+        assert!(text.contains("not ours") && text.contains(stay), "{text}");
+        assert!(!text.contains("pod.env delete"), "{text}");
         assert!(place.calls().is_empty());
     }
 }
