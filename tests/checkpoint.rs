@@ -226,6 +226,7 @@ fn child() {
         }
         "stop" => {
             let stop = Stop::listen().unwrap();
+            stop.wait_for_save();
             assert_eq!(stop.requested(), None);
             say("ready");
             while stop.requested().is_none() {

@@ -1,25 +1,30 @@
 //! Who am I, on loopback: a pretended metadata server, the key-value service with many clients, agreement among pretended processes.
 
 use simclr::cluster::agreement::{Group, Trouble};
-use simclr::cluster::doctor::{State, lock, others, runtime};
+use simclr::cluster::doctor::{State, chips, lock, metadata, others, runtime};
 use simclr::cluster::identity::{Identity, Source, Wanted};
-use simclr::cluster::metadata::{Metadata, Worker};
+use simclr::cluster::metadata::{Metadata, TRIES, Worker};
 use simclr::cluster::store::{Server, Store};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
 /// Enough for loopback on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
+/// Before a pretended server is asked again.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// What the pretended server answers to a path below `attributes/`.
 #[derive(Clone)]
 enum Answer {
     Text(&'static str),
     Status(u16),
+    /// So often a status of a server that is not ready, then a text.
+    AtLast(u32, &'static str),
     /// Never.
     Silence,
     /// Not even HTTP.
@@ -28,9 +33,16 @@ enum Answer {
 
 /// A metadata server; everything else is 404. It refuses requests without Google's header.
 fn server(answers: &[(&'static str, Answer)]) -> String {
+    counting_server(answers).0
+}
+
+/// With a count of what it is asked.
+fn counting_server(answers: &[(&'static str, Answer)]) -> (String, Arc<AtomicU32>) {
+    let count = Arc::new(AtomicU32::new(0));
+    let asked = count.clone();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let answers: HashMap<&str, Answer> = answers.iter().cloned().collect();
+    let mut answers: HashMap<&str, Answer> = answers.iter().cloned().collect();
     thread::spawn(move || {
         let mut silent = Vec::new();
         for mut stream in listener.incoming().flatten() {
@@ -48,9 +60,14 @@ fn server(answers: &[(&'static str, Answer)]) -> String {
             let flavoured = request
                 .to_ascii_lowercase()
                 .contains("metadata-flavor: google");
-            let (status, text) = match answers.get(key) {
+            asked.fetch_add(1, Ordering::SeqCst);
+            let (status, text) = match answers.get_mut(key) {
                 _ if !flavoured => (403, "no flavour"),
-                Some(Answer::Text(text)) => (200, *text),
+                Some(Answer::Text(text) | Answer::AtLast(0, text)) => (200, *text),
+                Some(Answer::AtLast(left, _)) => {
+                    *left -= 1;
+                    (503, "not yet")
+                }
                 Some(Answer::Status(status)) => (*status, "refused"),
                 Some(Answer::Silence) => {
                     silent.push(stream);
@@ -69,7 +86,7 @@ fn server(answers: &[(&'static str, Answer)]) -> String {
             stream.write_all(answer.as_bytes()).ok();
         }
     });
-    address
+    (address, count)
 }
 
 fn find(answers: &[(&'static str, Answer)]) -> Result<Identity, String> {
@@ -88,7 +105,7 @@ fn find_as(
     } else {
         Duration::from_secs(10)
     };
-    let metadata = Metadata::at(&server(answers), patience);
+    let metadata = Metadata::at(&server(answers), patience, PAUSE);
     let variable = |name: &str| {
         let found = environment.iter().find(|(key, _)| *key == name);
         found.map(|(_, value)| value.to_string())
@@ -179,15 +196,61 @@ fn a_server_that_is_slow_refuses_or_talks_nonsense_is_an_error() {
             "no remedy in: {error}"
         );
     }
-    let nobody = Metadata::at("127.0.0.1:9", Duration::from_millis(500));
+    let nobody = Metadata::at("127.0.0.1:9", Duration::from_millis(500), PAUSE);
     let error = Identity::find(Wanted::default(), &|_| None, Some(&nobody)).unwrap_err();
     assert!(error.to_string().contains("cannot be asked"), "{error}");
 }
 
 #[test]
+fn a_server_that_is_not_ready_is_asked_again_and_one_that_refuses_is_not() {
+    use Answer::{AtLast, Noise, Status, Text};
+    let late = TRIES - 1;
+    let found = find(&[
+        ("agent-worker-number", AtLast(late, "2")),
+        ("worker-network-endpoints", AtLast(late, "a,b,c")),
+        ("accelerator-type", AtLast(1, "v3-32")),
+    ])
+    .unwrap();
+    assert_eq!((found.process, found.processes), (2, 3));
+    for (answer, times) in [
+        (Status(503), TRIES),
+        (Status(429), TRIES),
+        (Noise, TRIES),
+        (AtLast(TRIES, "2"), TRIES),
+        (AtLast(1, "2"), 2),
+        (Status(403), 1),
+        (Status(404), 1),
+        (Text("2"), 1),
+    ] {
+        let (address, asked) = counting_server(&[("key", answer)]);
+        let _ = Metadata::at(&address, SOON, PAUSE).get("key");
+        assert_eq!(asked.load(Ordering::SeqCst), times);
+    }
+}
+
+/// A worker of several that hears of no others does not take itself for a run of its own.
+#[test]
+fn a_worker_without_the_list_of_all_is_an_error_unless_it_may_be_alone() {
+    use Answer::Text;
+    for found in [
+        find(&[("agent-worker-number", Text("3"))]),
+        find(&[("tpu-env", Text("WORKER_ID: '3'\n"))]),
+    ] {
+        let error = found.unwrap_err();
+        assert!(
+            error.contains("worker-network-endpoints") && error.contains("this is worker 3"),
+            "{error}"
+        );
+        assert!(error.contains("--processes 1"), "no remedy in: {error}");
+    }
+    let first = find(&[("agent-worker-number", Text("0"))]).unwrap();
+    assert_eq!((first.process, first.processes), (0, 1));
+}
+
+#[test]
 fn a_machine_hears_that_it_is_taken_away() {
     let told = |answers: &[(&'static str, Answer)]| {
-        Metadata::at(&server(answers), Duration::from_secs(10)).going_away()
+        Metadata::at(&server(answers), Duration::from_secs(10), PAUSE).going_away()
     };
     let stays = [
         ("preempted", Answer::Text("FALSE")),
@@ -219,6 +282,41 @@ fn kubernetes_tells_by_variables() {
     assert!(error.contains("2 among a,b"), "{error}");
 }
 
+/// Addresses are those of libtpu's own exchange: our service must not take one of their ports.
+#[test]
+fn kubernetes_may_tell_by_addresses() {
+    for (names, port) in [
+        ("tpu-0.svc:8471,tpu-1.svc:8471", 8476),
+        ("tpu-0.svc:8476,tpu-1.svc:8476", 8477),
+        (
+            "tpu-0.svc:8476, tpu-0.svc:8477, tpu-1.svc:8476, tpu-1.svc:8477",
+            8478,
+        ),
+        ("tpu-0.svc,tpu-1.svc", 8476),
+    ] {
+        let count = names.split(',').count();
+        let told = [("TPU_WORKER_ID", "1"), ("TPU_PROCESS_ADDRESSES", names)];
+        let found = find_as(Wanted::default(), &told, &[]).unwrap();
+        assert_eq!(
+            (found.process, found.processes, found.source),
+            (1, count, Source::Environment)
+        );
+        assert_eq!(found.coordinator, Some(format!("tpu-0.svc:{port}")));
+        assert_eq!(found.hosts[count - 1], "tpu-1.svc");
+        // Where hosts are told, too, these are meant.
+        let told = [&told[..], &[("TPU_WORKER_HOSTNAMES", "a,b,c")]].concat();
+        let found = find_as(Wanted::default(), &told, &[]).unwrap();
+        assert_eq!(found.processes, 3);
+        assert_eq!(found.coordinator, Some(format!("a:{port}")));
+    }
+    let bad = [("TPU_WORKER_ID", "2"), ("TPU_PROCESS_ADDRESSES", "a:1,b:1")];
+    let error = find_as(Wanted::default(), &bad, &[]).unwrap_err();
+    assert!(
+        error.contains("TPU_PROCESS_ADDRESSES is `2 among a,b`"),
+        "{error}"
+    );
+}
+
 #[test]
 fn what_the_user_says_goes_first() {
     let gke = [("TPU_WORKER_ID", "1"), ("TPU_WORKER_HOSTNAMES", "a,b")];
@@ -234,6 +332,13 @@ fn what_the_user_says_goes_first() {
         (3, 4, Source::Flags)
     );
     assert_eq!(found.coordinator.as_deref(), Some("gpu0:1234"));
+    // Also where the server that would be asked does not answer.
+    let broken = [("agent-worker-number", Answer::Status(503))];
+    let by_hand = wanted(Some(3), Some(4), Some("gpu0:1234"));
+    assert_eq!(find_as(by_hand, &[], &broken).unwrap().process, 3);
+    let partly = wanted(Some(3), Some(4), None);
+    let error = find_as(partly, &[], &broken).unwrap_err();
+    assert!(error.contains("status 503"), "{error}");
     // One host out of a pod: libtpu must not wait for the others, nor this program for a server that does not answer.
     let silent = ("agent-worker-number", Answer::Silence);
     for (chips, bounds) in [(1, "1,1,1"), (4, "2,2,1"), (8, "2,4,1")] {
@@ -560,6 +665,27 @@ fn the_doctor_names_who_holds_the_chips() {
 }
 
 #[test]
+fn the_doctor_misses_chips_only_on_a_tpu_vm() {
+    assert_eq!(chips(4, true).state, State::Good);
+    assert_eq!(chips(0, false).state, State::Absent);
+    let lost = chips(0, true);
+    assert_eq!(lost.state, State::Bad);
+    assert!(lost.remedy.contains("create it again"), "{lost:?}");
+}
+
+#[test]
+fn the_doctor_misses_the_metadata_only_where_a_run_needs_it() {
+    let nobody = Metadata::at("127.0.0.1:9", SOON, PAUSE);
+    assert_eq!(metadata(&nobody, false).0.state, State::Absent);
+    let (found, _) = metadata(&nobody, true);
+    assert_eq!(found.state, State::Bad);
+    assert!(found.words.contains("cannot be asked"), "{found:?}");
+    assert!(found.remedy.contains("--coordinator"), "{found:?}");
+    let elsewhere = Metadata::at(&server(&[]), SOON, PAUSE);
+    assert_eq!(metadata(&elsewhere, true).0.state, State::Absent);
+}
+
+#[test]
 fn the_doctor_knows_which_runtime_is_for_which_chip() {
     for (slice, version, state) in [
         ("v3-32", "tpu-ubuntu2204-base", State::Good),
@@ -645,6 +771,39 @@ fn the_doctor_through_the_program() {
     assert_eq!(state("runtime").0, "bad");
     assert!(state("runtime").1.contains("tpuv5-lite"));
     assert_eq!(state("workers").0, "good");
+    if simclr::pjrt::tpu_chips() == 0 {
+        assert_eq!(state("chips").0, "bad");
+    }
+}
+
+/// Whatever is wrong, it is said what to do.
+#[test]
+fn the_doctor_has_a_remedy_for_all_it_finds() {
+    use Answer::Text;
+    let address = server(&[("agent-worker-number", Text("3"))]);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_simclr"))
+        .args(["doctor", "--json", "data_dir=gs://", "model_dir=gs://"])
+        .env("GCE_METADATA_IP", &address)
+        .env("SIMCLR_PLUGIN_TPU", "/nonexistent/libtpu.so")
+        .env_remove("TPU_WORKER_ID")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let found: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let bad = |what: &str| {
+        let is = |one: &&serde_json::Value| one["what"] == what && one["state"] == "bad";
+        found.iter().find(is).unwrap_or_else(|| panic!("{found:?}"))
+    };
+    for (what, remedy) in [
+        ("plugin", "SIMCLR_PLUGIN_TPU"),
+        ("workers", "--coordinator"),
+        ("account", "service account"),
+        ("data_dir", "gs://BUCKET/NAME"),
+        ("model_dir", "gs://BUCKET/NAME"),
+    ] {
+        let said = bad(what)["remedy"].as_str().unwrap();
+        assert!(said.contains(remedy), "{what}: {said}");
+    }
 }
 
 #[test]
@@ -679,7 +838,7 @@ fn processes_that_do_not_show_are_an_error_and_so_is_a_place_that_is_none() {
     for (code, words) in ended {
         assert_eq!(code, Some(2), "{words}");
         assert!(
-            words.contains("2 processes, and the cpu plugin shows devices of 1"),
+            words.contains("2 process(es), and the cpu plugin shows devices of 1"),
             "{words}"
         );
     }
@@ -780,6 +939,18 @@ fn a_process_that_is_killed_ends_the_others_which_are_to_be_started_again() {
     }
     for killed in [killed, killed_zero] {
         assert_eq!(killed.end().0, None);
+    }
+}
+
+/// Before there are devices nothing would be lost, and whoever waits for them would hear of no wish.
+#[test]
+fn a_process_that_still_waits_for_others_ends_at_once_with_the_code_of_its_signal() {
+    for (signal, code) in [("TERM", 75), ("INT", 130)] {
+        let address = free_address();
+        let zero = OneOfThree::start(0, &address, &[]);
+        at(&Store::connect(&address, SOON).unwrap(), "start", 0);
+        zero.signal(signal);
+        assert_eq!(zero.end().0, Some(code), "{signal}");
     }
 }
 

@@ -247,10 +247,85 @@ fn slices_are_listed_as_the_plugin_knows_them() {
     };
     let v3 = row("v3-128").unwrap();
     assert_eq!((&v3["devices"], &v3["hosts"]), (&128.into(), &16.into()));
+    assert_eq!(
+        (&v3["chips"], &v3["cores_per_chip"]),
+        (&64.into(), &2.into())
+    );
+    // What Google's documentation says: 16 GiB a core, of which the runtime keeps some, and 123e12 operations a chip.
+    let memory = v3["memory_per_device"].as_f64().unwrap() / f64::from(1 << 30);
+    assert!((15.0..=16.0).contains(&memory), "{memory}");
+    assert_eq!(v3["peak_flops_per_chip"], 123e12);
     let v4 = row("v4-256").unwrap();
     assert_eq!((&v4["devices"], &v4["hosts"]), (&128.into(), &32.into()));
     let lite = row("v5litepod-8").unwrap();
     assert_eq!((&lite["devices"], &lite["hosts"]), (&8.into(), &1.into()));
+    let output = simclr().arg("topologies").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let columns = |line: &str| {
+        let words = line.split_whitespace();
+        words.map(String::from).collect::<Vec<_>>()
+    };
+    let lines: Vec<Vec<String>> = text.lines().map(columns).collect();
+    let found = |name: &str| {
+        lines
+            .iter()
+            .find(|line| line.get(1).is_some_and(|n| n == name))
+    };
+    // chips, cores, devices, hosts, kind, GiB of a device, 1e12 operations per second of a chip
+    for (name, row) in [
+        ("v3-128", "v3:8x8 v3-128 64 128 128 16 TPU v3 15.48 123"),
+        ("v4-256", "v4:4x4x8 v4-256 128 256 128 32 TPU v4 30.75 275"),
+        (
+            "v5litepod-8",
+            "v5e:2x4 v5litepod-8 8 8 8 1 TPU v5 lite 15.75 197",
+        ),
+    ] {
+        assert_eq!(found(name).unwrap().join(" "), row);
+    }
+}
+
+/// Without a network it can only be seen that the compiler would be fetched, and that one who does not ask for it is told how.
+#[test]
+fn the_compiler_is_fetched_if_that_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let script =
+        "#!/bin/sh\necho \"$*\" >> \"$(dirname \"$0\")/calls\"\necho no network >&2\nexit 1\n";
+    let python = folder.path().join("python3");
+    std::fs::write(&python, script).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&python, executable).unwrap();
+    let path = format!(
+        "{}:{}",
+        folder.path().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let compile = |words: &[&str]| {
+        let output = simclr()
+            .args(["compile", "--topology", "v5e:2x2"])
+            .args(words)
+            .args(SMALL)
+            .env("XDG_CACHE_HOME", folder.path())
+            .env("PATH", &path)
+            .env_remove("SIMCLR_PLUGIN_TPU")
+            .output()
+            .unwrap();
+        let calls = std::fs::read_to_string(folder.path().join("calls")).unwrap_or_default();
+        (output, calls)
+    };
+    let (output, calls) = compile(&[]);
+    refused(&output, 3, &["no tpu plugin found"]);
+    assert!(!calls.contains("pip download"), "{calls}");
+    let (output, calls) = compile(&["--install"]);
+    assert_eq!(output.status.code(), Some(3));
+    let words = stderr(&output);
+    for expected in ["fetching it with pip", "tpu plugin could not be fetched"] {
+        assert!(
+            words.contains(expected),
+            "`{expected}` is missing in:\n{words}"
+        );
+    }
+    let asked = |line: &str| line.contains("pip download") && line.contains("libtpu==");
+    assert!(calls.lines().any(asked), "{calls}");
 }
 
 #[test]

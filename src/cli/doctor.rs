@@ -3,8 +3,8 @@
 use super::Configuration;
 use super::isolated::{self, run_again};
 use super::ui::Ui;
-use crate::cluster::doctor::{Finding, State, account, lock, metadata, others, runtime};
-use crate::cluster::identity::{Identity, Wanted};
+use crate::cluster::doctor::{Finding, State, account, chips, lock, metadata, others, runtime};
+use crate::cluster::identity::{Identity, Wanted, asks_server};
 use crate::cluster::metadata::Metadata;
 use crate::config::Loaded;
 use crate::data;
@@ -66,36 +66,33 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
 }
 
 fn look(loaded: &Loaded) -> Vec<Finding> {
-    let chips = tpu_chips();
+    let there = tpu_chips();
+    let variable = |name: &str| std::env::var(name).ok();
+    let server = Metadata::new();
+    let (told, worker) = metadata(&server, there > 0 && asks_server(&variable));
+    let silent = told.state == State::Bad;
     let mut findings = vec![
         plugin(),
-        if chips > 0 {
-            Finding::good("chips", format!("{chips} TPU chips on the bus"))
-        } else {
-            Finding::absent(
-                "chips",
-                "no TPU chip on the bus of this machine",
-                "on a TPU VM that was stopped and started, delete it and create it again",
-            )
-        },
-        lock(Path::new("/proc"), Path::new("/tmp/libtpu_lockfile"), chips),
+        chips(there, worker.is_some()),
+        lock(Path::new("/proc"), Path::new("/tmp/libtpu_lockfile"), there),
+        told,
     ];
-    let server = Metadata::new();
-    let (found, worker) = metadata(&server);
-    let on_cloud = found.state == State::Good;
-    findings.push(found);
     if let Some(worker) = &worker {
         findings.push(runtime(worker));
-    }
-    if on_cloud {
         findings.push(account(&server));
     }
-    let variable = |name: &str| std::env::var(name).ok();
-    let metadata = on_cloud.then_some(&server);
-    match Identity::find(Wanted::default(), &variable, metadata) {
-        Ok(identity) => findings.push(others(&identity, PATIENCE)),
-        Err(error) => findings.push(Finding::bad("workers", error.to_string(), "")),
-    }
+    let metadata = worker.is_some().then_some(&server);
+    findings.push(
+        match Identity::find(Wanted::default(), &variable, metadata) {
+            _ if silent => Finding::absent("workers", "unknown without the metadata", ""),
+            Ok(identity) => others(&identity, PATIENCE),
+            Err(error) => Finding::bad(
+                "workers",
+                error.to_string(),
+                "correct that, or say it by hand: --process N --processes N --coordinator HOST:PORT",
+            ),
+        },
+    );
     let (data_dir, model_dir) = (&loaded.config.data_dir, &loaded.config.model_dir);
     for (key, place) in [("data_dir", data_dir), ("model_dir", model_dir)] {
         if let Some(place) = place.as_deref().filter(|place| store::is_remote(place)) {
@@ -120,7 +117,10 @@ fn bucket(key: &'static str, place: &Path, server: &Metadata) -> Finding {
             format!("cannot {action} {place}{whom}: {cause}"),
             &remedy,
         ),
-        other => Finding::bad(key, other.to_string(), ""),
+        other => {
+            let remedy = "check the address, gs://BUCKET/FOLDER, and try again";
+            Finding::bad(key, other.to_string(), remedy)
+        }
     };
     let asker = match store::asker(place) {
         Ok(asker) => asker,
@@ -159,7 +159,10 @@ fn plugin() -> Finding {
     let what = "plugin";
     let path = match find(Platform::Tpu, None) {
         Ok(found) => found.path,
-        Err(error) => return Finding::bad(what, error.to_string(), ""),
+        Err(error) => {
+            let remedy = "run `simclr plugins install tpu`, or correct SIMCLR_PLUGIN_TPU";
+            return Finding::bad(what, error.to_string(), remedy);
+        }
     };
     match run_again(&["--here"], &WITHOUT_TPU) {
         Ok(ended) if ended.code == 0 => Finding::good(

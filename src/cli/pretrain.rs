@@ -114,16 +114,18 @@ impl Session {
                 format!("a multiple of the number of devices, {devices} (runtime.devices)");
             return Err(loaded.bad("train_batch_size", expected).into());
         }
+        let stop = Stop::listen()?;
         let together = Together::join(&arguments.place, &loaded.config.runtime.platform)?;
         let node = together.node();
         let (engine, devices) =
             together.open(ui, loaded, || open_among(loaded, ui, node.as_ref()))?;
         drop(node);
-        let stop = Stop::listen()?;
+        let processes = together.processes(&engine, devices)?;
+        stop.wait_for_save();
         together::watch_notice(&stop);
         Ok(Session {
             model_dir: model_dir(loaded, arguments.configuration.config.as_deref()),
-            processes: together.processes(&engine, devices)?,
+            processes,
             engine,
             devices,
             stop,

@@ -4,7 +4,7 @@ use super::exit;
 use super::ui::Ui;
 use crate::cluster;
 use crate::cluster::agreement::{Group, Trouble};
-use crate::cluster::identity::{Identity, Wanted};
+use crate::cluster::identity::{Identity, Wanted, asks_server};
 use crate::cluster::metadata::Metadata;
 use crate::cluster::store::{Server, Store};
 use crate::config::Loaded;
@@ -16,6 +16,7 @@ use crate::train;
 use crate::train::processes::Processes;
 use crate::train::signals::{Stop, StopKind};
 use clap::Args;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -58,7 +59,8 @@ pub(super) struct Together {
 impl Together {
     /// Finds out which process this is, and joins the others if there are any.
     pub(super) fn join(place: &Place, platform: &str) -> anyhow::Result<Self> {
-        let identity = identity(place, platform)?;
+        let variable = |name: &str| std::env::var(name).ok();
+        let identity = identity(place, platform, tpu_chips(), &variable, Metadata::new)?;
         set_variables(&identity.variables);
         let mut together = Together {
             identity,
@@ -121,11 +123,8 @@ impl Together {
         opened
     }
 
-    /// The processes, once there are devices, of which a step takes so many: all processes must show, and all take part.
+    /// The processes, once there are devices, of which a step takes so many: all processes must show, and no others; and all take part.
     pub(super) fn processes(self, engine: &Engine, devices: usize) -> anyhow::Result<Processes> {
-        if self.store.is_none() {
-            return Ok(self.processes);
-        }
         let checked = self.check(engine, devices);
         if let Err(error) = &checked {
             tell_failure(&self.processes, error, Duration::ZERO);
@@ -230,16 +229,15 @@ fn no_devices(processes: usize) -> String {
     )
 }
 
-/// Checks that so many processes show devices, and that a step takes all of these; `all` is the process of each device. A step on fewer
-/// would leave a process without devices, or be done by each process for itself.
+/// Checks that so many processes show devices, and that a step of several takes all of these; `all` is the process of each device. A step
+/// on fewer would leave a process without devices, or be done by each process for itself.
 fn all_take_part(
     platform: &str,
     all: &[i64],
     devices: usize,
     processes: usize,
 ) -> Result<(), cluster::Error> {
-    let mut found = all.to_vec();
-    found.dedup();
+    let found: BTreeSet<i64> = all.iter().copied().collect();
     if found.len() != processes {
         return Err(cluster::Error::OtherProcesses {
             platform: platform.into(),
@@ -247,7 +245,7 @@ fn all_take_part(
             expected: processes,
         });
     }
-    if devices != all.len() {
+    if processes > 1 && devices != all.len() {
         return Err(cluster::Error::PartOfDevices {
             found: devices,
             all: all.len(),
@@ -300,30 +298,27 @@ pub(super) fn screen(processes: &Processes, ui: &Ui) -> Screen {
     }
 }
 
-fn identity(place: &Place, platform: &str) -> Result<Identity, cluster::Error> {
-    let chips = tpu_chips();
+/// Which process this one is, on a machine with so many TPU chips. Who cannot be told there is not taken to be alone: it may be a host of
+/// several, whose files it would write.
+fn identity(
+    place: &Place,
+    platform: &str,
+    chips: usize,
+    variable: &dyn Fn(&str) -> Option<String>,
+    server: impl FnOnce() -> Metadata,
+) -> Result<Identity, cluster::Error> {
     let wanted = Wanted {
         process: place.process,
         processes: place.processes,
         coordinator: place.coordinator.as_deref(),
         chips,
     };
-    let variable = |name: &str| std::env::var(name).ok();
     if platform != Platform::Tpu.name() && (platform != "auto" || chips == 0) {
         // A machine that is no TPU VM has nobody to ask.
         return Identity::find(wanted, &|_| None, None);
     }
-    let server = (chips > 0).then(Metadata::new);
-    match Identity::find(wanted, &variable, server.as_ref()) {
-        // Who cannot be told is taken to be alone; `simclr doctor` says what is wrong.
-        Err(error @ (cluster::Error::Metadata { .. } | cluster::Error::Garbled { .. }))
-            if place.processes.is_none() =>
-        {
-            tracing::info!("which worker this is cannot be told: {error}");
-            Identity::find(wanted, &|_| None, None)
-        }
-        other => other,
-    }
+    let server = (chips > 0 && asks_server(variable)).then(server);
+    Identity::find(wanted, variable, server.as_ref())
 }
 
 #[cfg(test)]
@@ -367,6 +362,32 @@ mod tests {
     }
 
     #[test]
+    fn a_host_with_chips_that_cannot_be_told_its_place_is_not_alone() {
+        let soon = Duration::from_millis(1);
+        let nobody = || Metadata::at("127.0.0.1:9", SILENCE, soon);
+        let place = |processes| Place {
+            process: None,
+            processes,
+            coordinator: None,
+        };
+        for platform in ["auto", "tpu"] {
+            let error = identity(&place(None), platform, 4, &|_| None, nobody).unwrap_err();
+            assert_eq!(error.class(), Class::Environment);
+            let words = error.to_string();
+            assert!(words.contains("--processes 1"), "{words}");
+            // By hand, elsewhere, or where the environment forbids to ask.
+            let alone = identity(&place(Some(1)), platform, 4, &|_| None, nobody);
+            assert_eq!(alone.unwrap().processes, 1);
+            let never = || panic!("nobody is asked");
+            assert!(identity(&place(None), platform, 0, &|_| None, never).is_ok());
+            let skips = |name: &str| (name == "TPU_SKIP_MDS_QUERY").then(|| "1".to_string());
+            assert!(identity(&place(None), platform, 4, &skips, never).is_ok());
+        }
+        let never = || panic!("a run on the CPU asks nobody");
+        assert!(identity(&place(None), "cpu", 4, &|_| None, never).is_ok());
+    }
+
+    #[test]
     fn every_process_takes_part_with_all_its_devices() {
         let all = [0, 0, 0, 0, 1, 1, 1, 1];
         let check = |devices, processes| {
@@ -384,8 +405,15 @@ mod tests {
         }
         let error = check(8, 3).unwrap_err();
         assert!(
-            error.contains("3 processes, and the tpu plugin shows devices of 2"),
+            error.contains("3 process(es), and the tpu plugin shows devices of 2"),
             "{error}"
         );
+        // One that believes itself alone is found out, too; one that is alone may take some of its devices.
+        let error = check(4, 1).unwrap_err();
+        assert!(error.contains("of 1 process(es)"), "{error}");
+        assert!(error.contains("--processes 1"), "{error}");
+        assert!(all_take_part("cpu", &[0; 4], 2, 1).is_ok());
+        // In whatever order the plugin lists them.
+        assert!(all_take_part("tpu", &[0, 1, 0, 1], 4, 2).is_ok());
     }
 }

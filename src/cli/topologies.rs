@@ -63,18 +63,27 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         return Ok(0);
     }
     let mut text = format!(
-        "{:<14} {:<14} {:>6} {:>8} {:>6}  {:<12} {:>10} {:>13}\n",
-        "topology", "rented as", "chips", "devices", "hosts", "kind", "GiB/device", "TFLOP/s/chip"
+        "{:<14} {:<14} {:>6} {:>6} {:>8} {:>6}  {:<12} {:>10} {:>13}\n",
+        "topology",
+        "rented as",
+        "chips",
+        "cores",
+        "devices",
+        "hosts",
+        "kind",
+        "GiB/device",
+        "TFLOP/s/chip"
     );
     for row in rows {
         let memory = row.memory_per_device.map_or("–".into(), |bytes| {
             format!("{:.2}", bytes as f64 / f64::from(1u32 << 30))
         });
         text.push_str(&format!(
-            "{:<14} {:<14} {:>6} {:>8} {:>6}  {:<12} {:>10} {:>13.0}\n",
+            "{:<14} {:<14} {:>6} {:>6} {:>8} {:>6}  {:<12} {:>10} {:>13.0}\n",
             row.topology,
             row.rented.as_deref().unwrap_or("–"),
             row.chips,
+            row.chips * row.cores_per_chip,
             row.devices,
             row.hosts,
             row.kind,

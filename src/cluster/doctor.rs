@@ -1,6 +1,6 @@
 //! What a machine needs to take part in a run on TPUs, looked at without touching a chip.
 
-use super::identity::{COORDINATOR_PORT, Identity};
+use super::identity::{COORDINATOR_PORT, Identity, port};
 use super::metadata::{Metadata, Worker};
 use super::slice::Slice;
 use serde::Serialize;
@@ -59,6 +59,23 @@ impl Finding {
             remedy: remedy.into(),
         }
     }
+}
+
+/// The chips that the bus of this machine shows; a TPU VM has some.
+pub fn chips(chips: usize, tpu_vm: bool) -> Finding {
+    let what = "chips";
+    if chips > 0 {
+        return Finding::good(what, format!("{chips} TPU chips on the bus"));
+    }
+    let words = "no TPU chip on the bus of this machine";
+    if tpu_vm {
+        return Finding::bad(
+            what,
+            format!("{words}, which is a TPU VM"),
+            "delete the slice and create it again; stopped and started ones sometimes lose their chips",
+        );
+    }
+    Finding::absent(what, words, "")
 }
 
 /// The chips' lock: who has libtpu loaded. `proc` is `/proc`, `lock` is `/tmp/libtpu_lockfile`.
@@ -175,9 +192,11 @@ pub fn others(identity: &Identity, patience: Duration) -> Finding {
     if identity.hosts.len() < 2 {
         return Finding::good(what, "this one alone");
     }
+    let coordinator = identity.coordinator.as_deref().and_then(port);
+    let port = coordinator.map_or(COORDINATOR_PORT, |(_, port)| port);
     let mut silent = Vec::new();
     for (number, host) in identity.hosts.iter().enumerate() {
-        if number != identity.process && !reachable(host, patience) {
+        if number != identity.process && !reachable(host, port, patience) {
             silent.push(format!("{number} ({host})"));
         }
     }
@@ -195,16 +214,16 @@ pub fn others(identity: &Identity, patience: Duration) -> Finding {
         what,
         format!("no answer from {}", silent.join(", ")),
         &format!(
-            "check that they run, and that the firewall lets port {COORDINATOR_PORT} through between the workers"
+            "check that they run, and that the firewall lets port {port} through between the workers"
         ),
     )
 }
 
-fn reachable(host: &str, patience: Duration) -> bool {
+fn reachable(host: &str, port: u16, patience: Duration) -> bool {
     let address = if host.contains(':') {
         host.to_string()
     } else {
-        format!("{host}:{COORDINATOR_PORT}")
+        format!("{host}:{port}")
     };
     let Ok(mut addresses) = address.to_socket_addrs() else {
         return false;
@@ -217,20 +236,25 @@ fn reachable(host: &str, patience: Duration) -> bool {
     )
 }
 
-/// What the metadata server says, and who this worker is by it.
-pub fn metadata(server: &Metadata) -> (Finding, Option<Worker>) {
+/// What the metadata server says, and who this worker is by it. `needed`: a run here would ask it.
+pub fn metadata(server: &Metadata, needed: bool) -> (Finding, Option<Worker>) {
     let what = "metadata";
     match server.worker() {
         Ok(Some(worker)) => {
             let words = format!(
                 "worker {} of {}, {}",
                 worker.number,
-                worker.hosts.len().max(1),
+                // One that is not the first has others, though the server may not tell of them.
+                worker.hosts.len().max(worker.number + 1),
                 worker.accelerator.as_deref().unwrap_or("unknown slice")
             );
             (Finding::good(what, words), Some(worker))
         }
         Ok(None) => (Finding::absent(what, "this machine is no TPU VM", ""), None),
+        Err(error) if needed => {
+            let remedy = "try again; a run here asks it which worker this is, unless --process, --processes and --coordinator say so";
+            (Finding::bad(what, error.to_string(), remedy), None)
+        }
         Err(error) => (Finding::absent(what, error.to_string(), ""), None),
     }
 }

@@ -84,12 +84,24 @@ impl Identity {
                 ..Identity::alone()
             });
         }
-        let told = Self::told(variable, metadata)?;
+        let told = match (Self::told(variable, metadata), wanted) {
+            // Who says all by hand does so where nobody else can.
+            (
+                Err(_),
+                Wanted {
+                    process: Some(_),
+                    processes: Some(_),
+                    coordinator: Some(_),
+                    ..
+                },
+            ) => Self::alone(),
+            (told, _) => told?,
+        };
         match (wanted.process, wanted.processes) {
             (None, None) => {
                 let mut found = told;
                 if let Some(address) = wanted.coordinator {
-                    found.coordinator = Some(with_port(address));
+                    found.coordinator = Some(with_port(address, COORDINATOR_PORT));
                 }
                 Ok(found)
             }
@@ -97,7 +109,7 @@ impl Identity {
                 process,
                 processes,
                 coordinator: match (wanted.coordinator, told.coordinator) {
-                    (Some(address), _) => Some(with_port(address)),
+                    (Some(address), _) => Some(with_port(address, COORDINATOR_PORT)),
                     (None, found @ Some(_)) => found,
                     (None, None) => return Err(Error::NoCoordinator { processes }),
                 },
@@ -117,9 +129,7 @@ impl Identity {
         variable: &dyn Fn(&str) -> Option<String>,
         metadata: Option<&Metadata>,
     ) -> Result<Self, Error> {
-        if let (Some(number), Some(hosts)) =
-            (variable("TPU_WORKER_ID"), variable("TPU_WORKER_HOSTNAMES"))
-        {
+        if let Some((number, name, list)) = from_variables(variable) {
             let garbled = |what: &str, found: &str| Error::Garbled {
                 what: what.into(),
                 found: found.into(),
@@ -128,10 +138,9 @@ impl Identity {
                 .trim()
                 .parse()
                 .map_err(|_| garbled("TPU_WORKER_ID", &number))?;
-            let list: Vec<String> = hosts.split(',').map(|host| host.trim().into()).collect();
             if number >= list.len() || list.iter().any(String::is_empty) {
-                let found = format!("{number} among {hosts}");
-                return Err(garbled("TPU_WORKER_ID and TPU_WORKER_HOSTNAMES", &found));
+                let found = format!("{number} among {}", list.join(","));
+                return Err(garbled(&format!("TPU_WORKER_ID and {name}"), &found));
             }
             let worker = Worker {
                 number,
@@ -154,6 +163,43 @@ impl Identity {
             None => Ok(Identity::alone()),
         }
     }
+}
+
+/// Whether the metadata server must be asked which worker this is: variables do not say, nor forbid to ask (as on GKE).
+pub fn asks_server(variable: &dyn Fn(&str) -> Option<String>) -> bool {
+    from_variables(variable).is_none() && variable("TPU_SKIP_MDS_QUERY").is_none()
+}
+
+/// A worker's number as text, with the list of all and the variable that has it. Addresses are libtpu's own, whose ports are not ours.
+fn from_variables(
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Option<(String, &'static str, Vec<String>)> {
+    let number = variable("TPU_WORKER_ID")?;
+    for (name, addresses) in [
+        ("TPU_WORKER_HOSTNAMES", false),
+        ("TPU_PROCESS_ADDRESSES", true),
+    ] {
+        let Some(text) = variable(name) else { continue };
+        let host = |entry: &str| match port(entry) {
+            Some((host, _)) if addresses => host.to_string(),
+            _ => entry.to_string(),
+        };
+        let list = text.split(',').map(|entry| host(entry.trim())).collect();
+        return Some((number, name, list));
+    }
+    None
+}
+
+/// The port of process 0's service: the first one that libtpu does not use for itself. Google opens [`COORDINATOR_PORT`] between the
+/// workers of a slice; on GKE libtpu may be told to take that one.
+fn coordinator_port(variable: &dyn Fn(&str) -> Option<String>) -> u16 {
+    let addresses = variable("TPU_PROCESS_ADDRESSES").unwrap_or_default();
+    let used: Vec<u16> = addresses
+        .split(',')
+        .filter_map(|entry| Some(port(entry.trim())?.1))
+        .collect();
+    let mut free = (COORDINATOR_PORT..=u16::MAX).filter(|port| !used.contains(port));
+    free.next().unwrap_or(COORDINATOR_PORT)
 }
 
 /// A worker's number among those of all slices that work together.
@@ -180,12 +226,19 @@ fn slices(
         });
     }
     let workers = worker.hosts.len().max(1);
-    let first = worker.hosts.first().map(|host| with_port(host));
+    if worker.number >= workers {
+        return Err(Error::Garbled {
+            what: "the list of all workers (worker-network-endpoints)".into(),
+            found: format!("empty, and this is worker {}", worker.number),
+        });
+    }
+    let port = coordinator_port(variable);
+    let first = worker.hosts.first().map(|host| with_port(host, port));
     let coordinator = match variable("MEGASCALE_COORDINATOR_ADDRESS") {
         // Its port is that of the slices' own exchange; ours is beside it.
         Some(address) => {
             let host = address.split(':').next().unwrap_or_default();
-            Some(with_port(host))
+            Some(with_port(host, port))
         }
         None => first,
     };
@@ -229,9 +282,15 @@ fn this_host_alone(
     ]
 }
 
-fn with_port(address: &str) -> String {
-    match address.rsplit_once(':') {
-        Some((_, port)) if port.parse::<u16>().is_ok() => address.into(),
-        _ => format!("{address}:{COORDINATOR_PORT}"),
+fn with_port(address: &str, otherwise: u16) -> String {
+    match port(address) {
+        Some(_) => address.into(),
+        None => format!("{address}:{otherwise}"),
     }
+}
+
+/// Host and port of an address that has one.
+pub(super) fn port(address: &str) -> Option<(&str, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    Some((host, port.parse().ok()?))
 }

@@ -2,12 +2,17 @@
 
 use super::Error;
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::Duration;
 
 /// Where the server is, unless `GCE_METADATA_IP` says otherwise.
 const HOST: &str = "metadata.google.internal";
 /// A server that is there answers in milliseconds; one that is not must not hold up a start.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is asked before it counts as silent: a machine that starts is busy, and its server, too.
+pub const TRIES: u32 = 4;
+/// Before it is asked again the first time; then twice as long, and so on.
+const PAUSE: Duration = Duration::from_millis(250);
 /// Larger than any answer.
 const MOST_BYTES: u64 = 1 << 20;
 
@@ -16,6 +21,7 @@ const MOST_BYTES: u64 = 1 << 20;
 pub struct Metadata {
     base: String,
     agent: ureq::Agent,
+    pause: Duration,
 }
 
 /// What the server says of this worker.
@@ -35,11 +41,11 @@ impl Metadata {
     /// The server of this machine.
     pub fn new() -> Self {
         let host = std::env::var("GCE_METADATA_IP").unwrap_or_else(|_| HOST.into());
-        Metadata::at(&host, PATIENCE)
+        Metadata::at(&host, PATIENCE, PAUSE)
     }
 
-    /// A server elsewhere, as `host` or `host:port`.
-    pub fn at(host: &str, patience: Duration) -> Self {
+    /// A server elsewhere, as `host` or `host:port`, with the patience for one answer and the first pause before it is asked again.
+    pub fn at(host: &str, patience: Duration, pause: Duration) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(patience))
             // The server is in this machine's own network: a proxy of the environment would answer for it.
@@ -49,6 +55,7 @@ impl Metadata {
         Metadata {
             base: format!("http://{host}/computeMetadata/v1/instance"),
             agent: config.into(),
+            pause,
         }
     }
 
@@ -64,11 +71,25 @@ impl Metadata {
         Ok(is("preempted", "TRUE")? || is("maintenance-event", "TERMINATE_ON_HOST_MAINTENANCE")?)
     }
 
-    /// A value below `instance/`; none if the server has no such key.
+    /// A value below `instance/`; none if the server has no such key. What may pass is tried again.
     ///
     /// # Errors
-    /// If there is no server, it is slow, or refuses.
+    /// If there is no server, it is slow [`TRIES`] times, or refuses.
     pub fn get(&self, key: &str) -> Result<Option<String>, Error> {
+        let mut pause = self.pause;
+        for _ in 1..TRIES {
+            match self.ask(key) {
+                Err((_, true)) => thread::sleep(pause),
+                Err((error, false)) => return Err(error),
+                Ok(value) => return Ok(value),
+            }
+            pause *= 2;
+        }
+        self.ask(key).map_err(|(error, _)| error)
+    }
+
+    /// Asks once; an error comes with whether it may pass.
+    fn ask(&self, key: &str) -> Result<Option<String>, (Error, bool)> {
         let url = format!("{}/{key}", self.base);
         let failed = |reason: String| Error::Metadata {
             url: url.clone(),
@@ -79,18 +100,21 @@ impl Metadata {
             .get(&url)
             .header("Metadata-Flavor", "Google")
             .call()
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| (failed(error.to_string()), true))?;
         match answer.status().as_u16() {
             200 => {}
             404 => return Ok(None),
-            status => return Err(failed(format!("it answered with status {status}"))),
+            status => {
+                let error = failed(format!("it answered with status {status}"));
+                return Err((error, status == 429 || status >= 500));
+            }
         }
         let text = answer
             .body_mut()
             .with_config()
             .limit(MOST_BYTES)
             .read_to_string()
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| (failed(error.to_string()), true))?;
         Ok(Some(text.trim().to_string()))
     }
 

@@ -33,7 +33,7 @@ pub enum Error {
         nearest: String,
     },
     #[error(
-        "there are {expected} processes, and the {platform} plugin shows devices of {found}; give --processes 1 to use this host alone, or start the same command on every host"
+        "this run is of {expected} process(es), and the {platform} plugin shows devices of {found}; give --processes 1 to use this host alone, or start the same command on every host"
     )]
     OtherProcesses {
         platform: String,
@@ -54,11 +54,11 @@ pub enum Error {
     )]
     UnknownTarget { found: String },
     #[error(
-        "the metadata server at {url} cannot be asked: {reason}; where there is none, TPU_WORKER_ID and TPU_WORKER_HOSTNAMES say which worker this is"
+        "the metadata server at {url} cannot be asked: {reason}; where there is none, TPU_WORKER_ID and TPU_WORKER_HOSTNAMES say which worker this is, and --processes 1 takes this host alone"
     )]
     Metadata { url: String, reason: String },
     #[error(
-        "{what} is `{found}`, which cannot be understood; set TPU_WORKER_ID and TPU_WORKER_HOSTNAMES to this worker's number and the list of all"
+        "{what} is `{found}`, which cannot be understood; set TPU_WORKER_ID and TPU_WORKER_HOSTNAMES to this worker's number and the list of all, or take this host alone with --processes 1"
     )]
     Garbled { what: String, found: String },
     #[error(

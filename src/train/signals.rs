@@ -31,21 +31,36 @@ impl StopKind {
 pub struct Stop {
     interrupt: Arc<AtomicBool>,
     terminate: Arc<AtomicBool>,
+    nothing_to_save: Arc<AtomicBool>,
 }
 
 impl Stop {
-    /// Listens to SIGINT and SIGTERM from now on. A second Ctrl-C ends the process at once, with code 130;
-    /// a second SIGTERM changes nothing, since supervisors repeat themselves.
+    /// Listens to SIGINT and SIGTERM from now on. Until [`Stop::wait_for_save`] either ends the process at once, with its exit code: nothing
+    /// would be lost, and who waits for devices or for other processes would not hear of it. After that a second Ctrl-C ends the process at
+    /// once, with code 130; a second SIGTERM changes nothing, since supervisors repeat themselves.
     ///
     /// To be called once in a process. `Stop::default()` listens to nothing.
     pub fn listen() -> io::Result<Stop> {
         let stop = Stop::default();
+        stop.nothing_to_save.store(true, Ordering::Relaxed);
+        for (signal, kind) in [
+            (SIGINT, StopKind::Interrupt),
+            (SIGTERM, StopKind::Terminate),
+        ] {
+            let code = i32::from(kind.exit_code());
+            flag::register_conditional_shutdown(signal, code, Arc::clone(&stop.nothing_to_save))?;
+        }
         let code = i32::from(StopKind::Interrupt.exit_code());
         // In this order: the first Ctrl-C finds the flag down, the second finds it up.
         flag::register_conditional_shutdown(SIGINT, code, Arc::clone(&stop.interrupt))?;
         flag::register(SIGINT, Arc::clone(&stop.interrupt))?;
         flag::register(SIGTERM, Arc::clone(&stop.terminate))?;
         Ok(stop)
+    }
+
+    /// From now on a stop is a wish, which [`Stop::requested`] tells and the run fulfils once it has saved.
+    pub fn wait_for_save(&self) {
+        self.nothing_to_save.store(false, Ordering::Relaxed);
     }
 
     /// What was asked so far; the wish of a person goes before that of a supervisor.

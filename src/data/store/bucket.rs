@@ -161,8 +161,8 @@ fn unusable(path: &Path, cause: String) -> Error {
         action: "use",
         place: path.display().to_string(),
         cause,
-        attempts: "which is not gs://BUCKET/NAME".into(),
-        remedy: "write it so".into(),
+        attempts: "so that it is no place in a bucket".into(),
+        remedy: "write gs://BUCKET/NAME".into(),
     }
 }
 
