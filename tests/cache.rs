@@ -8,7 +8,9 @@ use simclr::hlo::{DType, Graph, Literal, Module, Shape};
 use simclr::interop::inspect::inspect;
 use simclr::pjrt::Client;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 /// `(x · w + x, x)` summed over two replicas; the second result takes over the argument.
 fn module(shift: f64) -> Module {
@@ -67,6 +69,30 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// What is done, and what is logged of it.
+fn logged<R>(work: impl FnOnce() -> R) -> (R, String) {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(Mutex::new(Lines(log.clone())))
+        .finish();
+    let result = tracing::subscriber::with_default(subscriber, work);
+    let text = String::from_utf8(log.lock().unwrap().clone()).expect("text");
+    (result, text)
+}
+
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[test]
 fn a_second_start_compiles_nothing_and_gives_the_same() {
     let folder = tempfile::tempdir().unwrap();
@@ -98,23 +124,38 @@ fn a_damaged_or_foreign_entry_is_compiled_again() {
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
     let truncated = good[..good.len() / 2].to_vec();
-    // With a right hash, but nothing the plugin could load.
-    let mut foreign = b"simclr executable 1\n".to_vec();
-    let junk = b"not a program";
-    foreign.extend_from_slice(&<sha2::Sha256 as sha2::Digest>::digest(junk));
-    foreign.extend_from_slice(junk);
-    for (what, bytes) in [
-        ("empty", Vec::new()),
-        ("truncated", truncated),
-        ("flipped", flipped),
-        ("foreign", foreign),
+    // Whole, but of another module, under this one's name.
+    let others = tempfile::tempdir().unwrap();
+    run(&engine(others.path()), &module(0.25));
+    let swapped = fs::read(&entries(others.path())[0]).unwrap();
+    // With the right key and hash, but nothing the plugin could load.
+    let mut foreign = b"simclr executable 2\n".to_vec();
+    let key = &good[foreign.len() + 32..][..32];
+    let junk = [key, b"not a program"].concat();
+    foreign.extend_from_slice(&<sha2::Sha256 as sha2::Digest>::digest(&junk));
+    foreign.extend_from_slice(&junk);
+    let damaged = "cannot be used (its content is damaged); it is compiled again";
+    for (what, bytes, words) in [
+        ("empty", Vec::new(), damaged),
+        ("truncated", truncated, damaged),
+        ("flipped", flipped, damaged),
+        (
+            "swapped",
+            swapped,
+            "cannot be used (it holds another program); it is compiled again",
+        ),
+        ("foreign", foreign, "was not taken by the plugin"),
     ] {
         fs::write(path, &bytes).unwrap();
-        // Of another one only the head is checked.
-        assert_eq!(inspect(path).is_ok(), what == "foreign", "{what}");
-        let (found, cached) = run(&engine(folder.path()), &module(0.5));
+        // Of a whole one only the head is checked.
+        let whole = ["swapped", "foreign"].contains(&what);
+        assert_eq!(inspect(path).is_ok(), whole, "{what}");
+        let ((found, cached), log) = logged(|| run(&engine(folder.path()), &module(0.5)));
         assert!(!cached, "{what}");
         assert_eq!(found, expected, "{what}");
+        let told: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
+        assert_eq!(told.len(), 1, "{what}: {log}");
+        assert!(told[0].contains(words), "{what}: {log}");
         // Replaced: the next start has it.
         let (found, cached) = run(&engine(folder.path()), &module(0.5));
         assert!(cached, "{what}");

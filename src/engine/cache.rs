@@ -1,9 +1,11 @@
 //! Compiled programs kept between runs, so that a second start compiles nothing.
 //!
-//! An entry's name is a hash over everything the code depends on: the module, the compile options, the plugin's file and version,
-//! the devices, the processor, and the environment's compiler flags. An entry that is damaged or that the plugin does not take is
-//! compiled again and replaced; no problem with the cache ever stops a run.
+//! An entry's key is a hash over everything the code depends on: the module, the compile options, the plugin's file and version,
+//! the devices, the processor, and the environment's compiler flags. Its name begins with it, and its content holds it before the
+//! program. An entry that is damaged, of another program, or that the plugin does not take is compiled
+//! again and replaced; no problem with the cache ever stops a run.
 
+use super::saved::hex;
 use super::sealed;
 use crate::pjrt::{self, Client, CompileOptions, Executable};
 use sha2::{Digest, Sha256};
@@ -17,8 +19,11 @@ const WORTH_KEEPING: Duration = Duration::from_millis(250);
 /// The most that all entries may take together; the longest unused go first.
 const LIMIT_BYTES: u64 = 1 << 30;
 /// Head of every entry, before the SHA-256 of the rest.
-const MAGIC: &[u8] = b"simclr executable 1\n";
+const MAGIC: &[u8] = b"simclr executable 2\n";
 const SUFFIX: &str = "executable";
+
+/// SHA-256 of what a program depends on.
+type Key = [u8; 32];
 
 /// A folder of compiled programs for one client.
 #[derive(Debug, Clone)]
@@ -72,8 +77,9 @@ impl Cache {
         module: &[u8],
         options: &CompileOptions,
     ) -> Result<(Executable, bool), pjrt::Error> {
-        let path = self.path(module, options);
-        match read(&path) {
+        let key = self.key(module, options);
+        let path = self.path(&key);
+        match read(&path, &key) {
             Ok(Some(bytes)) => match client.load(&bytes, options) {
                 Ok(executable) => {
                     touch(&path);
@@ -95,7 +101,7 @@ impl Cache {
         if start.elapsed() >= self.worth_keeping {
             match executable.compiled().serialize() {
                 Ok(bytes) => {
-                    if let Err(error) = self.keep(&path, &bytes) {
+                    if let Err(error) = self.keep(&path, &key, &bytes) {
                         tracing::warn!(
                             "cannot keep the compiled program `{}`: {error}; the next start compiles it again",
                             path.display()
@@ -108,21 +114,22 @@ impl Cache {
         Ok((executable, false))
     }
 
-    fn path(&self, module: &[u8], options: &CompileOptions) -> PathBuf {
+    fn key(&self, module: &[u8], options: &CompileOptions) -> Key {
         let mut hash = Sha256::new();
         hash.update(&self.surroundings);
         hash.update(format!("{options:?}\n"));
         hash.update(module);
-        let name: String = hash.finalize()[..16]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        hash.finalize().into()
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        let name = hex(&key[..16]);
         self.folder.join(format!("{name}.{SUFFIX}"))
     }
 
-    fn keep(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fn keep(&self, path: &Path, key: &Key, program: &[u8]) -> io::Result<()> {
         fs::create_dir_all(&self.folder)?;
-        sealed::write(path, MAGIC, bytes)?;
+        sealed::write(path, MAGIC, &[key, program].concat())?;
         self.shrink(path)
     }
 
@@ -150,10 +157,13 @@ impl Cache {
     }
 }
 
-/// The content of an entry, if there is one.
-fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+/// The program of an entry, if there is one.
+fn read(path: &Path, key: &Key) -> io::Result<Option<Vec<u8>>> {
     match sealed::read(path, MAGIC) {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(bytes) => match bytes.strip_prefix(key) {
+            Some(program) => Ok(Some(program.to_vec())),
+            None => Err(io::Error::other("it holds another program")),
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
