@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release --example shuffle_quality
 
-use simclr::data::window::{Share, WindowOrder};
+use simclr::data::window::{Epoch, Pipeline, WindowOrder};
 
 /// ImageNet as TFDS writes it: 1,281,167 examples in 1,024 shards.
 const SHARDS: usize = 1024;
@@ -16,14 +16,30 @@ fn main() {
         "{:<58} {:>9} {:>8} {:>8}",
         "", "moved by", "shards", "largest"
     );
-    for window in [4096, 40_960] {
-        let order = WindowOrder::new(1, &lengths, window, Share::ALL);
-        let epoch = order.epoch(0);
-        let shards: Vec<usize> = epoch.order.iter().map(|&x| order.locate(x).0).collect();
-        let name = format!("ours, 16 shards side by side, window {window}");
-        report(&name, &epoch.arrivals, &epoch.order, &shards);
+    for (count, window) in [(1, 4096), (1, 40_960), (16, 4096), (16, 65_536)] {
+        let pipelines: Vec<WindowOrder> = (0..count)
+            .map(|number| WindowOrder::new(1, &lengths, window, Pipeline { number, count }))
+            .collect();
+        let epochs: Vec<Epoch> = pipelines.iter().map(|order| order.epoch(0)).collect();
+        let moved: Vec<f64> = epochs
+            .iter()
+            .flat_map(|epoch| moves(&epoch.arrivals, &epoch.order))
+            .map(|places| places * count as f64)
+            .collect();
+        // Each batch has equally many of every pipeline.
+        let each = BATCH / count;
+        let shards: Vec<usize> = (0..EXAMPLES as usize / BATCH)
+            .flat_map(|step| {
+                let part =
+                    move |epoch: &Epoch| epoch.order[step * each..(step + 1) * each].to_vec();
+                epochs.iter().flat_map(part)
+            })
+            .map(|example| pipelines[0].locate(example).0)
+            .collect();
+        let name = format!("ours, {count} pipelines, window {window} in all");
+        report(&name, &moved, &shards);
     }
-    let order = WindowOrder::new(1, &lengths, 1, Share::ALL);
+    let order = WindowOrder::new(1, &lengths, 1, Pipeline::WHOLE);
     for (name, side_by_side, buffer) in [
         (
             "second generation, 32 files, buffer of 10 × 32 (128 cores)",
@@ -45,7 +61,7 @@ fn main() {
         let arrivals = interleaved(&lengths, side_by_side);
         let used = buffered(&arrivals, buffer);
         let shards: Vec<usize> = used.iter().map(|&x| order.locate(x).0).collect();
-        report(name, &arrivals, &used, &shards);
+        report(name, &moves(&arrivals, &used), &shards);
     }
 }
 
@@ -106,16 +122,20 @@ fn buffered(arrivals: &[u32], size: usize) -> Vec<u32> {
     used
 }
 
-fn report(name: &str, arrivals: &[u32], used: &[u32], shards: &[usize]) {
-    let mut arrived = vec![0usize; arrivals.len()];
+/// How many places each example is moved between its arrival and its use.
+fn moves(arrivals: &[u32], used: &[u32]) -> Vec<f64> {
+    let last = arrivals.iter().max().map_or(0, |&last| last as usize);
+    let mut arrived = vec![0usize; last + 1];
     for (place, &example) in arrivals.iter().enumerate() {
         arrived[example as usize] = place;
     }
-    let moves: Vec<f64> = used
-        .iter()
+    used.iter()
         .enumerate()
         .map(|(place, &example)| place as f64 - arrived[example as usize] as f64)
-        .collect();
+        .collect()
+}
+
+fn report(name: &str, moves: &[f64], shards: &[usize]) {
     let count = moves.len() as f64;
     let mean = moves.iter().sum::<f64>() / count;
     let spread = (moves.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / count).sqrt();

@@ -272,6 +272,12 @@ fn impossible_values_are_refused() {
     let words = ["`use_tpu`", "runtime.platform cpu"];
     refused_tiny(&["use_tpu=true", "runtime.platform=cpu"], 2, &words);
     refused_tiny(&["train_batch_size=-4"], 2, &["`train_batch_size`", "-4"]);
+    let words = [
+        "`input_pipelines`",
+        "5",
+        "a divisor of train_batch_size, 64",
+    ];
+    refused_tiny(&["input_pipelines=5"], 2, &words);
     refused_tiny(&["resnet_depth=19"], 2, &["`resnet_depth`", "19", "18, 34"]);
     refused_tiny(
         &["color_jitter_strength=2"],

@@ -32,6 +32,7 @@ fn spec(threads: usize, start: u64) -> FeedSpec {
             views: 2,
             seed: 5,
             window: 7,
+            pipelines: 1,
             start,
         },
         batch: 6,

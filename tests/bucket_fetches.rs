@@ -7,8 +7,8 @@ mod pictures;
 use gcs::{Fault, Gcs, Request, reach};
 use pictures::{photos, shard};
 use simclr::augment::ResizeKernel;
-use simclr::data::window::{Share, WindowOrder};
-use simclr::data::{Crops, Error, Examples, Feed, FeedSpec, Task};
+use simclr::data::window::{Pipeline, WindowOrder};
+use simclr::data::{Crops, Error, Examples, Feed, FeedSpec, Share, Task};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,7 @@ fn training(start: u64) -> Task {
         views: 1,
         seed: SEED,
         window: WINDOW,
+        pipelines: 1,
         start,
     }
 }
@@ -199,7 +200,8 @@ fn a_resumed_epoch_asks_for_what_is_still_to_come() {
     let local = open(root.path().join("middle/sets"));
     // 750 of 900 examples were used.
     let start = 125;
-    let order = WindowOrder::new(SEED, &LENGTHS.map(|n| n as u64), WINDOW, Share::ALL).epoch(0);
+    let order =
+        WindowOrder::new(SEED, &LENGTHS.map(|n| n as u64), WINDOW, Pipeline::WHOLE).epoch(0);
     let to_come: BTreeSet<usize> = order.order[start * BATCH..]
         .iter()
         .map(|&example| example as usize / 15)
@@ -241,4 +243,79 @@ fn a_resumed_epoch_asks_for_what_is_still_to_come() {
     feed.step().unwrap();
     let asked = server.requests().len() - before;
     assert!((16..=32).contains(&asked), "{asked}");
+}
+
+/// Of several pipelines a process asks for the shards of its own alone, and two processes together for each shard once.
+#[test]
+fn a_process_asks_only_for_its_pipelines() {
+    const LENGTHS: [usize; 60] = [15; 60];
+    let root = tempfile::tempdir().unwrap();
+    photos(&root.path().join("pipelines/sets"), &LENGTHS);
+    let server = Gcs::start(root.path(), |_| Fault::None);
+    let dir = reach("pipelines", &server, 3);
+    let remote = Arc::new(Examples::open("photos", "train", Some(&dir)).unwrap());
+    // 150 steps of 6 are an epoch of 900 examples.
+    let asked = |pipelines: usize, processes: usize| -> Vec<Vec<usize>> {
+        let mut labels = BTreeSet::new();
+        let mut of_processes = Vec::new();
+        for process in 0..processes {
+            let before = server.requests().len();
+            let task = match training(0) {
+                Task::Train {
+                    views,
+                    seed,
+                    window,
+                    start,
+                    ..
+                } => Task::Train {
+                    views,
+                    seed,
+                    window,
+                    pipelines,
+                    start,
+                },
+                other => other,
+            };
+            let share = Share { process, processes };
+            let mut feed = Feed::of_share(remote.clone(), spec(task), share);
+            for _ in 0..130 {
+                labels.extend(feed.step().unwrap().iter().map(|crops| crops.label));
+            }
+            drop(feed);
+            let all = server.requests();
+            let shards = all[before..].iter().filter_map(|(request, _)| {
+                request.path.split("tfrecord-").nth(1)?[..5].parse().ok()
+            });
+            of_processes.push(shards.collect());
+        }
+        assert_eq!(labels.len(), 130 * BATCH, "{pipelines} pipelines");
+        of_processes
+    };
+    let [all, also_all] = &asked(1, 2)[..] else {
+        panic!("two processes")
+    };
+    let different = |shards: &[usize]| shards.iter().collect::<BTreeSet<_>>().len();
+    assert_eq!((different(all), different(also_all)), (60, 60));
+    for count in [2, 6] {
+        let lengths = LENGTHS.map(|n| n as u64);
+        // Those of a process's pipelines in an epoch; the streams may look into the next one.
+        let own = |process: usize, epoch: u64| -> BTreeSet<usize> {
+            (process * count / 2..(process + 1) * count / 2)
+                .map(|number| WindowOrder::new(SEED, &lengths, WINDOW, Pipeline { number, count }))
+                .flat_map(|order| order.epoch(epoch).arrivals)
+                .map(|example| example as usize / 15)
+                .collect()
+        };
+        assert_eq!(own(0, 0).len() + own(1, 0).len(), 60);
+        for (process, shards) in asked(count, 2).iter().enumerate() {
+            for shard in 0..60 {
+                let times = shards.iter().filter(|&&asked| asked == shard).count();
+                let [this, next] = [0, 1].map(|epoch| own(process, epoch).contains(&shard).into());
+                assert!(
+                    (this..=this + next).contains(&times),
+                    "{count} pipelines: process {process} asked {times} times for shard {shard}"
+                );
+            }
+        }
+    }
 }

@@ -5,6 +5,7 @@ use simclr::cluster::doctor::{State, chips, lock, metadata, others, runtime};
 use simclr::cluster::identity::{Identity, Source, Wanted};
 use simclr::cluster::metadata::{Metadata, TRIES, Worker};
 use simclr::cluster::store::{Server, Store};
+use simclr::train::processes::Processes;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -592,6 +593,21 @@ fn a_process_that_runs_something_else_is_found_before_the_first_step() {
             }
         }
     }
+}
+
+#[test]
+fn processes_that_read_for_each_other_are_told() {
+    let told = processes(2, |_, group| {
+        let processes = Processes::of(group);
+        [1, 2, 3, 16].map(|pipelines| processes.read_for_each_other(pipelines))
+    });
+    for [one, two, three, sixteen] in told {
+        let one = one.expect("words");
+        assert!(one.contains("input_pipelines is 1"), "{one}");
+        assert!(one.contains("with 2, or a multiple"), "{one}");
+        assert!(three.is_some() && two.is_none() && sixteen.is_none());
+    }
+    assert!(Processes::default().read_for_each_other(1).is_none());
 }
 
 #[test]

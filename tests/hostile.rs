@@ -136,6 +136,7 @@ fn go_through(dir: &Path) -> Result<(), Error> {
             views: 2,
             seed: 1,
             window: 3,
+            pipelines: 1,
             start: 1,
         },
     ] {

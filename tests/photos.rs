@@ -10,8 +10,7 @@ use simclr::augment::host::{Area, HostResize, centre, evaluated};
 use simclr::augment::{Augmentation, Brightness, ResizeKernel};
 use simclr::data::decode::decode;
 use simclr::data::record::Records;
-use simclr::data::window::Share;
-use simclr::data::{Crops, Error, Examples, Feed, FeedSpec, Task, originals, replaced};
+use simclr::data::{Crops, Error, Examples, Feed, FeedSpec, Share, Task, originals, replaced};
 use simclr::error::Class;
 use simclr::hlo::{DType, Graph, Literal, Shape};
 use std::fs;
@@ -27,6 +26,7 @@ fn spec(threads: usize, start: u64, window: usize) -> FeedSpec {
             views: 2,
             seed: 5,
             window,
+            pipelines: 1,
             start,
         },
         batch: 6,
@@ -35,6 +35,26 @@ fn spec(threads: usize, start: u64, window: usize) -> FeedSpec {
         threads,
         skip_bad: false,
     }
+}
+
+fn piped(spec: FeedSpec, count: usize) -> FeedSpec {
+    let task = match spec.task {
+        Task::Train {
+            views,
+            seed,
+            window,
+            start,
+            ..
+        } => Task::Train {
+            views,
+            seed,
+            window,
+            pipelines: count,
+            start,
+        },
+        other => other,
+    };
+    FeedSpec { task, ..spec }
 }
 
 fn open(dir: &Path) -> Arc<Examples> {
@@ -102,12 +122,23 @@ fn the_parts_of_processes_make_the_step_of_one() {
     let folder = tempfile::tempdir().unwrap();
     photos(folder.path(), &LENGTHS);
     let examples = open(folder.path());
-    let straight = steps(&examples, spec(2, 1, 7), 13);
-    for processes in [2, 3, 6] {
+    // Also those that do not divide the pipelines, or are more.
+    for (pipelines, processes) in [
+        (1, 2),
+        (1, 3),
+        (1, 6),
+        (2, 2),
+        (2, 3),
+        (3, 3),
+        (3, 6),
+        (6, 2),
+    ] {
+        let spec = || piped(spec(2, 1, 7), pipelines);
+        let straight = steps(&examples, spec(), 13);
         let mut feeds: Vec<Feed> = (0..processes)
             .map(|process| {
                 let share = Share { process, processes };
-                Feed::of_share(examples.clone(), spec(2, 1, 7), share)
+                Feed::of_share(examples.clone(), spec(), share)
             })
             .collect();
         let together: Vec<Vec<Crops>> = (0..straight.len())
@@ -118,8 +149,37 @@ fn the_parts_of_processes_make_the_step_of_one() {
                     .collect()
             })
             .collect();
-        assert_eq!(labels(&straight), labels(&together), "{processes}");
-        assert_eq!(pixels(&straight), pixels(&together), "{processes}");
+        let what = format!("{pipelines} pipelines, {processes} processes");
+        assert_eq!(labels(&straight), labels(&together), "{what}");
+        assert_eq!(pixels(&straight), pixels(&together), "{what}");
+    }
+}
+
+/// Pipelines of equal length: each epoch has each example once, in another order than without them, and a run goes on anywhere.
+#[test]
+fn pipelines_together_visit_each_example_once() {
+    let folder = tempfile::tempdir().unwrap();
+    photos(folder.path(), &LENGTHS);
+    let examples = open(folder.path());
+    let single = labels(&steps(&examples, spec(2, 0, 7), 12));
+    for pipelines in [2, 3, 6] {
+        let all = steps(&examples, piped(spec(2, 0, 7), pipelines), 12);
+        let found = labels(&all);
+        assert_ne!(found, single);
+        for epoch in found.chunks_exact(ALL) {
+            let mut epoch = epoch.to_vec();
+            epoch.sort_unstable();
+            assert_eq!(epoch, (0..ALL as u32).collect::<Vec<_>>());
+        }
+        assert_ne!(found[..ALL], found[ALL..2 * ALL]);
+        for start in [1, 5, 6, 9] {
+            let resumed = steps(
+                &examples,
+                piped(spec(3, start as u64, 7), pipelines),
+                12 - start,
+            );
+            assert_eq!(pixels(&all[start..]), pixels(&resumed), "step {start}");
+        }
     }
 }
 
@@ -576,6 +636,7 @@ fn a_run_on_pictures_resumes_bit_for_bit_and_a_bad_one_costs_no_step() {
                 views: 2,
                 seed: 0,
                 window: 10,
+                pipelines: 1,
                 start: 0,
             },
             ..spec(1, 0, 1)

@@ -70,6 +70,7 @@ fn spec(kernel: ResizeKernel, threads: usize, start: u64) -> FeedSpec {
             views: 2,
             seed: SEED,
             window: 1,
+            pipelines: 1,
             start,
         },
         batch: 24,

@@ -90,6 +90,7 @@ fn only_what_a_list_names_is_trained_on_each_once_an_epoch() {
             views: 1,
             seed: 3,
             window,
+            pipelines: 1,
             start,
         };
         let straight = labels(open(), task(0), 6);

@@ -114,6 +114,16 @@ pub const KEYS: &[Key] = &[
         true,
         "Encoded examples held to shuffle a set in shards; each takes its file's size in memory",
     ),
+    younger(
+        "1",
+        key(
+            "input_pipelines",
+            Int(1, 1 << 16),
+            "1",
+            true,
+            "In how many equal stretches an epoch of a set in shards is read side by side, each giving its part of every step; with 1 every process reads all, with more each reads only its own",
+        ),
+    ),
     key(
         "on_bad_record",
         Choice(&["fail", "skip"]),

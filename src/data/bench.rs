@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use super::examples::{Picture, Raw};
+use super::examples::{Picture, Pipelines, Raw};
 use super::feed::{Feed, FeedSpec, Stages, Task};
 use super::{Error, Examples};
 use crate::augment::host::{HostDraws, HostResize};
@@ -46,15 +46,20 @@ pub fn measure(examples: &Arc<Examples>, spec: FeedSpec, images: usize) -> Resul
     };
     let per_second = |count: usize, begin: Instant| count as f64 / begin.elapsed().as_secs_f64();
 
-    let mut source = examples.training(seed, window, 0);
+    let whole = Pipelines {
+        count: 1,
+        batch: 1,
+        rows: 0..1,
+    };
+    let mut source = examples.training(seed, window, 0, whole);
     let mut raws = Vec::new();
     // The window is filled before the clock starts.
-    if let Some(raw) = source.next().transpose()? {
+    if let Some(raw) = source.next(0).transpose()? {
         raws.push(examples.fetch(raw)?);
     }
     let begin = Instant::now();
     for _ in 0..images {
-        let Some(raw) = source.next().transpose()? else {
+        let Some(raw) = source.next(0).transpose()? else {
             break;
         };
         // One after the other; the threads of the whole read files side by side.

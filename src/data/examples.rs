@@ -1,5 +1,6 @@
 //! Where the examples of a split come from, whatever holds them.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use super::folder::Folder;
 use super::list::{List, Missing, Official};
 use super::record_stream::RecordStream;
 use super::shards::{RawRecord, Shards};
-use super::window::{Share, WindowOrder};
+use super::window::{Pipeline, WindowOrder};
 use super::{DATASETS, Error, ImageSet, Order, class_names, decode, facts, load, tfds};
 
 /// What a run must know of a split before it reads an example.
@@ -156,12 +157,36 @@ pub(super) enum Source {
     /// By number: in a set's order of training from a position on.
     Shuffled(Order, u64),
     /// By number: each once.
-    Straight(std::ops::Range<usize>),
-    Records(RecordStream),
+    Straight(Range<usize>),
+    /// Of each step `each` rows from every pipeline in turn; none of a pipeline that other processes read.
+    Records {
+        pipelines: Vec<Option<RecordStream>>,
+        each: u64,
+    },
+}
+
+/// The pipelines of training.
+#[derive(Debug, Clone)]
+pub(super) struct Pipelines {
+    /// How many there are.
+    pub(super) count: usize,
+    /// Examples of a step, a multiple of their number.
+    pub(super) batch: u64,
+    /// The rows of a step that this process wants; the pipelines of others are not read.
+    pub(super) rows: Range<u64>,
 }
 
 impl Source {
-    pub(super) fn next(&mut self) -> Option<Result<Raw, Error>> {
+    /// Whether it has anything of a row of a step, or passes over it unread.
+    pub(super) fn reads(&self, row: u64) -> bool {
+        match self {
+            Source::Records { pipelines, each } => pipelines[(row / each) as usize].is_some(),
+            _ => true,
+        }
+    }
+
+    /// The next example, which is that of a row of a step; none after the last one.
+    pub(super) fn next(&mut self, row: u64) -> Option<Result<Raw, Error>> {
         match self {
             Source::Shuffled(order, position) => {
                 let index = order.indices(*position, 1)[0];
@@ -169,7 +194,10 @@ impl Source {
                 Some(Ok(Raw::Index(index as usize)))
             }
             Source::Straight(rest) => rest.next().map(|index| Ok(Raw::Index(index))),
-            Source::Records(stream) => Some(stream.next()?.map(Raw::Record)),
+            Source::Records { pipelines, each } => {
+                let stream = pipelines[(row / *each) as usize].as_mut()?;
+                Some(stream.next()?.map(Raw::Record))
+            }
         }
     }
 }
@@ -365,12 +393,36 @@ impl Examples {
         }
     }
 
-    /// The examples of training from a position on.
-    pub(super) fn training(&self, seed: u64, window: usize, position: u64) -> Source {
+    /// Whether they are read as a stream, of which a process may read its own pipelines alone.
+    pub fn in_shards(&self) -> bool {
+        matches!(self.place, Place::Shards(_))
+    }
+
+    /// The examples of training from a position on, the beginning of a step. Only sets in shards have pipelines.
+    pub(super) fn training(
+        &self,
+        seed: u64,
+        window: usize,
+        position: u64,
+        Pipelines { count, batch, rows }: Pipelines,
+    ) -> Source {
+        let each = batch / count as u64;
         match &self.place {
             Place::Shards(shards) => {
-                let order = WindowOrder::new(seed, &shards.lengths, window, Share::ALL);
-                Source::Records(RecordStream::training(shards.clone(), order, position))
+                let stream = |number: usize| {
+                    let first = number as u64 * each;
+                    let own = first < rows.end && rows.start < first + each;
+                    own.then(|| {
+                        let pipeline = Pipeline { number, count };
+                        let order = WindowOrder::new(seed, &shards.lengths, window, pipeline);
+                        let position = position / count as u64;
+                        RecordStream::training(shards.clone(), order, position)
+                    })
+                };
+                Source::Records {
+                    pipelines: (0..count).map(stream).collect(),
+                    each,
+                }
             }
             _ => Source::Shuffled(Order::new(seed, self.description.examples), position),
         }
@@ -379,7 +431,10 @@ impl Examples {
     /// All examples, once, in the order of the set.
     pub(super) fn straight(&self) -> Source {
         match &self.place {
-            Place::Shards(shards) => Source::Records(RecordStream::straight(shards.clone())),
+            Place::Shards(shards) => Source::Records {
+                pipelines: vec![Some(RecordStream::straight(shards.clone()))],
+                each: u64::MAX,
+            },
             _ => Source::Straight(0..self.description.examples),
         }
     }

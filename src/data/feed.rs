@@ -10,8 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::examples::{Raw, Source};
-use super::window::Share;
+use super::examples::{Pipelines, Raw, Source};
 use super::{Error, Examples};
 use crate::augment::ResizeKernel;
 use crate::augment::host::{HostDraws, HostResize, evaluated};
@@ -44,11 +43,31 @@ pub enum Task {
         seed: u64,
         /// Examples of the window that shuffles a set in shards.
         window: usize,
+        /// Equal stretches of an epoch of a set in shards that are read side by side, each by one process; they divide the batch. With
+        /// as many, a step is the same however many processes share it.
+        pipelines: usize,
         /// The first step.
         start: u64,
     },
     /// What evaluation sees of every example (reference §2.4, §2.5), once, in the order of the set.
     Evaluate,
+}
+
+/// A process among those that share each step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Its number, from 0.
+    pub process: usize,
+    /// How many there are.
+    pub processes: usize,
+}
+
+impl Share {
+    /// The only process.
+    pub const ALL: Share = Share {
+        process: 0,
+        processes: 1,
+    };
 }
 
 /// The crops of an example.
@@ -154,24 +173,17 @@ impl Feed {
         Self::of_share(examples, spec, Share::ALL)
     }
 
-    /// Starts the threads of one process of several that share each step in equal parts: every process follows the same order, and
-    /// decodes and cuts its own rows of each step. So a step is the same however many share it (but that a bad example is replaced by
+    /// Starts the threads of one process of several that share each step in equal parts: every process follows the same order (of
+    /// several pipelines that of its own), and decodes and cuts its own rows of each step. So a step is the same however many share it (but that a bad example is replaced by
     /// one of the same process).
     pub fn of_share(examples: Arc<Examples>, spec: FeedSpec, share: Share) -> Self {
         let part = (spec.batch / share.processes) as u64;
         let rows = part * share.process as u64..part * (share.process + 1) as u64;
-        let (position, source) = match spec.task {
-            Task::Train {
-                seed,
-                window,
-                start,
-                ..
-            } => {
-                let position = start * spec.batch as u64;
-                (position, examples.training(seed, window, position))
-            }
-            Task::Evaluate => (0, examples.straight()),
+        let position = match spec.task {
+            Task::Train { start, .. } => start * spec.batch as u64,
+            Task::Evaluate => 0,
         };
+        let source = spec.source(&examples, position, rows.clone());
         let own = position / spec.batch as u64 * part;
         let threads = match spec.threads {
             0 => std::thread::available_parallelism().map_or(1, |cores| cores.get()),
@@ -304,15 +316,12 @@ pub fn originals(
     spec: &FeedSpec,
     count: usize,
 ) -> Result<Vec<Option<Crops>>, Error> {
-    let mut source = match spec.task {
-        Task::Train { seed, window, .. } => examples.training(seed, window, 0),
-        Task::Evaluate => examples.straight(),
-    };
+    let mut source = spec.source(examples, 0, 0..spec.batch as u64);
     let resize = HostResize::new(spec.kernel, spec.image_size);
     let most = most_skipped(examples);
     let (mut found, mut buffer, mut skipped) = (Vec::new(), Vec::new(), 0);
     while found.len() < count
-        && let Some(raw) = source.next()
+        && let Some(raw) = source.next((found.len() % spec.batch) as u64)
     {
         match raw.and_then(|raw| centred(examples, raw, &resize, &mut buffer)) {
             Ok(crops) => found.push(Some(crops)),
@@ -373,6 +382,26 @@ pub fn replaced(mut found: Vec<Option<Crops>>) -> Vec<Crops> {
 }
 
 impl FeedSpec {
+    /// The examples from a position on, the beginning of a step; of a step at least those `rows`.
+    fn source(&self, examples: &Examples, position: u64, rows: Range<u64>) -> Source {
+        match self.task {
+            Task::Train {
+                seed,
+                window,
+                pipelines,
+                ..
+            } => {
+                let pipelines = Pipelines {
+                    count: pipelines,
+                    batch: self.batch as u64,
+                    rows,
+                };
+                examples.training(seed, window, position, pipelines)
+            }
+            Task::Evaluate => examples.straight(),
+        }
+    }
+
     fn views(&self) -> usize {
         match self.task {
             Task::Train { views, .. } => views,
@@ -442,17 +471,22 @@ impl Shared {
         }
         drop(ring);
         let begin = Instant::now();
-        let mut raw = source.1.next();
         // What is wrong with another process's example is for that process to say.
         // After an error that is not of one example nothing comes; that is for everybody to say.
         let over = |raw: &Option<Result<Raw, Error>>| match raw {
             Some(Err(error)) => !error.spoils_one_example(),
             other => other.is_none(),
         };
-        while !over(&raw) && !self.rows.contains(&(source.0 % self.spec.batch as u64)) {
+        let raw = loop {
+            let row = source.0 % self.spec.batch as u64;
+            if source.1.reads(row) {
+                let raw = source.1.next(row);
+                if self.rows.contains(&row) || over(&raw) {
+                    break raw;
+                }
+            }
             source.0 += 1;
-            raw = source.1.next();
-        }
+        };
         self.spend(0, begin);
         let mut ring = lock(&self.ring);
         match raw {

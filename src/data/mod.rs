@@ -43,7 +43,7 @@ use sha2::{Digest, Sha256};
 use cifar::{CIFAR10, CIFAR100};
 pub use error::Error;
 pub use examples::{Description, Examples};
-pub use feed::{Crops, Feed, FeedSpec, Stages, Task, originals, replaced};
+pub use feed::{Crops, Feed, FeedSpec, Share, Stages, Task, originals, replaced};
 pub use find::{Found, find};
 pub use list::{List, Missing, OFFICIAL, Official, told_apart};
 pub use order::Order;

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use super::Error;
 use super::record::RecordReader;
 use super::shards::{RawRecord, Shards, wrong_count};
-use super::window::{self, Epoch, WindowOrder};
+use super::window::{Epoch, WindowOrder};
 
 /// Records in the order of use, read ahead by a thread of its own.
 pub(super) struct RecordStream {
@@ -26,9 +26,6 @@ const AHEAD: usize = 64;
 
 /// Arrivals whose files are opened before they come.
 const OPENED_AHEAD: usize = 256;
-
-/// Files that are open at most, each of which may be read ahead: those in turn and their successors.
-const MOST_OPEN: usize = 2 * window::OPEN;
 
 impl RecordStream {
     /// The records of training from a position on. Memory: the order's window and [`AHEAD`] records.
@@ -184,7 +181,9 @@ impl Reader {
     /// Opens the files of the arrivals to come: a bucket takes its time to answer.
     fn open_ahead(&mut self) -> Result<(), Error> {
         let end = (self.arrived + OPENED_AHEAD).min(self.epoch.arrivals.len());
-        while self.opened < end && self.open.len() < MOST_OPEN {
+        // Each may be read ahead: those in turn and their successors.
+        let most_open = 2 * self.order.side_by_side();
+        while self.opened < end && self.open.len() < most_open {
             let example = self.epoch.arrivals[self.opened];
             self.opened += 1;
             if self.passed.get(example as usize) != Some(&true) {
@@ -226,7 +225,7 @@ fn ends(order: &WindowOrder, epoch: &Epoch, passed: &[bool]) -> Vec<u32> {
 mod tests {
     use super::super::record::tests::frame;
     use super::super::shards::Layout;
-    use super::super::window::Share;
+    use super::super::window::Pipeline;
     use super::*;
 
     #[test]
@@ -241,7 +240,7 @@ mod tests {
             })
             .collect();
         let lengths = vec![3; files.len()];
-        let order = WindowOrder::new(7, &lengths, 16, Share::ALL);
+        let order = WindowOrder::new(7, &lengths, 16, Pipeline::WHOLE);
         let shards = Shards {
             layout: Layout {
                 image: "image".into(),
@@ -262,7 +261,7 @@ mod tests {
             reader.next().unwrap();
             most = most.max(reader.open.len());
         }
-        assert_eq!((most, reader.open.len()), (MOST_OPEN, 0));
+        assert_eq!((most, reader.open.len()), (32, 0));
     }
 
     #[test]

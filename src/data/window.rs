@@ -1,38 +1,39 @@
 //! The order of a set in shards, which is read as a stream: what arrives when, and what is given out when.
 //!
-//! An epoch is a pure function of (seed, epoch, the shards' lengths, window, share), in three steps:
+//! An epoch is a pure function of (seed, epoch, the shards' lengths, window, pipeline), in three steps:
 //!
-//! 1. The shards are shuffled and laid end to end; each process takes an equal stretch of the whole (its share).
-//! 2. Of a share [`OPEN`] shards are read side by side, a record of each in turn. That is the order of arrival.
-//! 3. A window of `window` records lies between arrival and use: each time a random one of them goes out and the next arrival takes
-//!    its place, as in the original's shuffle buffer (reference §9.1). At the end of an epoch the window runs empty.
+//! 1. The shards are shuffled and laid end to end; each pipeline takes an equal stretch of the whole. Usually there is one.
+//! 2. All pipelines together read [`OPEN`] shards side by side, each at least two, a record of each in turn. That is the order of arrival.
+//! 3. A window of records, `window` in all pipelines together, lies between arrival and use: each time a random one of them goes out and
+//!    the next arrival takes its place, as in the original's shuffle buffer (reference §9.1). At the end of an epoch the window runs
+//!    empty.
 //!
-//! So an epoch visits each example once, in all processes together, and whoever resumes in its middle needs only what is still to
+//! So an epoch visits each example once, in all pipelines together, and whoever resumes in its middle needs only what is still to
 //! come. Like [`Order`](super::Order) it is part of what a seed means, and never changes.
 
 use super::rng::Stream;
 
-/// Shards read side by side.
+/// Shards read side by side by a single pipeline.
 pub const OPEN: usize = 16;
 
 /// Sets the streams of this module apart from others with the same seed ("SHARD", "WINDO").
 const SHARDS: u64 = 0x0053_4841_5244;
 const WINDOW: u64 = 0x0057_494e_444f;
 
-/// A process among those that train together.
+/// One of the equal stretches of an epoch that are read side by side (`input_pipelines`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Share {
+pub struct Pipeline {
     /// Its number, from 0.
-    pub process: usize,
+    pub number: usize,
     /// How many there are.
-    pub processes: usize,
+    pub count: usize,
 }
 
-impl Share {
-    /// The only process.
-    pub const ALL: Share = Share {
-        process: 0,
-        processes: 1,
+impl Pipeline {
+    /// The only one.
+    pub const WHOLE: Pipeline = Pipeline {
+        number: 0,
+        count: 1,
     };
 }
 
@@ -45,10 +46,10 @@ pub struct WindowOrder {
     /// The example that each shard begins with; examples are numbered through all shards in the order of their files.
     starts: Vec<u64>,
     window: usize,
-    share: Share,
+    pipeline: Pipeline,
 }
 
-/// One epoch of a share; examples by their number.
+/// One epoch of a pipeline; examples by their number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Epoch {
     /// The order in which they are read.
@@ -58,11 +59,11 @@ pub struct Epoch {
 }
 
 impl WindowOrder {
-    /// The order that `seed` gives to shards of these lengths.
+    /// The order that `seed` gives to shards of these lengths; `window` is that of all pipelines together.
     ///
     /// # Panics
-    /// If there are more than `u32::MAX` examples, or none in the share.
-    pub fn new(seed: u64, lengths: &[u64], window: usize, share: Share) -> Self {
+    /// If there are more than `u32::MAX` examples, or none in the pipeline.
+    pub fn new(seed: u64, lengths: &[u64], window: usize, pipeline: Pipeline) -> Self {
         let mut starts = Vec::with_capacity(lengths.len());
         let mut total = 0;
         for length in lengths {
@@ -74,21 +75,26 @@ impl WindowOrder {
             seed,
             lengths: lengths.to_vec(),
             starts,
-            window: window.max(1),
-            share,
+            window: window.div_ceil(pipeline.count).max(1),
+            pipeline,
         };
-        assert!(order.len() > 0, "a share needs at least one example");
+        assert!(order.len() > 0, "a pipeline needs at least one example");
         order
     }
 
-    /// The stretch of the shards laid end to end that the share takes.
+    /// The stretch of the shards laid end to end that the pipeline takes.
     fn stretch(&self) -> [u64; 2] {
         let total: u64 = self.lengths.iter().sum();
-        let (process, processes) = (self.share.process as u64, self.share.processes as u64);
-        [process, process + 1].map(|edge| total * edge / processes)
+        let (number, count) = (self.pipeline.number as u64, self.pipeline.count as u64);
+        [number, number + 1].map(|edge| total * edge / count)
     }
 
-    /// Examples of an epoch of the share; at least 1.
+    /// Shards that are read side by side.
+    pub(super) fn side_by_side(&self) -> usize {
+        (OPEN / self.pipeline.count).max(2)
+    }
+
+    /// Examples of an epoch of the pipeline; at least 1.
     #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
     pub fn len(&self) -> u64 {
         let [from, to] = self.stretch();
@@ -113,7 +119,7 @@ impl WindowOrder {
     /// The examples of epoch `epoch`, from 0.
     pub fn epoch(&self, epoch: u64) -> Epoch {
         let arrivals = self.arrivals(epoch);
-        let mut stream = Stream::new([WINDOW + self.share.process as u64, self.seed, epoch]);
+        let mut stream = Stream::new([WINDOW + self.pipeline.number as u64, self.seed, epoch]);
         let mut window: Vec<u32> = Vec::with_capacity(self.window);
         let mut order = Vec::with_capacity(arrivals.len());
         let mut arriving = arrivals.iter().copied();
@@ -149,7 +155,7 @@ impl WindowOrder {
         }
         let mut arrivals = Vec::with_capacity((to - from) as usize);
         let mut waiting = parts.into_iter();
-        let mut open: Vec<_> = waiting.by_ref().take(OPEN).collect();
+        let mut open: Vec<_> = waiting.by_ref().take(self.side_by_side()).collect();
         while !open.is_empty() {
             open.retain_mut(|part| {
                 if let Some(example) = part.next() {
@@ -180,13 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn every_example_comes_once_in_all_processes_together() {
-        for processes in [1, 2, 3, 7] {
+    fn every_example_comes_once_in_all_pipelines_together() {
+        for count in [1, 2, 3, 7] {
             for epoch in 0..3 {
                 let mut all = Vec::new();
-                for process in 0..processes {
-                    let share = Share { process, processes };
-                    let order = WindowOrder::new(9, &LENGTHS, 8, share);
+                for number in 0..count {
+                    let pipeline = Pipeline { number, count };
+                    let order = WindowOrder::new(9, &LENGTHS, 8, pipeline);
                     let found = order.epoch(epoch);
                     assert_eq!(found.order.len() as u64, order.len());
                     assert_eq!(sorted(found.arrivals), sorted(found.order.clone()));
@@ -200,17 +206,27 @@ mod tests {
     #[test]
     fn what_is_used_has_arrived_and_the_window_holds_the_rest() {
         for window in [1, 2, 10, 119, 500] {
-            let epoch = WindowOrder::new(1, &LENGTHS, window, Share::ALL).epoch(4);
+            let epoch = WindowOrder::new(1, &LENGTHS, window, Pipeline::WHOLE).epoch(4);
             for (place, example) in epoch.order.iter().enumerate() {
                 let arrival = epoch.arrivals.iter().position(|x| x == example).unwrap();
                 assert!(arrival < place + window, "window {window}, place {place}");
+            }
+            // Of three pipelines each has a third of it.
+            let pipeline = Pipeline {
+                number: 1,
+                count: 3,
+            };
+            let third = WindowOrder::new(1, &LENGTHS, window, pipeline).epoch(4);
+            for (place, example) in third.order.iter().enumerate() {
+                let arrival = third.arrivals.iter().position(|x| x == example).unwrap();
+                assert!(arrival < place + window.div_ceil(3), "a third of {window}");
             }
         }
     }
 
     #[test]
     fn examples_are_found_in_their_shards() {
-        let order = WindowOrder::new(1, &LENGTHS, 4, Share::ALL);
+        let order = WindowOrder::new(1, &LENGTHS, 4, Pipeline::WHOLE);
         let mut example = 0;
         for (shard, &length) in LENGTHS.iter().enumerate() {
             for place in 0..length as usize {
@@ -221,9 +237,9 @@ mod tests {
     }
 
     #[test]
-    fn epochs_seeds_and_processes_differ() {
+    fn epochs_and_seeds_differ() {
         let of = |seed, epoch| {
-            WindowOrder::new(seed, &LENGTHS, 16, Share::ALL)
+            WindowOrder::new(seed, &LENGTHS, 16, Pipeline::WHOLE)
                 .epoch(epoch)
                 .order
         };
@@ -237,7 +253,7 @@ mod tests {
     fn a_large_window_is_a_whole_shuffle() {
         let mut counts = [[0u32; 5]; 5];
         for seed in 0..10_000 {
-            let epoch = WindowOrder::new(seed, &[2, 3], 5, Share::ALL).epoch(0);
+            let epoch = WindowOrder::new(seed, &[2, 3], 5, Pipeline::WHOLE).epoch(0);
             for (place, &example) in epoch.order.iter().enumerate() {
                 counts[place][example as usize] += 1;
             }
@@ -254,7 +270,7 @@ mod tests {
     #[test]
     fn the_window_moves_examples_as_far_as_a_shuffle_buffer() {
         let (total, window) = (40_000u64, 1000);
-        let epoch = WindowOrder::new(3, &[total], window, Share::ALL).epoch(0);
+        let epoch = WindowOrder::new(3, &[total], window, Pipeline::WHOLE).epoch(0);
         let delays: Vec<f64> = epoch
             .order
             .iter()

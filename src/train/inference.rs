@@ -231,6 +231,7 @@ impl Inference<'_> {
                 views: 1,
                 seed: config.runtime.seed,
                 window: count,
+                pipelines: 1,
                 start: 0,
             },
             batch: count,

@@ -4,8 +4,7 @@
 use super::step::{Input, StepSpec};
 use super::{Error, state};
 use crate::config::Config;
-use crate::data::window::Share;
-use crate::data::{Examples, Feed, FeedSpec, Order, Stages, Task};
+use crate::data::{Examples, Feed, FeedSpec, Order, Share, Stages, Task};
 use crate::engine::{Engine, Program};
 use crate::hlo::{DType, Literal, Shape};
 use crate::pjrt::{Argument, Buffer, Device};
@@ -291,6 +290,7 @@ impl StepSpec {
                 views: self.objective.views(),
                 seed: config.runtime.seed,
                 window: config.shuffle_window,
+                pipelines: config.input_pipelines,
                 start: step,
             },
             batch: self.batch,

@@ -103,6 +103,12 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
         say(run.screen, &text);
     }
 
+    if let Some(text) = run.processes.read_for_each_other(config.input_pipelines)
+        && train.in_shards()
+    {
+        say(run.screen, &text);
+    }
+
     let mut identity = run.loaded.identity();
     identity.push(("data".into(), described.fingerprint.clone()));
     let module_hash = hash(&step_module.module);

@@ -174,6 +174,16 @@ impl Processes {
             .is_some_and(|group| group.processes() > 1)
     }
 
+    /// What to say if so many pipelines make them read each other's examples.
+    pub fn read_for_each_other(&self, pipelines: usize) -> Option<String> {
+        let processes = self.group.as_ref().map_or(1, |group| group.processes());
+        (!pipelines.is_multiple_of(processes)).then(|| {
+            format!(
+                "input_pipelines is {pipelines}, so that each of the {processes} processes reads examples of others, too; with {processes}, or a multiple, a new run reads each once"
+            )
+        })
+    }
+
     /// Checks that all processes have the same.
     pub(super) fn same(&self, what: &str, value: &str) -> Result<(), Error> {
         match &self.group {

@@ -38,6 +38,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
             views: 2,
             seed: 0,
             window: arguments.shuffle_window as usize,
+            pipelines: 1,
             start: 0,
         },
         batch: 64,
