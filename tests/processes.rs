@@ -16,6 +16,7 @@ use simclr::report::{LogFile, Screen};
 use simclr::train::Error;
 use simclr::train::pretrain::{Outcome, Run, pretrain};
 use simclr::train::processes::Processes;
+use simclr::train::setup;
 use simclr::train::signals::{Stop, StopKind};
 use std::io::Read;
 use std::net::TcpListener;
@@ -61,8 +62,8 @@ fn train(
         plugin: None,
         devices: 1,
         cpu_devices: 1,
-        passes: &simclr::hlo::passes::Selection::All,
-        compiler_options: &[],
+        passes: &setup::passes(loaded).unwrap(),
+        compiler_options: &setup::compiler_options(loaded).unwrap(),
         executable_cache: true,
         preallocate: true,
         node: None,
@@ -171,6 +172,15 @@ fn processes_that_disagree_do_not_begin() {
         ),
         // A key that a run may change when it goes on, but that makes another program.
         ("runtime.remat=block", "process 1 has another module ("),
+        // Of the same module, too.
+        (
+            "runtime.passes=[-tiny-maps]",
+            "process 1 has another list of passes (pointwise-convolutions kernel-gradients canonical-convolutions onednn-calls",
+        ),
+        (
+            "runtime.compiler_options=[xla_cpu_enable_fast_min_max=true]",
+            "process 1 has another list of compiler options (xla_cpu_enable_fast_min_max=true) than process 0 (none)",
+        ),
     ] {
         let configs = [config(&[]), config(&[other])];
         for outcome in run(&model_dir, &configs, None) {

@@ -126,8 +126,14 @@ impl Group {
         } else {
             (found, value.as_bytes())
         };
-        let short =
-            |text: &[u8]| -> String { String::from_utf8_lossy(text).chars().take(16).collect() };
+        // Of a hash that is enough.
+        let short = |text: &[u8]| -> String {
+            let most = match text.iter().all(u8::is_ascii_hexdigit) {
+                true => 16,
+                false => 400,
+            };
+            String::from_utf8_lossy(text).chars().take(most).collect()
+        };
         Error::Disagree {
             what: what.into(),
             process: self.process.max(process),

@@ -331,6 +331,26 @@ impl Engine {
         )
     }
 
+    /// What makes another program of the same module, by name: the plugin's file, the passes, the compiler's options and environment.
+    pub fn compiler(&self) -> [(&'static str, String); 4] {
+        let plugin = saved::file_hash(self.client.plugin().path())
+            .unwrap_or_else(|error| format!("a file that cannot be read: {error}"));
+        let passes: Vec<&str> = self.passes.iter().map(|pass| pass.name).collect();
+        [
+            ("plugin", plugin),
+            ("list of passes", passes.join(" ")),
+            (
+                "list of compiler options",
+                saved::options(&self.compiler_options),
+            ),
+            ("environment of the compiler", saved::flags()),
+        ]
+        .map(|(what, value)| match value.is_empty() {
+            true => (what, "none".into()),
+            false => (what, value),
+        })
+    }
+
     /// Writes a program of a module to a file, for [`Engine::compile_or_load`].
     ///
     /// # Errors

@@ -78,18 +78,14 @@ impl Circumstances {
         } else {
             String::new()
         };
-        let options: Vec<String> = options
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
         Ok(Circumstances {
             module: hex(&Sha256::digest(module)),
             platform: platform.into(),
             device_kind: device_kind.into(),
             devices,
             plugin: file_hash(plugin.path())?,
-            options: options.join(" "),
-            flags: compiler_flags().trim_end().replace('\n', " "),
+            options: self::options(options),
+            flags: flags(),
             processor,
             shape,
         })
@@ -130,6 +126,20 @@ impl Circumstances {
             "it was compiled for another {what} ({saved}), and this run has {here}"
         ))
     }
+}
+
+/// Options of the compiler in a line.
+pub(super) fn options(options: &[(String, OptionValue)]) -> String {
+    let options: Vec<String> = options
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    options.join(" ")
+}
+
+/// The environment's flags for compilers in a line.
+pub(super) fn flags() -> String {
+    compiler_flags().trim_end().replace('\n', " ")
 }
 
 /// SHA-256 of a file's content.

@@ -115,6 +115,7 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
     run.processes.same_configuration(run.loaded)?;
     run.processes.same("data", &described.fingerprint)?;
     run.processes.same("module", &module_hash)?;
+    run.processes.same_compiler(run.engine)?;
     // These decide how many steps a launch takes, which devices that wait for each other must agree on.
     let lengths = format!(
         "{} and {}",

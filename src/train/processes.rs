@@ -5,6 +5,7 @@ use super::signals::StopKind;
 use crate::cluster::agreement::{Group, Trouble};
 use crate::cluster::store::Store;
 use crate::config::Loaded;
+use crate::engine::Engine;
 use crate::pjrt::KeyValue;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -190,6 +191,16 @@ impl Processes {
             Some(group) => Ok(group.same(&[(what, value)])?),
             None => Ok(()),
         }
+    }
+
+    /// Checks that all processes make the same program of a module.
+    pub(super) fn same_compiler(&self, engine: &Engine) -> Result<(), Error> {
+        let Some(group) = self.group.as_ref().filter(|_| self.several()) else {
+            return Ok(());
+        };
+        let compiler = engine.compiler();
+        let values: Vec<(&str, &str)> = compiler.iter().map(|(k, v)| (*k, &v[..])).collect();
+        Ok(group.same(&values)?)
     }
 
     /// Asked after every launch of at most `launch` steps: whether to stop now, that is at a step at which all do.
