@@ -159,6 +159,22 @@ impl Configuration {
     }
 }
 
+impl Command {
+    /// Whether it opens devices without joining other processes.
+    fn works_alone(&self) -> bool {
+        matches!(
+            self,
+            Command::Evaluate(_)
+                | Command::Embed(_)
+                | Command::Predict(_)
+                | Command::Report(_)
+                | Command::Data(_)
+                | Command::Devices(_)
+                | Command::Bench(_)
+        )
+    }
+}
+
 /// Runs the program and gives its exit code.
 pub fn main() -> ExitCode {
     let begin = std::time::Instant::now();
@@ -181,6 +197,9 @@ pub fn main() -> ExitCode {
         }
     };
     let ui = Ui::new(cli.global.verbose, cli.global.quiet, colored, begin);
+    if cli.command.works_alone() {
+        together::alone();
+    }
     let result = match &cli.command {
         Command::Pretrain(arguments) => pretrain::run(arguments, &ui),
         Command::Finetune(arguments) => pretrain::finetune(arguments, &ui),

@@ -298,6 +298,36 @@ pub(super) fn screen(processes: &Processes, ui: &Ui) -> Screen {
     }
 }
 
+/// For a command of one process, before it has threads: on a host of several it takes this host's devices alone, since else the plugin
+/// would wait for the others.
+pub(super) fn alone() {
+    let variable = |name: &str| std::env::var(name).ok();
+    set_variables(&own_devices(tpu_chips(), &variable, Metadata::new));
+}
+
+/// What the plugin must be told for that; nothing where there are no other hosts.
+fn own_devices(
+    chips: usize,
+    variable: &dyn Fn(&str) -> Option<String>,
+    server: impl Fn() -> Metadata,
+) -> Vec<(&'static str, String)> {
+    let found = |processes| {
+        let place = Place {
+            process: None,
+            processes,
+            coordinator: None,
+        };
+        identity(&place, "auto", chips, variable, &server)
+    };
+    match found(None) {
+        Ok(this) if this.processes > 1 => {
+            found(Some(1)).map_or(Vec::new(), |alone| alone.variables)
+        }
+        // Who cannot be told leaves it to the plugin.
+        _ => Vec::new(),
+    }
+}
+
 /// Which process this one is, on a machine with so many TPU chips. Who cannot be told there is not taken to be alone: it may be a host of
 /// several, whose files it would write.
 fn identity(
@@ -385,6 +415,35 @@ mod tests {
         }
         let never = || panic!("a run on the CPU asks nobody");
         assert!(identity(&place(None), "cpu", 4, &|_| None, never).is_ok());
+    }
+
+    #[test]
+    fn a_command_of_one_process_takes_its_host_alone() {
+        let soon = Duration::from_millis(1);
+        let nobody = || Metadata::at("127.0.0.1:9", SILENCE, soon);
+        let of = |hosts: &'static str| {
+            move |name: &str| match name {
+                "TPU_WORKER_ID" => Some("1".to_string()),
+                "TPU_WORKER_HOSTNAMES" => Some(hosts.to_string()),
+                _ => None,
+            }
+        };
+        let told = own_devices(4, &of("a,b,c,d"), nobody);
+        for wanted in [
+            ("TPU_PROCESS_BOUNDS", "1,1,1"),
+            ("TPU_CHIPS_PER_PROCESS_BOUNDS", "2,2,1"),
+            ("TPU_WORKER_HOSTNAMES", "localhost"),
+        ] {
+            let found = told.iter().any(|(k, v)| (*k, v.as_str()) == wanted);
+            assert!(found, "{wanted:?} of {told:?}");
+        }
+        let first = |name: &str| match name {
+            "TPU_WORKER_ID" => Some("0".to_string()),
+            name => of("a")(name),
+        };
+        assert!(own_devices(4, &first, nobody).is_empty());
+        assert!(own_devices(4, &|_| None, nobody).is_empty());
+        assert!(own_devices(0, &of("a,b,c,d"), nobody).is_empty());
     }
 
     #[test]
