@@ -4,7 +4,7 @@
 mod common;
 mod golden_support;
 
-use common::engine;
+use common::{compile_with_calls, engine, pinned};
 use golden_support::*;
 use serde_json::Value as Json;
 use simclr::augment::{Augmentation, Brightness, ResizeKernel};
@@ -217,6 +217,8 @@ fn step_module(
 struct Programs {
     engines: HashMap<usize, Engine>,
     programs: HashMap<Vec<u8>, Program>,
+    /// Whether convolutions are calls of the plugin's oneDNN.
+    calls: bool,
 }
 
 impl Programs {
@@ -228,7 +230,10 @@ impl Programs {
         let program = self
             .programs
             .entry(module.to_proto_bytes())
-            .or_insert_with(|| engine.compile(module).expect("the module compiles"));
+            .or_insert_with(|| match self.calls {
+                true => compile_with_calls(engine, module),
+                false => engine.compile(module).expect("the module compiles"),
+            });
         program.run(engine, arguments).expect("the program runs")
     }
 }
@@ -551,9 +556,12 @@ fn referred<'a>(cases: &'a [Json], case: &Json) -> Option<&'a Json> {
 
 /// Runs the cases of one replica for which `chosen` holds.
 fn check_cases(title: &str, chosen: impl Fn(&Json) -> bool) {
+    check_cases_with(Programs::default(), title, chosen);
+}
+
+fn check_cases_with(mut programs: Programs, title: &str, chosen: impl Fn(&Json) -> bool) {
     let cases = cases("model");
     let mut report = Report::default();
-    let mut programs = Programs::default();
     let mut skipped = 0;
     for case in cases.iter().filter(|case| case["kind"] == "model") {
         if !case["expect"]["error"].is_null() {
@@ -584,6 +592,22 @@ fn golden_model_strict() {
 #[test]
 fn golden_model_natural() {
     check_cases("natural cases", |case| !strict(case));
+}
+
+/// What large steps have: convolutions as calls of the plugin's oneDNN.
+#[test]
+fn golden_model_with_internal_calls() {
+    if !pinned() {
+        return;
+    }
+    let programs = Programs {
+        calls: true,
+        ..Programs::default()
+    };
+    let chosen = ["s_resnet50_32px", "a_resnet18_cifar"];
+    check_cases_with(programs, "cases with internal calls", |case| {
+        chosen.contains(&id(case))
+    });
 }
 
 #[test]

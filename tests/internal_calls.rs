@@ -4,6 +4,7 @@ mod binary;
 mod common;
 
 use binary::{simclr, stderr};
+use common::pinned;
 use sha2::{Digest, Sha256};
 use simclr::engine::{Cache, Engine, NotPassed, Test, self_test};
 use simclr::grad::gradients;
@@ -16,17 +17,6 @@ use std::process::Output;
 
 /// The line by which a run says that it does without.
 const LINE: &str = "convolutions do not call the plugin's oneDNN";
-
-/// Whether the plugin at hand is the one that such calls are for (there is none for Arm).
-fn pinned() -> bool {
-    let pinned = cfg!(target_arch = "x86_64") && std::env::var_os("SIMCLR_PLUGIN_CPU").is_none();
-    if !pinned {
-        eprintln!(
-            "skipped: the CPU plugin is another one than that for which calls of its oneDNN were written"
-        );
-    }
-    pinned
-}
 
 /// Three layers of large maps, with stride and 1×1, in a loop; loss, and gradients of all kernels.
 fn step() -> Module {

@@ -3,8 +3,9 @@
 
 mod common;
 
-use common::engine;
+use common::{compile_with_calls, engine, pinned};
 use simclr::augment::{Augmentation, Brightness, ResizeKernel};
+use simclr::engine::{Engine, Program};
 use simclr::hlo::{DType, Graph, Literal, Module, Op, Shape, Value};
 use simclr::model::{HeadMode, Network};
 use simclr::nn::{Kind, Remat, Settings, initial_value};
@@ -117,6 +118,12 @@ struct Outcome {
 type History = Vec<Vec<Outcome>>;
 
 fn three_steps(spec: &StepSpec, module: &Module) -> History {
+    let engine = engine(spec.settings.replicas);
+    let program = engine.compile(module).expect("the module compiles");
+    run_three(spec, &engine, &program)
+}
+
+fn run_three(spec: &StepSpec, engine: &Engine, program: &Program) -> History {
     let dtype = spec.settings.dtype;
     let variables = spec.network.variables().expect("a network");
     let replicas = spec.settings.replicas;
@@ -148,8 +155,6 @@ fn three_steps(spec: &StepSpec, module: &Module) -> History {
     for slot in spec.optimizer.slots(&variables) {
         state.push(Literal::zeros(Shape::new(dtype, slot.dims)));
     }
-    let engine = engine(replicas);
-    let program = engine.compile(module).expect("the module compiles");
     let image = (SIDE * SIDE * 3) as usize;
     let mut history = Vec::new();
     for step in 0..STEPS {
@@ -177,7 +182,7 @@ fn three_steps(spec: &StepSpec, module: &Module) -> History {
                 list
             })
             .collect();
-        let found = program.run(&engine, &arguments).expect("the program runs");
+        let found = program.run(engine, &arguments).expect("the program runs");
         state = found[0][..state.len()].to_vec();
         let outcome = |replica: &Vec<Literal>| {
             let mut outcome = Outcome::default();
@@ -272,6 +277,42 @@ fn replicas_agree_in_f32() {
                 delicate(sort) == is_delicate
             });
             eprintln!("{replicas} replicas, f32: {error:.2e} in {place}");
+            assert!(
+                error < tolerance,
+                "{replicas} replicas: {error:.3e} in {place}"
+            );
+        }
+    }
+}
+
+/// With convolutions as calls of the plugin's oneDNN, too; and with calls they compute what they do without.
+#[test]
+fn replicas_agree_with_internal_calls() {
+    if !pinned() {
+        return;
+    }
+    let called = |replicas| {
+        let spec = spec(replicas, true, DType::F32);
+        let engine = engine(replicas);
+        let program = compile_with_calls(&engine, &module(&spec));
+        run_three(&spec, &engine, &program)
+    };
+    let reference = called(1);
+    let (rounding, place) = worst(exact(), &reference, false, delicate);
+    eprintln!("one device, calls against f64: {rounding:.2e} in {place}");
+    assert!(
+        rounding < 1e-4,
+        "calls themselves: {rounding:.3e} in {place}"
+    );
+    let (apart, place) = worst(exact(), &reference, false, |sort| !delicate(sort));
+    assert!(apart < 1e-5, "calls themselves: {apart:.3e} in {place}");
+    for replicas in [2, 4] {
+        let found = called(replicas);
+        for (is_delicate, tolerance) in [(false, 1e-5), (true, 2.0 * rounding)] {
+            let (error, place) = worst(&reference, &found, false, |sort| {
+                delicate(sort) == is_delicate
+            });
+            eprintln!("{replicas} replicas, calls: {error:.2e} in {place}");
             assert!(
                 error < tolerance,
                 "{replicas} replicas: {error:.3e} in {place}"

@@ -1,6 +1,7 @@
 //! Resuming: bit for bit after kill -9, and after the signals that save.
 
 mod binary;
+mod common;
 
 use binary::{checkpoint, run, simclr, state, tiny};
 use std::fs;
@@ -62,26 +63,23 @@ fn steps(run: &Path) -> Vec<u64> {
     whole.lines().filter_map(step).collect()
 }
 
-/// 20 steps at once against 10, kill -9 in the middle of a later step, and the rest.
-fn straight_equals_killed(devices: usize, steps_per_launch: usize) {
+/// 20 steps at once against 10, kill -9 in the middle of a later step, and the rest; gives the log of the killed run.
+fn straight_equals_killed(devices: usize, steps_per_launch: usize, network: &[&str]) -> String {
     let devices = format!("runtime.devices={devices}");
     let launch = format!("runtime.steps_per_launch={steps_per_launch}");
-    let more = [
+    let mut more = vec![
         "train_steps=20",
         "checkpoint_steps=10",
         "train_summary_steps=1",
         &devices,
         &launch,
     ];
+    more.extend(network);
     let folder = tempfile::tempdir().unwrap();
     let straight = folder.path().join("straight");
     let output = run(&tiny(&straight, &more));
     assert!(output.status.success(), "{}", binary::stderr(&output));
-    for attempt in 0.. {
-        assert!(
-            attempt < 10,
-            "the run was never caught between its checkpoints"
-        );
+    for attempt in 0..10 {
         let killed = folder.path().join(format!("killed{attempt}"));
         let mut child = start(&tiny(&killed, &more));
         // Past the checkpoint, with the next launch under way.
@@ -101,28 +99,45 @@ fn straight_equals_killed(devices: usize, steps_per_launch: usize) {
         assert_same_state(&straight, &killed, 20);
         // What was written after the checkpoint is not told twice.
         assert_eq!(steps(&killed), (1..=20).collect::<Vec<_>>());
-        return;
+        return fs::read_to_string(killed.join("log.txt")).unwrap();
     }
+    panic!("the run was never caught between its checkpoints");
 }
+
+/// By which a run's log tells of them.
+const CALLS: &str = "convolutions call the plugin's oneDNN";
 
 #[test]
 fn one_device_one_step_per_launch() {
-    straight_equals_killed(1, 1);
+    straight_equals_killed(1, 1, &[]);
 }
 
 #[test]
 fn one_device_five_steps_per_launch() {
-    straight_equals_killed(1, 5);
+    straight_equals_killed(1, 5, &[]);
 }
 
 #[test]
 fn four_devices_one_step_per_launch() {
-    straight_equals_killed(4, 1);
+    let log = straight_equals_killed(4, 1, &[]);
+    assert!(!log.contains(CALLS), "{log}");
 }
 
 #[test]
 fn four_devices_five_steps_per_launch() {
-    straight_equals_killed(4, 5);
+    straight_equals_killed(4, 5, &[]);
+}
+
+/// A step that is large enough for calls of the plugin's oneDNN.
+#[test]
+fn two_devices_with_internal_calls() {
+    if !common::pinned() {
+        return;
+    }
+    let network = ["width_multiplier=0.25", "train_batch_size=128"];
+    let log = straight_equals_killed(2, 1, &network);
+    // The killed run, and the one that went on.
+    assert_eq!(log.matches(CALLS).count(), 2, "{log}");
 }
 
 /// A slice of another size goes on from the same checkpoint, if the batch divides by its devices.

@@ -281,9 +281,13 @@ impl Engine {
     ) -> Result<Program, Error> {
         let bytes = prepared.to_proto_bytes();
         let start = Instant::now();
+        let calls = prepared.has_custom_calls();
+        if calls {
+            tracing::info!("convolutions call the plugin's oneDNN");
+        }
         let cache = self.cache.as_ref();
         // The CPU plugin ends the process when it is to serialise a program with calls of its inside.
-        let (executable, from_cache) = match cache.filter(|_| !prepared.has_custom_calls()) {
+        let (executable, from_cache) = match cache.filter(|_| !calls) {
             Some(cache) => cache.compile(&self.client, &bytes, &options)?,
             None => (self.client.compile(&bytes, &options)?, false),
         };

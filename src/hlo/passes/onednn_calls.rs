@@ -20,6 +20,14 @@ pub(super) fn run(module: &Module) -> Result<Module, Error> {
     if multiplications(&module.entry) < WORTH {
         return Ok(module.clone());
     }
+    every(module)
+}
+
+/// The pass of a program of any size.
+///
+/// # Errors
+/// As any rewrite.
+pub fn every(module: &Module) -> Result<Module, Error> {
     module.rewrite(&|_, node, operands| match (&node.op, &node.ty) {
         (Op::Convolution(conv), Type::Array(shape))
             if applies(conv, &operands[0].dims(), shape) =>
