@@ -5,6 +5,7 @@
 //! all recipes for all slices take hours: `bench/pods_table.py`.
 
 mod binary;
+mod common;
 
 use binary::{refused, simclr, stderr, tiny};
 use serde_json::Value;
@@ -94,6 +95,9 @@ fn a_small_network_compiles_for_a_slice_that_is_not_there() {
     assert!(number("memory_total") < number("capacity"));
     assert!(number("flops") > 1e8 && number("optimal_seconds") > 0.0);
     assert!((number("images_per_second") * number("optimal_seconds") - 64.0).abs() < 1e-6);
+    // A v5e, by Google: 197e12 operations and 819e9 bytes a second.
+    let roofline = (number("flops") / 197e12).max(number("bytes_accessed") / 819e9);
+    assert_eq!(number("roofline_seconds"), roofline);
     // Statistics and embeddings of all devices, gradients.
     assert!(
         count(&found, "all-gather") > 0 && count(&found, "all-reduce") > 0,
@@ -191,12 +195,18 @@ fn what_does_not_fit_is_said_with_code_4() {
     if !libtpu() {
         return;
     }
+    let folder = tempfile::tempdir().unwrap();
+    let (dump, saved) = (folder.path().join("dump"), folder.path().join("program"));
     let output = compile(&[
         "--topology",
         "v5e:1x1",
         "width_multiplier=8",
         "stem_stride=1",
         "train_batch_size=4096",
+        "--dump",
+        dump.to_str().unwrap(),
+        "--save",
+        saved.to_str().unwrap(),
     ]);
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
     let text = String::from_utf8_lossy(&output.stdout);
@@ -208,6 +218,14 @@ fn what_does_not_fit_is_said_with_code_4() {
     ] {
         assert!(text.contains(words), "`{words}` is missing in:\n{text}");
     }
+    // What there is: the module, but no program.
+    for file in ["step.txt", "step.pb"] {
+        assert!(dump.join(file).metadata().unwrap().len() > 1000, "{file}");
+    }
+    assert!(!saved.exists());
+    let words = stderr(&output);
+    let said = format!("{} was not written: the step does not fit", saved.display());
+    assert!(words.contains(&said), "{words}");
 }
 
 #[test]
@@ -389,6 +407,7 @@ fn a_program_compiled_for_cpu_devices_is_saved_and_used_by_a_run() {
     };
     let (words, log) = run("b", "2", &[]);
     assert!(!words.contains("was not used"), "{words}");
+    assert!(!words.contains("oneDNN"), "{words}");
     assert!(log.contains("taken as compiled earlier"), "{log}");
     // The same losses as a run that compiles for itself.
     let own = arguments(
@@ -441,6 +460,70 @@ fn a_program_compiled_for_cpu_devices_is_saved_and_used_by_a_run() {
     std::fs::remove_file(&saved).unwrap();
     let (words, _) = run("g", "2", &[]);
     assert!(words.contains("No such file"), "{words}");
+}
+
+/// The module as built, as the passes leave it, and as the plugin does; and writing it down changes no program.
+#[test]
+fn a_dump_for_cpu_devices_has_the_module_at_every_stage() {
+    common::plugin();
+    let folder = tempfile::tempdir().unwrap();
+    let (dump, saved) = (folder.path().join("dump"), folder.path().join("program"));
+    let found = json(&compile(&[
+        "--target",
+        "cpu",
+        "--json",
+        "--dump",
+        dump.to_str().unwrap(),
+        "--save",
+        saved.to_str().unwrap(),
+    ]));
+    let text = |file: &str| std::fs::read_to_string(dump.join(file)).unwrap();
+    let convolutions = |file: &str| text(file).matches(" convolution(").count();
+    assert!(convolutions("step.txt") > convolutions("step_after_passes.txt"));
+    assert!(convolutions("step_after_passes.txt") > 0);
+    for file in ["step.pb", "step_after_passes.pb", "step_optimized.pb"] {
+        assert!(dump.join(file).metadata().unwrap().len() > 1000, "{file}");
+    }
+    let own = std::fs::read_dir(dump.join("compiler")).unwrap();
+    let mut own = own.map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert!(own.any(|name| name.ends_with("after_optimizations.txt")));
+    // No time by the plugin, and no peak of this processor.
+    assert!(found["optimal_seconds"].is_null() && found["roofline_seconds"].is_null());
+    let program = std::fs::read(&saved).unwrap();
+    assert_eq!(describe(&program).flatten().unwrap().options, "");
+}
+
+/// A saved program has no calls of the plugin's inside. Where a run would make them for itself, it says so.
+#[test]
+fn a_saved_program_without_internal_calls_is_told() {
+    if !common::pinned() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let saved = folder.path().join("program");
+    let model_dir = folder.path().join("run");
+    let step = [
+        "width_multiplier=0.25",
+        "train_batch_size=64",
+        "train_steps=1",
+        "runtime.steps_per_launch=1",
+    ];
+    let mut list = tiny(&model_dir, &step);
+    list[0] = "compile".into();
+    list.extend(["--target", "cpu", "--save"].map(String::from));
+    list.push(saved.display().to_string());
+    let output = simclr().args(&list).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let mut list = tiny(&model_dir, &step);
+    list.push(format!("runtime.executable={}", saved.display()));
+    let output = simclr().args(&list).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let words = stderr(&output);
+    assert!(!words.contains("was not used"), "{words}");
+    assert!(
+        words.contains("makes no calls of the plugin's oneDNN"),
+        "{words}"
+    );
 }
 
 /// A plugin that opens no client, made here; none without a C compiler.

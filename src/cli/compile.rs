@@ -8,7 +8,7 @@ use crate::config::Loaded;
 use crate::data::{self, Description};
 use crate::engine::{Choice, optimized_module};
 use crate::hlo::Module;
-use crate::pjrt::{OptionValue, Plugin, WITHOUT_TPU};
+use crate::pjrt::{Compiled, OptionValue, Plugin, WITHOUT_TPU};
 use crate::train::forecast::Forecast;
 use crate::train::setup;
 use crate::train::{self, ahead};
@@ -91,6 +91,12 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         forecast.text()
     };
     ui.result(&text)?;
+    if let (Some(file), Some(_)) = (&arguments.save, &forecast.refusal) {
+        ui.note(&format!(
+            "{} was not written: the step does not fit, and there is no program",
+            file.display()
+        ));
+    }
     Ok(if forecast.fits { 0 } else { DOES_NOT_FIT })
 }
 
@@ -116,12 +122,15 @@ fn compile(arguments: &Arguments, ui: &Ui) -> anyhow::Result<Forecast> {
             }
             let topology = target.topology(&plugin).map_err(train::Error::Engine)?;
             let found = ahead::for_topology(&loaded, &data, &plugin, &topology, &target, &site)?;
+            if let Some(folder) = &arguments.dump {
+                dump(folder, "step", &found.module)?;
+            }
             let Some(program) = &found.program else {
                 return Ok(found.forecast);
             };
             if let Some(folder) = &arguments.dump {
-                let optimized = program.compiled.optimized_program()?;
-                dump(folder, &found.module, Some(&program.module), &optimized)?;
+                dump(folder, "step_after_passes", &program.module)?;
+                dump_optimized(folder, &program.compiled)?;
             }
             if let Some(file) = &arguments.save {
                 // Options that only make the compiler write files do not matter to the program.
@@ -134,6 +143,10 @@ fn compile(arguments: &Arguments, ui: &Ui) -> anyhow::Result<Forecast> {
         None => {
             let devices = wanted.devices();
             let options = setup::compiler_options(&loaded)?;
+            let mut with_dump = options.clone();
+            if let Some(folder) = &arguments.dump {
+                with_dump.extend(dump_options(folder));
+            }
             let passes = setup::passes(&loaded)?;
             let (engine, devices) = crate::engine::open(
                 Choice {
@@ -145,17 +158,19 @@ fn compile(arguments: &Arguments, ui: &Ui) -> anyhow::Result<Forecast> {
                     executable_cache: false,
                     preallocate: true,
                     node: None,
-                    compiler_options: &options,
+                    compiler_options: &with_dump,
                 },
                 &mut |line| ui.note(line),
             )?;
             let (forecast, module, program) =
                 ahead::for_engine(&loaded, &data, &engine, devices, &plugin, &site)?;
             if let Some(folder) = &arguments.dump {
-                let optimized = program.executable().compiled().optimized_program()?;
-                dump(folder, &module, None, &optimized)?;
+                dump(folder, "step", &module)?;
+                dump(folder, "step_after_passes", &engine.rewritten(&module)?)?;
+                dump_optimized(folder, program.executable().compiled())?;
             }
             if let Some(file) = &arguments.save {
+                let engine = engine.with_compiler_options(&options);
                 engine.save(&module, &program, file)?;
             }
             Ok(forecast)
@@ -172,27 +187,27 @@ fn dump_options(folder: &Path) -> Vec<(String, OptionValue)> {
     ]
 }
 
-/// Writes the module as built, as given to the compiler, and as it came out.
-fn dump(
-    folder: &Path,
-    built: &Module,
-    prepared: Option<&Module>,
-    optimized: &[u8],
-) -> anyhow::Result<()> {
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
-    };
+/// Writes a module as text and as proto.
+fn dump(folder: &Path, name: &str, module: &Module) -> anyhow::Result<()> {
+    write(
+        folder,
+        &format!("{name}.txt"),
+        module.to_string().as_bytes(),
+    )?;
+    write(folder, &format!("{name}.pb"), &module.to_proto_bytes())
+}
+
+/// Writes the module as it came out of the compiler, where the plugin gives it.
+fn dump_optimized(folder: &Path, compiled: &Compiled) -> anyhow::Result<()> {
+    match optimized_module(&compiled.optimized_program()?) {
+        Some(module) => write(folder, "step_optimized.pb", &module.encode_to_vec()),
+        None => Ok(()),
+    }
+}
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
-    write("step.txt", built.to_string().as_bytes())?;
-    write("step.pb", &built.to_proto_bytes())?;
-    if let Some(prepared) = prepared {
-        write("step_after_passes.txt", prepared.to_string().as_bytes())?;
-        write("step_after_passes.pb", &prepared.to_proto_bytes())?;
-    }
-    if let Some(module) = optimized_module(optimized) {
-        write("step_optimized.pb", &module.encode_to_vec())?;
-    }
-    Ok(())
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -93,12 +93,14 @@ impl Wanted {
                 name: slice.topology(),
                 rented: slice.rented(),
                 peak_flops: Some(slice.peak_flops_per_device()),
+                bandwidth: Some(slice.bandwidth_per_device()),
                 capacity: None,
             },
             Wanted::Cuda { gpu, .. } => Site {
                 name: self.name(),
                 rented: None,
                 peak_flops: Some(gpu.peak_flops),
+                bandwidth: Some(gpu.bandwidth),
                 // The plugin's allocator takes three quarters of a GPU.
                 capacity: Some(gpu.memory / 4 * 3),
             },

@@ -200,6 +200,11 @@ impl Slice {
     pub fn peak_flops_per_device(&self) -> f64 {
         self.generation.peak_flops / self.generation.devices as f64
     }
+
+    /// Bytes per second between one device and its memory.
+    pub fn bandwidth_per_device(&self) -> f64 {
+        self.generation.bandwidth / self.generation.devices as f64
+    }
 }
 
 /// Every slice that is rented.

@@ -19,6 +19,8 @@ pub struct Site {
     pub rented: Option<String>,
     /// Operations per second of a device.
     pub peak_flops: Option<f64>,
+    /// Bytes per second to and from a device's memory.
+    pub bandwidth: Option<f64>,
     /// Bytes of a device's memory that a program gets, where that is not what the plugin tells.
     pub capacity: Option<u64>,
 }
@@ -156,6 +158,7 @@ fn start(
         bytes_accessed: None,
         optimal_seconds: None,
         peak_flops: site.peak_flops,
+        bandwidth: site.bandwidth,
         collectives: Vec::new(),
         compile_seconds: 0.0,
         compile_cpu_seconds: None,

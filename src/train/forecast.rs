@@ -48,8 +48,10 @@ pub struct Forecast {
     pub bytes_accessed: Option<f64>,
     /// Seconds by the compiler's model of the chip: a lower bound, without waiting for other chips.
     pub optimal_seconds: Option<f64>,
-    /// Operations per second that the device could do.
+    /// Operations per second that the device could do, by its maker.
     pub peak_flops: Option<f64>,
+    /// Bytes per second to and from the device's memory, by its maker.
+    pub bandwidth: Option<f64>,
     /// What replicas exchange.
     pub collectives: Vec<Collective>,
     /// Wall time of the compiler.
@@ -103,6 +105,14 @@ impl Forecast {
         Some(self.flops? * self.steps_per_second()? / self.peak_flops?)
     }
 
+    /// An estimate of our own, coarser than the compiler's: the operations at the device's peak, or the bytes at its memory's bandwidth,
+    /// whichever takes longer. No strict bound, since the compiler counts what stays in a chip's own memory as bytes, too. Seconds.
+    pub fn roofline_seconds(&self) -> Option<f64> {
+        let work = self.flops? / self.peak_flops?;
+        let traffic = self.bytes_accessed? / self.bandwidth?;
+        Some(work.max(traffic))
+    }
+
     /// As JSON, derived figures included.
     pub fn json(&self) -> String {
         let mut value = serde_json::json!(self);
@@ -114,8 +124,12 @@ impl Forecast {
             ("images_per_second", self.images_per_second()),
             ("hours", self.hours()),
             ("share_of_peak", self.share_of_peak()),
+            ("roofline_seconds", self.roofline_seconds()),
         ] {
             value[name] = figure.into();
+        }
+        if !self.fits {
+            value["remedy"] = self.remedy().into();
         }
         format!("{value:#}\n")
     }
@@ -186,29 +200,25 @@ impl Forecast {
                 ),
             );
         }
-        if let (Some(seconds), Some(steps), Some(images), Some(hours)) = (
-            self.optimal_seconds,
-            self.steps_per_second(),
-            self.images_per_second(),
-            self.hours(),
-        ) {
-            let share = self.share_of_peak().map_or(String::new(), |share| {
-                format!(", {:.0} % of peak", 100.0 * share)
-            });
-            line(
-                "at best",
-                format!(
-                    "{:.2} ms per step, {steps:.1} steps/s, {} images/s{share}",
-                    1e3 * seconds,
-                    count(images.round() as u64)
-                ),
-            );
+        if let Some(seconds) = self.optimal_seconds.filter(|s| *s > 0.0) {
+            line("at best", self.rates(seconds));
             line(
                 "",
                 format!(
-                    "{} for the recipe's {} steps; the compiler's bound, without exchange and input",
-                    duration(hours * 3600.0),
-                    count(self.total_steps)
+                    "{}; the compiler's bound, without exchange and input",
+                    self.recipe(seconds)
+                ),
+            );
+        } else if self.memory.is_some() {
+            line("at best", "the compiler tells no time for this step".into());
+        }
+        if let Some(seconds) = self.roofline_seconds() {
+            line("roofline", self.rates(seconds));
+            line(
+                "",
+                format!(
+                    "{}; our own estimate: operations at peak or bytes at the memory's bandwidth, whichever takes longer",
+                    self.recipe(seconds)
                 ),
             );
         }
@@ -221,6 +231,28 @@ impl Forecast {
             line("remedy", self.remedy());
         }
         text
+    }
+
+    /// What so many seconds per step come to.
+    fn rates(&self, seconds: f64) -> String {
+        let steps = 1.0 / seconds;
+        let share =
+            |(flops, peak): (f64, f64)| format!(", {:.0} % of peak", 100.0 * flops * steps / peak);
+        format!(
+            "{:.2} ms per step, {steps:.1} steps/s, {} images/s{}",
+            1e3 * seconds,
+            count((self.batch as f64 * steps).round() as u64),
+            self.flops.zip(self.peak_flops).map_or(String::new(), share)
+        )
+    }
+
+    /// How long the whole recipe takes then.
+    fn recipe(&self, seconds: f64) -> String {
+        format!(
+            "{} for the recipe's {} steps",
+            duration(seconds * self.total_steps as f64),
+            count(self.total_steps)
+        )
     }
 
     fn memory_text(&self) -> String {
@@ -317,6 +349,7 @@ mod tests {
             bytes_accessed: Some(20e9),
             optimal_seconds: Some(0.05),
             peak_flops: Some(61.5e12),
+            bandwidth: Some(450e9),
             collectives: vec![Collective {
                 kind: "all-reduce".into(),
                 count: 3,
@@ -335,11 +368,21 @@ mod tests {
         assert_eq!(found.images_per_second(), Some(81_920.0));
         assert_eq!(found.hours(), Some(0.5));
         assert!((found.share_of_peak().unwrap() - 0.5).abs() < 1e-12);
+        // 20e9 bytes at 450e9 a second take longer than the operations.
+        let roofline = 20.0 / 450.0;
+        assert_eq!(found.roofline_seconds(), Some(roofline));
         let json: serde_json::Value = serde_json::from_str(&found.json()).unwrap();
+        assert_eq!(json["roofline_seconds"], roofline);
         assert_eq!(json["memory_total"], 8u64 << 30);
         assert_eq!(json["hours"], 0.5);
+        assert!(json.get("remedy").is_none());
         let back: Forecast = serde_json::from_str(&found.json()).unwrap();
         assert_eq!(back, found);
+        let busy = Forecast {
+            flops: Some(61.5e12),
+            ..found
+        };
+        assert_eq!(busy.roofline_seconds(), Some(1.0));
     }
 
     #[test]
@@ -352,9 +395,20 @@ mod tests {
             "50.00 ms per step, 20.0 steps/s, 81,920 images/s, 50 % of peak",
             "30 min 00 s for the recipe's 36,000 steps",
             "3 × all-reduce, 1.00 MiB per step",
+            "roofline       44.44 ms per step, 22.5 steps/s, 92,160 images/s, 56 % of peak",
+            "26 min 40 s for the recipe's 36,000 steps; our own estimate",
         ] {
             assert!(text.contains(words), "`{words}` is missing in:\n{text}");
         }
+        found.optimal_seconds = None;
+        let text = found.text();
+        assert!(
+            text.contains("at best        the compiler tells no time"),
+            "{text}"
+        );
+        assert!(text.contains("roofline       44.44 ms"), "{text}");
+        found.bandwidth = None;
+        assert!(!found.text().contains("roofline"), "{}", found.text());
         found.fits = false;
         found.memory = None;
         found.needed = Some(24.0 * (1u64 << 30) as f64);
@@ -369,5 +423,7 @@ mod tests {
             ),
             "{text}"
         );
+        let json: serde_json::Value = serde_json::from_str(&found.json()).unwrap();
+        assert_eq!(json["remedy"], found.remedy());
     }
 }

@@ -186,6 +186,18 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
                         "the saved program {file} was not used, and the step compiled anew: {reason}"
                     ),
                 );
+            } else if run
+                .engine
+                .rewritten(&step_module.module)?
+                .has_custom_calls()
+            {
+                say(
+                    run.screen,
+                    &format!(
+                        "the saved program {} makes no calls of the plugin's oneDNN, which cannot be saved: steps take about a tenth longer than without runtime.executable",
+                        file.display()
+                    ),
+                );
             }
             program
         }
