@@ -12,6 +12,10 @@ network is part of the other's, and neither its batch nor its images per core ar
 * "fits ↓": a larger one does;
 * "≈": the time was compiled for another slice of that chip at as many images per core. The compiler's bound has no exchange in it,
   so only the loss, over the whole batch, differs.
+
+Where the compiler tells no time, "[…]" is an estimate of our own (`roofline_seconds` of `simclr compile --json`): its operations at the chip's
+peak, or its bytes at the memory's bandwidth, whichever takes longer. Rows of before that was kept have none and are shown with their
+memory alone; take such a line out of the file to have it compiled again.
 """
 
 import argparse
@@ -42,8 +46,8 @@ ORDER = list(itertools.chain(
     itertools.product([4096], NETWORKS, SLICES),
     itertools.product([2048, 1024, 512, 256, 8192], NETWORKS, SLICES),
 ))
-KEPT = ["network", "batch", "slice", "fits", "memory_total", "capacity", "needed", "optimal_seconds", "total_steps", "hours",
-        "steps_per_launch", "compile_cpu_seconds", "compiler", "module_hash", "error"]
+KEPT = ["network", "batch", "slice", "fits", "memory_total", "capacity", "needed", "optimal_seconds", "flops", "bytes_accessed",
+        "roofline_seconds", "total_steps", "hours", "steps_per_launch", "compile_cpu_seconds", "compiler", "module_hash", "error"]
 
 
 def chip(slice_name):
@@ -135,8 +139,15 @@ def to_compile(cell, rows):
     return fits is not False and like is None
 
 
-def hours(seconds, row):
-    return f"{seconds * row['total_steps'] / 3600:.1f} h"
+def figures(row, batch):
+    """Memory of a device, and time per step and hours of the recipe at this batch: by the compiler, or in brackets by our own estimate."""
+    memory = f"{row['memory_total'] / 2**30:.1f} GiB"
+    seconds = row.get("optimal_seconds") or row.get("roofline_seconds")
+    if not seconds:
+        return memory
+    hours = seconds * row["total_steps"] * row["batch"] / batch / 3600
+    time = f"{1e3 * seconds:.0f} ms, {hours:.1f} h"
+    return f"{memory}, {time}" if row.get("optimal_seconds") else f"{memory}, [{time}]"
 
 
 def text(cell, rows):
@@ -145,21 +156,14 @@ def text(cell, rows):
         if not row["fits"]:
             needed = row.get("needed") or row.get("memory_total")
             return f"no ({needed / 2**30:.0f} GiB)" if needed else "no"
-        memory = f"{row['memory_total'] / 2**30:.1f} GiB"
-        seconds = row.get("optimal_seconds")
-        return f"{memory}, {1e3 * seconds:.0f} ms, {hours(seconds, row)}" if seconds else memory
+        return figures(row, cell[1])
     if row is not None and impossible(row):
         return "–"
     fits, like = implied(cell, rows)
     if fits is False:
         return "no ↑"
     if like is not None:
-        memory = f"≈ {like['memory_total'] / 2**30:.1f} GiB"
-        seconds = like.get("optimal_seconds")
-        if not seconds:
-            return memory
-        steps = like["total_steps"] * like["batch"] / cell[1]
-        return f"{memory}, {1e3 * seconds:.0f} ms, {seconds * steps / 3600:.1f} h"
+        return f"≈ {figures(like, cell[1])}"
     if fits:
         return "fits ↓"
     return "error" if row is not None else "?"

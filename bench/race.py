@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 
+from losses import difference
 from same_step import Step
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -97,6 +98,9 @@ def table(step, sides, results, dump):
     print(f"| loss before step 1 | " + " | ".join(f"{values[0]:.4f}" for values in losses) + " |")
     last = len(losses[0]) - 1
     print(f"| loss after {last} steps | " + " | ".join(f"{values[last]:.4f}" for values in losses) + " |", flush=True)
+    apart = difference(dict(zip(sides, losses)))
+    if apart:
+        sys.exit(f"{step}: {apart}")
 
 
 def main():

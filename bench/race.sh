@@ -3,6 +3,8 @@
 #
 #   bench/race.sh [--rounds N] [--sides simclr,jax,torch,torch.compile] [STEP…]
 #
+# It ends with an error after a table in which the losses of two sides differ by more than a thousandth.
+#
 # STEP is a file of bench/steps without its ending; all of them without one. A side may be `simclr KEY=VALUE…`, a variant. Sets up a
 # virtual environment of its own with pip, outside the tree, unless BENCH_PYTHON names a Python that has jax and torch. (Where the
 # configured index has no PyTorch for the CPU alone, the one for Linux brings CUDA's packages along, several GB.)

@@ -7,7 +7,7 @@ use binary::{refused, run, stderr};
 use safetensors::SafeTensors;
 use serde_json::Value as Json;
 use simclr::hlo::{DType, Graph, Literal, NodeId, Op, Shape, repeated};
-use std::process::Output;
+use std::process::{Command, Output};
 
 /// A step of a few channels.
 fn bench(more: &[&str]) -> Output {
@@ -201,4 +201,68 @@ fn a_repeated_part_computes_its_nodes() {
     assert_eq!(one[1..], two[1..]);
     // Nothing is computed without a repetition.
     assert!(run(0).iter().all(|&y| y == 0.0));
+}
+
+fn python(arguments: &[&str]) -> Output {
+    Command::new("python3")
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        // Nothing is left beside the scripts.
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("python3")
+}
+
+/// The race ends with an error where two sides did not do the same work.
+#[test]
+fn losses_of_the_race_that_differ_are_noticed() {
+    let output = python(&["-m", "doctest", "bench/losses.py"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", stderr(&output));
+}
+
+/// The renter's table: the compiler's time, in brackets an estimate of our own where it tells none, and rows of before that was kept.
+#[test]
+fn a_renters_table_tells_whose_bound_it_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cells.jsonl");
+    let cell = |batch: u32, slice: &str, more: &str| {
+        format!(
+            r#"{{"network": "ResNet-50 1×", "batch": {batch}, "slice": "{slice}", "fits": true, "memory_total": 2147483648, "total_steps": 36000, {more}}}"#
+        )
+    };
+    let cells = [
+        cell(
+            4096,
+            "v3-128",
+            r#""optimal_seconds": 0.1, "roofline_seconds": 0.05"#,
+        ),
+        cell(4096, "v6e-64", r#""roofline_seconds": 0.05"#),
+        cell(4096, "v4-32", r#""steps_per_launch": 1"#),
+    ];
+    std::fs::write(&path, cells.join("\n")).unwrap();
+    let output = python(&[
+        "bench/pods_table.py",
+        "--print",
+        path.to_str().expect("a plain name"),
+    ]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = String::from_utf8_lossy(&output.stdout);
+    let row = |batch: u32| -> Vec<&str> {
+        let start = format!("| ResNet-50 1× | {batch} |");
+        let line = said.lines().find(|line| line.starts_with(&start));
+        line.expect("a row")
+            .split('|')
+            .map(str::trim)
+            .skip(3)
+            .collect()
+    };
+    // v3-8, v3-32, v3-128, v4-32, v5litepod-64, v6e-64.
+    let paper = row(4096);
+    assert_eq!(paper[2], "2.0 GiB, 100 ms, 1.0 h");
+    assert_eq!(paper[3], "2.0 GiB");
+    assert_eq!(paper[4], "?");
+    assert_eq!(paper[5], "2.0 GiB, [50 ms, 0.5 h]");
+    // As many images per core on a quarter of the chips: four times as long.
+    assert_eq!(row(1024)[1], "≈ 2.0 GiB, 100 ms, 4.0 h");
 }
