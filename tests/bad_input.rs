@@ -277,7 +277,7 @@ fn impossible_values_are_refused() {
         "5",
         "a divisor of train_batch_size, 64",
     ];
-    refused_tiny(&["input_pipelines=5"], 2, &words);
+    refused_tiny(&["input_pipelines=5", "runtime.input=streamed"], 2, &words);
     refused_tiny(&["resnet_depth=19"], 2, &["`resnet_depth`", "19", "18, 34"]);
     refused_tiny(
         &["color_jitter_strength=2"],

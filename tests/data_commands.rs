@@ -257,6 +257,9 @@ fn views_are_shown() {
         "image_size=48",
         "--set",
         "runtime.platform=cpu",
+        // As a recipe has them, for its own batch.
+        "--set",
+        "input_pipelines=16",
         "--out",
     ];
     let output = simclr()

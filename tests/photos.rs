@@ -155,6 +155,34 @@ fn the_parts_of_processes_make_the_step_of_one() {
     }
 }
 
+/// Of unequal length, as ImageNet's: whoever goes on while they are in different epochs finds the same steps.
+#[test]
+fn pipelines_of_unequal_length_go_on_anywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    photos(folder.path(), &[9, 14, 1, 13]);
+    let examples = open(folder.path());
+    for pipelines in [2, 3] {
+        let all = steps(&examples, piped(spec(2, 0, 7), pipelines), 37);
+        for start in 1..37 {
+            let resumed = steps(&examples, piped(spec(2, start as u64, 7), pipelines), 1);
+            assert_eq!(
+                labels(&all[start..=start]),
+                labels(&resumed),
+                "step {start}"
+            );
+        }
+        // Six epochs: each example as often, or once more or less where the shorter pipeline is ahead.
+        let mut counts = [0u32; 37];
+        labels(&all)
+            .iter()
+            .for_each(|&label| counts[label as usize] += 1);
+        assert!(
+            counts.iter().all(|count| (5..=7).contains(count)),
+            "{counts:?}"
+        );
+    }
+}
+
 /// Pipelines of equal length: each epoch has each example once, in another order than without them, and a run goes on anywhere.
 #[test]
 fn pipelines_together_visit_each_example_once() {

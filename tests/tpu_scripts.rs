@@ -390,6 +390,7 @@ fn an_interruption_leaves_nothing_running_here() {
         };
         let pause = || std::thread::sleep(std::time::Duration::from_millis(5));
         while standing().len() < 2 {
+            assert_eq!(script.try_wait().unwrap(), None, "{command} ended early");
             pause();
         }
         let id = script.id().to_string();
@@ -615,6 +616,10 @@ fn wrong_usage_is_one_sentence_and_calls_nothing() {
         (&["rent"][..], "unknown command rent"),
         (&["up", "simclr"], "name the binary and the YAML file"),
         (&["up", "nothing", "run.yaml"], "nothing is not there"),
+        (
+            &["up", "simclr", "run.yaml", "train_steps=7", "simclr"],
+            "simclr: files go before KEY=VALUE",
+        ),
         (
             &["--settings", "none.env", "create"],
             "no settings in none.env",

@@ -51,7 +51,9 @@ run() {
 fail() { echo "pod.sh: $*" >&2; exit 1; }
 
 # Said whenever something goes wrong while a slice may be there, and when its run is stopped.
-remains() { echo "pod.sh: the slice $POD_NAME may exist and cost money; give it back with: $0 --settings $settings delete" >&2; }
+remains() {
+  printf 'pod.sh: the slice %s may exist and cost money; give it back with: %q --settings %q delete\n' "$POD_NAME" "$0" "$settings" >&2
+}
 
 # Keys of rented workers' hosts, apart from the user's own: addresses come back with other machines behind them.
 known_hosts=${settings%/*}/$POD_NAME.known_hosts
@@ -189,6 +191,7 @@ case $command in
     files=()
     while [ $# -gt 0 ] && [[ $1 != *=* ]]; do files+=("$1"); shift; done
     need_files "${files[@]}"
+    for word in "$@"; do [[ $word == *=* ]] || fail "$word: files go before KEY=VALUE"; done
     create; wait_for; copy "${files[@]}"; launch "$@"
     ;;
   *) fail "unknown command $command; see the head of $0" ;;

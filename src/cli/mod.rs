@@ -168,7 +168,7 @@ impl Command {
                 | Command::Embed(_)
                 | Command::Predict(_)
                 | Command::Report(_)
-                | Command::Data(_)
+                | Command::Data(data::Command::Show(_))
                 | Command::Devices(_)
                 | Command::Bench(_)
         )

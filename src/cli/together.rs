@@ -18,6 +18,8 @@ use crate::train::signals::{Stop, StopKind};
 use clap::Args;
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -298,11 +300,18 @@ pub(super) fn screen(processes: &Processes, ui: &Ui) -> Screen {
     }
 }
 
-/// For a command of one process, before it has threads: on a host of several it takes this host's devices alone, since else the plugin
-/// would wait for the others.
+/// For a command of one process: on a host of several the program begins anew, so that it takes this host's devices alone, since else
+/// the plugin would wait for the others. (Asking who this is leaves threads, beside which no variable may be set.)
 pub(super) fn alone() {
     let variable = |name: &str| std::env::var(name).ok();
-    set_variables(&own_devices(tpu_chips(), &variable, Metadata::new));
+    let variables = own_devices(tpu_chips(), &variable, Metadata::new);
+    if let (false, Ok(program)) = (variables.is_empty(), std::env::current_exe()) {
+        let error = Command::new(program)
+            .args(std::env::args_os().skip(1))
+            .envs(variables)
+            .exec();
+        tracing::warn!("this host cannot be taken alone: {error}");
+    }
 }
 
 /// What the plugin must be told for that; nothing where there are no other hosts.
@@ -428,7 +437,25 @@ mod tests {
                 _ => None,
             }
         };
+        // As GKE tells; and of several slices.
+        let gke = |name: &str| match name {
+            "TPU_PROCESS_ADDRESSES" => Some("a:8476,b:8476".to_string()),
+            "MEGASCALE_NUM_SLICES" => Some("2".to_string()),
+            "MEGASCALE_SLICE_ID" => Some("1".to_string()),
+            "MEGASCALE_COORDINATOR_ADDRESS" => Some("a".to_string()),
+            "TPU_WORKER_ID" => Some("1".to_string()),
+            _ => None,
+        };
+        let told = own_devices(4, &gke, nobody);
+        for wanted in [
+            ("TPU_PROCESS_ADDRESSES", "localhost:8476"),
+            ("MEGASCALE_NUM_SLICES", "1"),
+        ] {
+            let found = told.iter().any(|(k, v)| (*k, v.as_str()) == wanted);
+            assert!(found, "{wanted:?} of {told:?}");
+        }
         let told = own_devices(4, &of("a,b,c,d"), nobody);
+        assert!(told.iter().all(|(name, _)| !name.starts_with("MEGASCALE")));
         for wanted in [
             ("TPU_PROCESS_BOUNDS", "1,1,1"),
             ("TPU_CHIPS_PER_PROCESS_BOUNDS", "2,2,1"),

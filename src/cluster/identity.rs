@@ -273,13 +273,27 @@ fn this_host_alone(
         8 => "2,4,1".into(),
         _ => "2,2,1".into(),
     });
-    vec![
+    let mut told: Vec<(&'static str, String)> = vec![
         ("TPU_HOST_BOUNDS", "1,1,1".into()),
         ("TPU_PROCESS_BOUNDS", "1,1,1".into()),
         ("TPU_CHIPS_PER_PROCESS_BOUNDS", chips),
         ("TPU_WORKER_ID", "0".into()),
         ("TPU_WORKER_HOSTNAMES", "localhost".into()),
-    ]
+    ];
+    // What names the others would contradict that.
+    let others = [
+        ("TPU_PROCESS_ADDRESSES", "localhost:8476"),
+        ("TPU_PROCESS_PORT", "8476"),
+        ("CLOUD_TPU_TASK_ID", "0"),
+        ("MEGASCALE_NUM_SLICES", "1"),
+        ("MEGASCALE_SLICE_ID", "0"),
+    ];
+    for (name, alone) in others {
+        if variable(name).is_some() {
+            told.push((name, alone.into()));
+        }
+    }
+    told
 }
 
 fn with_port(address: &str, otherwise: u16) -> String {

@@ -33,7 +33,7 @@ pub enum Error {
         nearest: String,
     },
     #[error(
-        "this run is of {expected} process(es), and the {platform} plugin shows devices of {found}; give --processes 1 to use this host alone, or start the same command on every host"
+        "this run is of {expected} process(es), and the {platform} plugin shows devices of {found}; start the same command on every host, or give --processes 1 and choose no chips by TPU_ variables to use this host alone"
     )]
     OtherProcesses {
         platform: String,
@@ -96,7 +96,7 @@ pub enum Error {
         waiting: &'static str,
     },
     #[error(
-        "process {process} has another {what} ({found}) than process 0 ({expected}); start all processes with the same program and configuration"
+        "process {process} has another {what} ({found}) than process 0 ({expected}); start all processes with the same program, plugin, configuration and environment"
     )]
     Disagree {
         what: String,

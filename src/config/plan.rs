@@ -29,7 +29,7 @@ impl Plan {
     /// Works the numbers out.
     ///
     /// # Errors
-    /// If the batch does not divide among the devices, is larger than the data, the pipelines do not divide it, or the warm-up outlasts training.
+    /// If the batch does not divide among the devices, is larger than the data, or the warm-up outlasts training.
     pub fn new(loaded: &Loaded, examples: usize, replicas: usize) -> Result<Self, Error> {
         let config: &Config = &loaded.config;
         let batch = config.train_batch_size;
@@ -43,12 +43,6 @@ impl Plan {
             return Err(loaded.bad(
                 "train_batch_size",
                 format!("at most {examples}, the examples of the training split"),
-            ));
-        }
-        if !batch.is_multiple_of(config.input_pipelines) {
-            return Err(loaded.bad(
-                "input_pipelines",
-                format!("a divisor of train_batch_size, {batch}"),
             ));
         }
         let total_steps = match config.train_steps {

@@ -118,10 +118,10 @@ pub const KEYS: &[Key] = &[
         "1",
         key(
             "input_pipelines",
-            Int(1, 1 << 16),
+            Int(1, 256),
             "1",
             true,
-            "In how many equal stretches an epoch of a set in shards is read side by side, each giving its part of every step; with 1 every process reads all, with more each reads only its own",
+            "In how many equal stretches an epoch of a set in shards is read side by side, each giving its part of every step; with 1 every process reads all, with a multiple of the processes each reads only its own",
         ),
     ),
     key(

@@ -173,10 +173,17 @@ impl Feed {
         Self::of_share(examples, spec, Share::ALL)
     }
 
-    /// Starts the threads of one process of several that share each step in equal parts: every process follows the same order (of
-    /// several pipelines that of its own), and decodes and cuts its own rows of each step. So a step is the same however many share it (but that a bad example is replaced by
-    /// one of the same process).
+    /// Starts the threads of one process of several that share each step in equal parts: every process follows the same order, of several
+    /// pipelines that of its own, and decodes and cuts its own rows of each step. So a step is the same however many share it (but that
+    /// a bad example is replaced by one of the same process).
+    ///
+    /// # Panics
+    /// If the pipelines do not divide the batch.
     pub fn of_share(examples: Arc<Examples>, spec: FeedSpec, share: Share) -> Self {
+        if let Task::Train { pipelines, .. } = spec.task {
+            let divide = pipelines > 0 && spec.batch.is_multiple_of(pipelines);
+            assert!(divide, "{pipelines} pipelines, a batch of {}", spec.batch);
+        }
         let part = (spec.batch / share.processes) as u64;
         let rows = part * share.process as u64..part * (share.process + 1) as u64;
         let position = match spec.task {
@@ -316,7 +323,7 @@ pub fn originals(
     spec: &FeedSpec,
     count: usize,
 ) -> Result<Vec<Option<Crops>>, Error> {
-    let mut source = spec.source(examples, 0, 0..spec.batch as u64);
+    let mut source = spec.source(examples, 0, 0..count.min(spec.batch) as u64);
     let resize = HostResize::new(spec.kernel, spec.image_size);
     let most = most_skipped(examples);
     let (mut found, mut buffer, mut skipped) = (Vec::new(), Vec::new(), 0);

@@ -116,6 +116,7 @@ impl Cache {
 
     fn key(&self, module: &[u8], options: &CompileOptions) -> Key {
         let mut hash = Sha256::new();
+        hash.update(MAGIC);
         hash.update(&self.surroundings);
         hash.update(format!("{options:?}\n"));
         hash.update(module);

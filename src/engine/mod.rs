@@ -400,6 +400,21 @@ impl Engine {
         }
     }
 
+    fn hash(&self, prepared: &Module) -> String {
+        let mut hash = Sha256::new();
+        for text in [
+            self.client.platform_name(),
+            self.client.platform_version(),
+            &saved::options(&self.compiler_options),
+            &saved::flags(),
+        ] {
+            hash.update(text);
+            hash.update([0]);
+        }
+        hash.update(prepared.to_proto_bytes());
+        saved::hex(&hash.finalize())
+    }
+
     fn program(
         &self,
         prepared: &Module,
@@ -409,7 +424,7 @@ impl Engine {
     ) -> Program {
         Program {
             name: prepared.name.clone(),
-            module_hash: saved::hex(&Sha256::digest(prepared.to_proto_bytes())),
+            hash: self.hash(prepared),
             parameters: prepared.parameters(),
             results: prepared.results(),
             devices: executable
@@ -441,7 +456,7 @@ impl Engine {
 /// A compiled module.
 pub struct Program {
     name: String,
-    module_hash: String,
+    hash: String,
     parameters: Vec<(String, Shape)>,
     results: Vec<Shape>,
     devices: Vec<Device>,
@@ -451,9 +466,10 @@ pub struct Program {
 }
 
 impl Program {
-    /// SHA-256 of the module that was compiled, after the engine's passes, in hex.
-    pub fn module_hash(&self) -> &str {
-        &self.module_hash
+    /// SHA-256, in hex, of what its numbers depend on: the module after the engine's passes, the plugin's version, the compiler's options
+    /// and environment.
+    pub fn hash(&self) -> &str {
+        &self.hash
     }
 
     /// Names and shapes of the parameters.

@@ -76,8 +76,8 @@ pub struct Manifest {
     pub seed: u64,
     /// Hash of the module that computed the steps.
     pub module_hash: String,
-    /// Hash of the same module as it was compiled, after the passes of the platform: with another one, numbers may differ in their
-    /// last digits. Empty where it is not known.
+    /// Hash of the same module as it was compiled, after the passes of the platform, with the plugin's version and the compiler's options:
+    /// with another one, numbers may differ in their last digits. Empty where it is not known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub compiled_hash: String,
     /// The keys and values of the configuration that decide what is trained.

@@ -208,7 +208,7 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
         "compiled"
     };
     tracing::info!("{made} in {:.1} s", program.compile_time().as_secs_f64());
-    let compiled_hash = program.module_hash().to_string();
+    let compiled_hash = program.hash().to_string();
     if let Some(text) = point.otherwise_compiled(&compiled_hash) {
         say(run.screen, &text);
     }

@@ -259,6 +259,11 @@ pub fn spec(loaded: &Loaded, data: &Description, plan: &Plan) -> Result<StepSpec
     }
     let objective = objective(loaded, data)?;
     let input = input(loaded, data, objective.views())?;
+    let batch = config.train_batch_size;
+    if matches!(input, Input::Streamed { .. }) && !batch.is_multiple_of(config.input_pipelines) {
+        let expected = format!("a divisor of train_batch_size, {batch}");
+        return Err(Error::Config(loaded.bad("input_pipelines", expected)));
+    }
     let classes = match &objective {
         Objective::Distill { teacher, .. } => teacher.network.num_classes,
         Objective::Finetune { .. } => Some(data.classes),

@@ -4,7 +4,7 @@ use super::step::{Input, StepSpec};
 use super::{Error, setup};
 use crate::augment::Key;
 use crate::config::{Config, Loaded, Plan};
-use crate::data::{Examples, Feed, Order, originals, replaced};
+use crate::data::{Examples, Feed, Order, Share, originals, replaced};
 use crate::engine::Engine;
 use crate::hlo::{DType, Graph, Literal, Shape};
 use crate::report::Picture;
@@ -68,7 +68,15 @@ pub(super) fn sheet(
             (views, Literal::new(&dims, &bytes))
         }
         _ => {
-            let mut feed = Feed::start(examples.clone(), spec.feed(config, step));
+            // Of a step no more than the first rows, where they are a part of it that a process could have.
+            let share = Share {
+                process: 0,
+                processes: match spec.batch.is_multiple_of(n) {
+                    true => spec.batch / n,
+                    false => 1,
+                },
+            };
+            let mut feed = Feed::of_share(examples.clone(), spec.feed(config, step), share);
             let count = spec.objective.views();
             let dims = [n as i64, count as i64, side as i64, side as i64, 3];
             let found = feed.step()?;

@@ -9,7 +9,9 @@ world_create() {
 }
 
 world_wait() {
-  run gcloud compute instance-groups managed wait-until "$POD_NAME" --zone "$POD_ZONE" --stable --timeout "${POD_WAIT_LIMIT:-43200}"
+  # In the background, since bash hears a signal only between commands.
+  run gcloud compute instance-groups managed wait-until "$POD_NAME" --zone "$POD_ZONE" --stable --timeout "${POD_WAIT_LIMIT:-43200}" &
+  wait $!
 }
 
 world_hosts() {

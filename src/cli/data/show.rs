@@ -43,6 +43,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         format!("dataset={}", serde_json::json!(found.dataset)),
         format!("data_dir={}", serde_json::json!(found.dir)),
         format!("train_batch_size={batch}"),
+        "input_pipelines=1".into(),
         "train_steps=1".into(),
         "warmup_epochs=0".into(),
         "runtime.devices=1".into(),
