@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Where the processor's time of a running step goes, kernel by kernel, as `perf` samples it (Linux, x86-64 or aarch64).
 
-    bench/kernels.py [--seconds 10] [--after 6] [--top 40] -- CONFIG [KEY=VALUE…]
+    bench/kernels.py [--seconds 10] [--after 4] [--top 40] [--keep DIR] -- CONFIG [KEY=VALUE…]
 
-The CPU plugin's profiler says nothing. So `simclr bench` runs with a cache of compiled programs of its own; `perf` samples it; and code
-without a name is looked up in the object files of the cached program, which is one without the pass `onednn-calls`. What is left without a name is made by libraries at run time:
-nearly all of it matrix products.
+The CPU plugin's profiler says nothing. So `perf` samples a `simclr bench` that lets the plugin write what it compiles, and code without a
+name is looked up in those object files. What is left without a name is made by libraries at run time: convolutions and matrix products.
+`--keep` leaves the plugin's files in a folder: kernels as MLIR, as LLVM's code and as objects, and the module.
 """
 
 import argparse
@@ -71,27 +71,29 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("config", nargs="+")
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--after", type=float, default=6)
+    parser.add_argument("--after", type=float, default=4)
     parser.add_argument("--top", type=int, default=40)
+    parser.add_argument("--keep")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        own = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        os.makedirs(os.path.join(folder, "simclr"))
-        os.symlink(os.path.join(own, "simclr", "plugins"), os.path.join(folder, "simclr", "plugins"))
-        bench = [PROGRAM, "bench", "--quiet", "--cached", "--step-only", "--steps", "100000", "--config", arguments.config[0]]
-        # A program with calls of the plugin's oneDNN is not kept, and what is not kept has no names.
-        bench += ["runtime.passes=[-onednn-calls]", *arguments.config[1:]]
-        running = subprocess.Popen(bench, env=os.environ | {"XDG_CACHE_HOME": folder}, stdout=subprocess.DEVNULL)
-        time.sleep(arguments.after)
+        dump = arguments.keep or os.path.join(folder, "dump")
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={dump} --xla_dump_hlo_as_text"
+        bench = [PROGRAM, "bench", "--quiet", "--step-only", "--steps", "100000", "--config", *arguments.config]
+        running = subprocess.Popen(bench, env=os.environ | {"XLA_FLAGS": flags}, stdout=subprocess.DEVNULL)
+        # It runs when nothing was compiled for a while.
+        compiled = lambda: len(glob.glob(os.path.join(dump, "*.o")))
+        before = -1
+        while compiled() != before or before == 0:
+            before = compiled()
+            time.sleep(arguments.after)
         data = os.path.join(folder, "perf.data")
         sample = ["perf", "record", "-q", "-e", "cpu-clock", "-F", "997", "-p", str(running.pid), "-o", data]
         subprocess.run([*sample, "sleep", str(arguments.seconds)], check=True)
         memory = list(executable_memory(running.pid))
         running.kill()
         running.wait()
-        programs = glob.glob(os.path.join(folder, "simclr", "executables", "*"))
-        with open(max(programs, key=os.path.getsize), "rb") as program:
-            known = sorted(places(functions(program.read()), memory))
+        objects = [open(name, "rb").read() for name in glob.glob(os.path.join(dump, "*.o"))]
+        known = sorted(places((function for raw in objects for function in functions(raw)), memory))
         script = subprocess.run(["perf", "script", "-i", data, "-F", "ip,sym,dso"], capture_output=True, text=True).stdout
     starts = [place[0] for place in known]
     families, kernels = collections.Counter(), collections.Counter()
@@ -103,7 +105,7 @@ def main():
         place = bisect.bisect_right(starts, address) - 1
         if file.startswith("perf-") or "anon" in file or "unknown" in file:
             inside = place >= 0 and address < known[place][0] + known[place][1]
-            name = known[place][2] if inside else "matrix products"
+            name = known[place][2] if inside else "convolutions and matrix products"
             family = "compiled: " + re.sub(r"[.\d]+$", "", name) if inside else name
         elif "kernel" in file:
             name = family = "the system"

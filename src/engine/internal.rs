@@ -6,7 +6,7 @@ use super::cache::surroundings;
 use super::saved::{file_hash, hex};
 use super::{Engine, Error, prepare, sealed};
 use crate::hlo::passes::{ALL, Pass, Selection};
-use crate::hlo::{self, Conv, DType, Graph, Literal, Module, Shape, WindowDim};
+use crate::hlo::{self, Conv, DType, DotDims, Graph, Literal, Module, Shape, Value, WindowDim};
 use crate::pjrt::{Client, Plugin};
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -56,7 +56,7 @@ impl Internal {
             Ok(()) => true,
             Err(reason) => {
                 tracing::warn!(
-                    "convolutions do not call the plugin's oneDNN, and steps take about a tenth longer: {reason}"
+                    "convolutions and products do not call the plugin's oneDNN, and steps take longer: {reason}"
                 );
                 false
             }
@@ -65,7 +65,7 @@ impl Internal {
 
     /// The file in which the outcome for a plugin is kept; none where nothing is kept.
     fn file(&self, plugin: &Path) -> Option<PathBuf> {
-        let (calls, _) = prepare(&conv_module().ok()?, &internal_passes()).ok()?;
+        let (calls, _) = prepare(&test_module().ok()?, &internal_passes()).ok()?;
         let mut hash = Sha256::new();
         hash.update(surroundings(plugin)?);
         hash.update(PLUGIN);
@@ -118,14 +118,14 @@ impl Internal {
     }
 }
 
-/// Runs convolutions in a loop, as a training step has them, as calls and as the plugin's own. The process may not survive it.
+/// Runs convolutions and products in a loop, as a training step has them, as calls and as the plugin's own. The process may not survive it.
 ///
 /// # Errors
 /// If the calls are refused, or compute something else.
 pub fn self_test(plugin: &Path) -> Result<(), Error> {
     let client = Client::cpu(&Plugin::load(plugin)?, 1)?;
     let engine = Engine::new(client, &Selection::Only(Vec::new()));
-    let module = conv_module()?;
+    let module = test_module()?;
     let (calls, _) = prepare(&module, &internal_passes())?;
     let arguments: Vec<Literal> = module
         .parameters()
@@ -158,47 +158,96 @@ fn internal_passes() -> Vec<Pass> {
     ALL.iter().filter(|pass| pass.internal).copied().collect()
 }
 
-/// Convolutions of the kinds that networks have: with stride, an uneven border, odd numbers of channels.
-fn conv_module() -> Result<Module, hlo::Error> {
+/// Convolutions of the kinds that networks have, with stride, an uneven border, odd numbers of channels; and products of either operand
+/// transposed or not.
+fn test_module() -> Result<Module, hlo::Error> {
     // As many as make the program large enough for the pass.
     const IMAGES: i64 = 48;
     let graph = Graph::new();
     let window = |size, stride, low, high| vec![WindowDim::new(size, stride, low, high); 2];
+    let conv = |inputs, outputs, window: Vec<WindowDim>| {
+        let size = window[0].size;
+        Kind {
+            operands: [
+                vec![IMAGES, 16, 16, inputs],
+                vec![size, size, inputs, outputs],
+            ],
+            apply: Apply::Convolution(Conv::nhwc(window)),
+        }
+    };
+    let product = |over: [i64; 2]| {
+        let of = |summed: i64, other: i64, over: i64| match over {
+            0 => vec![summed, other],
+            _ => vec![other, summed],
+        };
+        Kind {
+            operands: [of(1000, 70, over[0]), of(1000, 90, over[1])],
+            apply: Apply::Product(DotDims {
+                lhs_contracting: vec![over[0]],
+                rhs_contracting: vec![over[1]],
+                ..DotDims::default()
+            }),
+        }
+    };
     let kinds = [
-        (3, 16, window(3, 1, 1, 1)),
-        (3, 64, window(7, 2, 3, 3)),
-        (64, 64, window(3, 1, 1, 1)),
-        (64, 96, window(3, 2, 0, 1)),
-        (64, 40, window(1, 1, 0, 0)),
+        conv(3, 16, window(3, 1, 1, 1)),
+        conv(3, 64, window(7, 2, 3, 3)),
+        conv(64, 64, window(3, 1, 1, 1)),
+        conv(64, 96, window(3, 2, 0, 1)),
+        conv(64, 40, window(1, 1, 0, 0)),
+        product([0, 0]),
+        product([0, 1]),
+        product([1, 0]),
+        product([1, 1]),
     ];
     let mut init = vec![graph.scalar(0i32)];
-    for (i, (inputs, outputs, window)) in kinds.iter().enumerate() {
-        let size = window[0].size;
-        let image = Shape::new(DType::F32, [IMAGES, 16, 16, *inputs]);
-        let kernel = Shape::new(DType::F32, [size, size, *inputs, *outputs]);
-        init.push(graph.parameter(format!("image{i}"), image));
-        init.push(graph.parameter(format!("kernel{i}"), kernel));
-    }
-    for (_, outputs, window) in &kinds {
-        let out = window[0].output(16);
-        init.push(graph.zeros(&Shape::new(DType::F32, [IMAGES, out, out, *outputs])));
+    for (i, kind) in kinds.iter().enumerate() {
+        for (name, dims) in ["left", "right"].iter().zip(&kind.operands) {
+            let shape = Shape::new(DType::F32, dims.clone());
+            init.push(graph.parameter(format!("{name}{i}"), shape));
+        }
     }
     let count = kinds.len();
+    for (i, kind) in kinds.iter().enumerate() {
+        let result = kind.of(init[1 + 2 * i], init[2 + 2 * i]).shape();
+        init.push(graph.zeros(&result));
+    }
     let result = graph.while_loop(
         &init,
         |_, state| state[0].lt(2.0),
         |_, state| {
             let mut next = state[..=2 * count].to_vec();
             next[0] = state[0] + 1.0;
-            for (i, (_, _, window)) in kinds.iter().enumerate() {
-                let (image, kernel) = (state[1 + 2 * i], state[2 + 2 * i]);
-                let conv = Conv::nhwc(window.clone());
-                next.push(image.convolve(kernel, conv) + state[1 + 2 * count + i]);
+            for (i, kind) in kinds.iter().enumerate() {
+                let (left, right) = (state[1 + 2 * i], state[2 + 2 * i]);
+                // What never changes would be computed before the loop.
+                next[1 + 2 * i] = left * 0.5;
+                next.push(kind.of(left, right) + state[1 + 2 * count + i]);
             }
             next
         },
     );
     graph.finish("self_test", &result[1 + 2 * count..])
+}
+
+/// One call of the test.
+struct Kind {
+    operands: [Vec<i64>; 2],
+    apply: Apply,
+}
+
+enum Apply {
+    Convolution(Conv),
+    Product(DotDims),
+}
+
+impl Kind {
+    fn of<'g>(&self, left: Value<'g>, right: Value<'g>) -> Value<'g> {
+        match &self.apply {
+            Apply::Convolution(conv) => left.convolve(right, conv.clone()),
+            Apply::Product(dims) => left.dot_general(right, dims.clone()),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -208,8 +257,8 @@ mod tests {
 
     /// A pass that found nothing would agree with everything.
     #[test]
-    fn the_test_makes_calls_of_every_convolution() {
-        let module = conv_module().unwrap();
+    fn the_test_makes_calls_of_all_that_it_has() {
+        let module = test_module().unwrap();
         let passes: Vec<_> = ALL.iter().filter(|pass| pass.internal).collect();
         let (calls, _) = prepare(&module, passes.iter().copied()).unwrap();
         let count = |module: &Module, of: fn(&Op) -> bool| {
@@ -220,7 +269,8 @@ mod tests {
             let nodes = body.unwrap().nodes.iter();
             nodes.filter(|node| of(&node.op)).count()
         };
-        assert_eq!(count(&module, |op| matches!(op, Op::Convolution(_))), 5);
-        assert_eq!(count(&calls, |op| matches!(op, Op::CustomCall { .. })), 5);
+        let own = |op: &Op| matches!(op, Op::Convolution(_) | Op::Dot(_));
+        assert_eq!((count(&module, own), count(&calls, own)), (9, 0));
+        assert_eq!(count(&calls, |op| matches!(op, Op::CustomCall { .. })), 9);
     }
 }

@@ -74,7 +74,7 @@ pub enum Error {
     },
     /// Calls of the plugin's inside compute something else.
     #[error(
-        "convolution {index} of the test, as a call of the plugin's oneDNN, differs by {apart:.1e} of its size from the plugin's own"
+        "operation {index} of the test, as a call of the plugin's oneDNN, differs by {apart:.1e} of its size from the plugin's own"
     )]
     CallsDiffer {
         /// Which of those that are tried.

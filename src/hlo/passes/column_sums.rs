@@ -1,16 +1,18 @@
-//! Sums of gradients over all dimensions but the last, such as those of batch normalisation, in two stages.
+//! Sums over all dimensions but the last, such as those of batch normalisation, in two stages.
 //!
 //! The CPU plugin sums one column after the other, each time jumping through the whole array: ten times as long as reading it. Here the
 //! array is first folded: so many slices are added element by element, which it does with vectors and in order; only what is left is
 //! summed by columns, and that fits the cache.
 //!
-//! Forward sums keep their order: another rounding of the statistics takes networks of a hundred layers further from the original's
-//! numbers than those numbers' own noise.
+//! Forward sums are folded where columns are long, which makes them more exact too. Short ones keep their order: another rounding of
+//! the statistics takes networks of a hundred layers further from the original's numbers than those numbers' own noise.
 
 use crate::hlo::{Error, Module, Monoid, Op, Reducer, Value};
 
 /// Smaller arrays stay in the cache however they are read.
 const LARGE: i64 = 1 << 14;
+/// Rows from which forward sums are folded.
+const LONG: i64 = 1 << 15;
 /// Slices that are added at once: the compiler unrolls so many.
 const SLICES: i64 = 32;
 
@@ -24,7 +26,8 @@ pub(super) fn run(module: &Module) -> Result<Module, Error> {
             let all_but_last = (0..x.rank() as i64 - 1).eq(dims.iter().copied());
             let large = x.dims().iter().product::<i64>() >= LARGE;
             let backward = node.scope.split('/').next() == Some("gradient");
-            (backward && all_but_last && large && x.dtype().is_float())
+            let rows: i64 = x.dims().iter().rev().skip(1).product();
+            (all_but_last && large && (backward || rows >= LONG) && x.dtype().is_float())
                 .then(|| folded(x))
                 .flatten()
                 .map(|sum| sum + operands[1].broadcast_trailing(&sum.dims()))

@@ -65,14 +65,14 @@ pub const ALL: &[Pass] = &[
     Pass {
         name: "onednn-calls",
         platform: "cpu",
-        about: "large convolutions become calls of the plugin's oneDNN: the plugin packs image and kernel for matrix products",
+        about: "large convolutions and matrix products become calls of the plugin's oneDNN: the plugin packs what it multiplies",
         internal: true,
         run: onednn_calls::run,
     },
     Pass {
         name: "column-sums",
         platform: "cpu",
-        about: "sums of gradients over all dimensions but the last are folded first: the plugin sums column by column through the whole array",
+        about: "sums of gradients, and long ones of activations, over all dimensions but the last are folded first: the plugin sums column by column through the whole array",
         internal: false,
         run: column_sums::run,
     },

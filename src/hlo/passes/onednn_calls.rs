@@ -1,16 +1,24 @@
-//! Convolutions as calls of the oneDNN that the CPU plugin carries.
+//! Convolutions and matrix products as calls of the oneDNN that the CPU plugin carries.
 //!
-//! Those of the forward pass, and of the input's gradient at stride 1. The plugin's own convolution packs image and kernel for a matrix
-//! product at every call; oneDNN's reads them as they are. A kernel's gradient has its map as window, for which oneDNN has no fast code;
-//! nor is it a call where the map is smaller than the kernel, or where the stride lies between the numbers of its window.
+//! Convolutions of the forward pass, and of the input's gradient at stride 1. The plugin's own convolution packs image and kernel for a
+//! matrix product at every call; oneDNN's reads them as they are. A kernel's gradient has its map as window, for which oneDNN has no fast
+//! code; nor is it a call where the map is smaller than the kernel, or where the stride lies between the numbers of its window.
+//!
+//! Products of two matrices, large ones: the plugin's own packs a transposed operand number by number, and takes up to twice the time.
 //!
 //! The call is an internal interface of one version of the plugin: an engine makes it only after a test (`engine/internal.rs`).
 
 use crate::hlo::module::called;
-use crate::hlo::{Computation, Conv, ConvDims, DType, Error, Module, Node, Op, Shape, Type, Value};
+use crate::hlo::{
+    Computation, Conv, ConvDims, DType, DotDims, Error, Module, Node, Op, Shape, Type, Value,
+};
 
-/// The plugin's name of the call.
-const TARGET: &str = "__onednn$convolution";
+/// The plugin's names of the calls.
+const CONVOLUTION: &str = "__onednn$convolution";
+const PRODUCT: &str = "__onednn$matmul";
+
+/// Multiplications of a product from which it is a call; others take no time.
+const LARGE: i64 = 1 << 22;
 
 /// Multiplications of a program from which it pays. The plugin cannot serialise a program with such calls, so that it is compiled at
 /// every start, two seconds more; a program that is small runs for a short time.
@@ -32,29 +40,36 @@ pub fn every(module: &Module) -> Result<Module, Error> {
         (Op::Convolution(conv), Type::Array(shape))
             if applies(conv, &operands[0].dims(), shape) =>
         {
-            Some(call(conv, operands[0], operands[1], shape))
+            let config = convolution(conv);
+            Some(call(CONVOLUTION, config, [operands[0], operands[1]], shape))
+        }
+        (Op::Dot(dims), Type::Array(shape)) if is_large(dims, &operands[0].shape(), shape) => {
+            let config = product(dims);
+            Some(call(PRODUCT, config, [operands[0], operands[1]], shape))
         }
         _ => None,
     })
 }
 
-/// Those of all convolutions that would be calls; what a loop does, once.
+/// Those of all convolutions and products that would be calls; what a loop does, once.
 fn multiplications(computation: &Computation) -> i64 {
     let of = |node: &Node| {
         let inside = called(&node.op).into_iter().map(|c| multiplications(c));
+        let operand = |i: usize| match &computation.nodes[node.operands[i].index()].ty {
+            Type::Array(shape) => Some(shape),
+            Type::Tuple(_) | Type::Invalid => None,
+        };
         let own = match (&node.op, &node.ty) {
-            (Op::Convolution(conv), Type::Array(result)) => {
-                let operand = |i: usize| &computation.nodes[node.operands[i].index()].ty;
-                match (operand(0), operand(1)) {
-                    (Type::Array(image), Type::Array(kernel))
-                        if applies(conv, &image.dims, result) =>
-                    {
-                        let taps: i64 = kernel.dims[..3].iter().product();
-                        result.dims.iter().product::<i64>() * taps
-                    }
-                    _ => 0,
+            (Op::Convolution(conv), Type::Array(result)) => match (operand(0), operand(1)) {
+                (Some(image), Some(kernel)) if applies(conv, &image.dims, result) => {
+                    let taps: i64 = kernel.dims[..3].iter().product();
+                    result.dims.iter().product::<i64>() * taps
                 }
-            }
+                _ => 0,
+            },
+            (Op::Dot(dims), Type::Array(result)) => operand(0)
+                .filter(|left| is_large(dims, left, result))
+                .map_or(0, |left| products(dims, left, result)),
             _ => 0,
         };
         own + inside.sum::<i64>()
@@ -80,19 +95,43 @@ fn applies(conv: &Conv, image: &[i64], result: &Shape) -> bool {
         && after <= before
 }
 
-fn call<'g>(conv: &Conv, x: Value<'g>, kernel: Value<'g>, shape: &Shape) -> Value<'g> {
-    x.graph().push(
+/// Whether it is a large product of two matrices.
+fn is_large(dims: &DotDims, left: &Shape, result: &Shape) -> bool {
+    result.dtype == DType::F32
+        && left.dims.len() == 2
+        && result.dims.len() == 2
+        && dims.lhs_batch.is_empty()
+        && products(dims, left, result) >= LARGE
+}
+
+/// Multiplications.
+fn products(dims: &DotDims, left: &Shape, result: &Shape) -> i64 {
+    let summed = dims.lhs_contracting.iter().map(|&d| left.dims[d as usize]);
+    result.dims.iter().product::<i64>() * summed.product::<i64>()
+}
+
+fn call<'g>(target: &str, config: String, operands: [Value<'g>; 2], shape: &Shape) -> Value<'g> {
+    operands[0].graph().push(
         Op::CustomCall {
-            target: TARGET.into(),
-            config: config(conv),
+            target: target.into(),
+            config,
             shape: shape.clone(),
         },
-        &[x, kernel],
+        &operands,
     )
 }
 
-/// The plugin's description of the call; numbers are as they are, not shifted as in some versions of its source.
-fn config(conv: &Conv) -> String {
+/// The plugin's description of a product.
+fn product(dims: &DotDims) -> String {
+    format!(
+        r#"{{"onednn_matmul_config":{{"transpose_a":{},"transpose_b":{}}}}}"#,
+        dims.lhs_contracting == [0],
+        dims.rhs_contracting == [1],
+    )
+}
+
+/// The plugin's description of a convolution; numbers are as they are, not shifted as in some versions of its source.
+fn convolution(conv: &Conv) -> String {
     let both = |value: fn(&crate::hlo::WindowDim) -> i64| {
         let list: Vec<String> = conv.window.iter().map(|w| value(w).to_string()).collect();
         list.join(",")

@@ -60,14 +60,7 @@ fn pointwise<'g>(conv: &Conv, x: Value<'g>, kernel: Value<'g>) -> Value<'g> {
             (kernel.reshape(&[outputs, inputs]), 1)
         }
     };
-    let product = narrow.dot_general(
-        flat_kernel.0,
-        DotDims {
-            lhs_contracting: vec![n.input_feature],
-            rhs_contracting: vec![flat_kernel.1],
-            ..DotDims::default()
-        },
-    );
+    let product = product(narrow, flat_kernel.0, &[n.input_feature], &[flat_kernel.1]);
     // The product holds the input's other dimensions in order, then the features.
     let mut places = vec![0; rank];
     let mut next = 0;
@@ -95,6 +88,46 @@ fn pointwise<'g>(conv: &Conv, x: Value<'g>, kernel: Value<'g>) -> Value<'g> {
         after[n.output_spatial[i] as usize] = padding[d as usize];
     }
     ordered.pad(0.0, &after)
+}
+
+/// The product over these dimensions, of two matrices where each operand's are its first or its last ones in the same order: of others
+/// the plugin makes transposed copies.
+fn product<'g>(x: Value<'g>, y: Value<'g>, over_x: &[i64], over_y: &[i64]) -> Value<'g> {
+    let mut pairs: Vec<(i64, i64)> = over_x.iter().copied().zip(over_y.iter().copied()).collect();
+    pairs.sort_unstable();
+    let (over_x, over_y): (Vec<i64>, Vec<i64>) = pairs.into_iter().unzip();
+    let dims = |lhs: Vec<i64>, rhs: Vec<i64>| DotDims {
+        lhs_contracting: lhs,
+        rhs_contracting: rhs,
+        ..DotDims::default()
+    };
+    let (Some((left, a)), Some((right, b))) = (matrix(x, &over_x), matrix(y, &over_y)) else {
+        return x.dot_general(y, dims(over_x, over_y));
+    };
+    let rest = |value: Value, over: &[i64]| {
+        let all = value.dims().into_iter().enumerate();
+        all.filter(|(d, _)| !over.contains(&(*d as i64)))
+            .map(|(_, size)| size)
+            .collect::<Vec<_>>()
+    };
+    let result = [rest(x, &over_x), rest(y, &over_y)].concat();
+    left.dot_general(right, dims(vec![a], vec![b]))
+        .reshape(&result)
+}
+
+/// As two dimensions, and which of them is that over which to sum, if it is the first or last ones of the array.
+fn matrix<'g>(x: Value<'g>, over: &[i64]) -> Option<(Value<'g>, i64)> {
+    let (dims, rank, count) = (x.dims(), x.rank() as i64, over.len() as i64);
+    let (at, which) = if (0..count).eq(over.iter().copied()) {
+        (over.len(), 0)
+    } else if (rank - count..rank).eq(over.iter().copied()) {
+        (dims.len() - over.len(), 1)
+    } else {
+        return None;
+    };
+    let (first, last) = dims.split_at(at);
+    let flat = [first.iter().product(), last.iter().product()];
+    Some((x.reshape(&flat), which))
 }
 
 /// One pixel comes out, the window covers what it sees without padding before: a kernel gradient of a 1×1 layer.
@@ -128,14 +161,7 @@ fn kernel_gradient<'g>(conv: &Conv, x: Value<'g>, kernel: Value<'g>) -> Value<'g
     let mut rhs_contracting = n.kernel_spatial.clone();
     rhs_contracting.push(n.kernel_input);
     // [batch of x, outputs of the kernel]
-    let product = seen.dot_general(
-        kernel,
-        DotDims {
-            lhs_contracting,
-            rhs_contracting,
-            ..DotDims::default()
-        },
-    );
+    let product = product(seen, kernel, &lhs_contracting, &rhs_contracting);
     let (rows, columns) = (product.dim(0), product.dim(1));
     let ordered = if n.output_batch < n.output_feature {
         product
