@@ -971,7 +971,7 @@ fn a_process_that_still_waits_for_others_ends_at_once_with_the_code_of_its_signa
 }
 
 /// Process 0 serves the others, so that it may not end before all have heard why: neither where it finds something wrong itself, nor
-/// where another one does. One of them stands still meanwhile, for longer than process 0 would need to end.
+/// where another one does. One of them stands still meanwhile, until process 1, for which nobody waits, has ended.
 #[test]
 fn process_0_stays_until_the_others_have_heard_of_a_failure() {
     for (key, codes, words) in [
@@ -996,11 +996,10 @@ fn process_0_stays_until_the_others_have_heard_of_a_failure() {
         // Now all are there, and go on.
         let one = OneOfThree::start(1, &address, &[key]);
         at(&store, "failed", 0);
-        at(&store, "failed", 1);
-        thread::sleep(Duration::from_secs(3));
+        let one = one.end();
         slow.signal("CONT");
-        for (process, code) in [zero, one, slow].into_iter().zip(codes) {
-            let (found, said) = process.end();
+        let ended = [zero.end(), one, slow.end()];
+        for ((found, said), code) in ended.into_iter().zip(codes) {
             assert_eq!(found, Some(code), "{said}");
             assert!(said.contains(words), "{said}");
         }

@@ -25,8 +25,8 @@ pub struct Processes {
 
 /// How often a process says that it is alive, and looks whether the others are.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long the leader stays for the others to hear why it ends.
-const HEARD: Duration = Duration::from_secs(6);
+/// How long the leader stays for the others to hear why it ends: they look every [`LOOK`], and may be slow.
+const HEARD: Duration = Duration::from_secs(12);
 /// How long to wait for others that are to start at about the same time.
 const START: Duration = Duration::from_secs(300);
 const AT_START: &str = "start";
