@@ -327,8 +327,13 @@ fn metric(spec: &StepSpec, key: &str) -> Option<usize> {
 }
 
 /// Compares one case of kind `model` with one replica.
-fn check_case(report: &mut Report, programs: &mut Programs, case: &Json, noise: Option<&Json>) {
-    let spec = spec(case);
+fn check_case(
+    report: &mut Report,
+    programs: &mut Programs,
+    case: &Json,
+    spec: StepSpec,
+    noise: Option<&Json>,
+) {
     let strict = case["strict"] == true || case["impl"] == "v1";
     let (variables, order, values) = start(case, &spec.network);
     let images = tensor(&case["inputs"]["images"]);
@@ -556,10 +561,15 @@ fn referred<'a>(cases: &'a [Json], case: &Json) -> Option<&'a Json> {
 
 /// Runs the cases of one replica for which `chosen` holds.
 fn check_cases(title: &str, chosen: impl Fn(&Json) -> bool) {
-    check_cases_with(Programs::default(), title, chosen);
+    check_cases_with(Programs::default(), title, chosen, |_| {});
 }
 
-fn check_cases_with(mut programs: Programs, title: &str, chosen: impl Fn(&Json) -> bool) {
+fn check_cases_with(
+    mut programs: Programs,
+    title: &str,
+    chosen: impl Fn(&Json) -> bool,
+    settings: fn(&mut Settings),
+) {
     let cases = cases("model");
     let mut report = Report::default();
     let mut skipped = 0;
@@ -570,7 +580,10 @@ fn check_cases_with(mut programs: Programs, title: &str, chosen: impl Fn(&Json) 
         }
         if case["params"]["replicas"] == 1 && chosen(case) {
             let start = std::time::Instant::now();
-            check_case(&mut report, &mut programs, case, referred(&cases, case));
+            let mut spec = spec(case);
+            settings(&mut spec.settings);
+            let noise = referred(&cases, case);
+            check_case(&mut report, &mut programs, case, spec, noise);
             eprintln!("{} in {:.1} s", id(case), start.elapsed().as_secs_f64());
         }
     }
@@ -594,6 +607,16 @@ fn golden_model_natural() {
     check_cases("natural cases", |case| !strict(case));
 }
 
+/// Images in pairs, as a TPU takes them.
+#[test]
+fn golden_model_paired() {
+    let chosen = |case: &Json| ["s_resnet18", "s_resnet50_odd19"].contains(&id(case));
+    let programs = Programs::default();
+    check_cases_with(programs, "paired cases", chosen, |settings| {
+        settings.paired = true;
+    });
+}
+
 /// What large steps have: convolutions as calls of the plugin's oneDNN.
 #[test]
 fn golden_model_with_internal_calls() {
@@ -605,9 +628,8 @@ fn golden_model_with_internal_calls() {
         ..Programs::default()
     };
     let chosen = ["s_resnet50_32px", "a_resnet18_cifar"];
-    check_cases_with(programs, "cases with internal calls", |case| {
-        chosen.contains(&id(case))
-    });
+    let chosen = |case: &Json| chosen.contains(&id(case));
+    check_cases_with(programs, "cases with internal calls", chosen, |_| {});
 }
 
 #[test]

@@ -8,7 +8,7 @@ use simclr::augment::{Augmentation, Brightness, ResizeKernel};
 use simclr::engine::{Engine, Program};
 use simclr::hlo::{DType, Graph, Literal, Module, Op, Shape, Value};
 use simclr::model::{HeadMode, Network};
-use simclr::nn::{Kind, Remat, Settings, initial_value};
+use simclr::nn::{Kind, Remat, Settings, Statistics, initial_value};
 use simclr::optim::{Lars, Optimizer, Schedule};
 use simclr::random::threefry2x32;
 use simclr::train::objective::Objective;
@@ -344,7 +344,9 @@ fn recomputed_steps_are_the_same() {
         (Remat::Full, false, 2),
     ] {
         let mut spec = spec(replicas, true, DType::F64);
-        spec.settings.one_pass_statistics = one_pass;
+        if one_pass {
+            spec.settings.statistics = Statistics::OnePass;
+        }
         let plain = module(&spec);
         spec.settings.remat = remat;
         let again = module(&spec);

@@ -546,10 +546,10 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "runtime.bn_statistics",
-        Choice(&["two_pass", "one_pass"]),
+        Choice(&["two_pass", "one_pass", "products"]),
         "two_pass",
         true,
-        "Batch statistics in two passes over the activations, or in one with one exchange per layer (for pods)",
+        "Batch statistics in two passes over the activations, or in one with one exchange per layer (for pods); products: that, and those of widening 1×1 convolutions from products of their inputs, so that their outputs are not stored (with bf16)",
     ),
     key(
         "runtime.remat",
@@ -557,6 +557,13 @@ pub const KEYS: &[Key] = &[
         "none",
         false,
         "What the backward pass computes again instead of keeping it: nothing, each residual block, or whole groups of blocks too",
+    ),
+    key(
+        "runtime.paired_views",
+        Bool,
+        "false",
+        false,
+        "In pretraining, both views of an image side by side in the channels of stem and first group: TPUs store 64 channels as 128",
     ),
     younger(
         "f32",

@@ -110,11 +110,14 @@ pub struct Runtime {
     pub plugin: Option<PathBuf>,
     pub devices: usize,
     pub bf16: bool,
-    pub one_pass_bn: bool,
+    /// How batch statistics are computed: `two_pass`, `one_pass` or `products`.
+    pub bn_statistics: String,
     /// What the backward pass computes again: `none`, `block` or `full`.
     pub remat: String,
     /// Whether replicas exchange gradients of kernels in bf16.
     pub bf16_exchange: bool,
+    /// Whether the two views of an image lie side by side in the channels where those are few.
+    pub paired_views: bool,
     pub seed: u64,
     pub streamed: Option<bool>,
     pub data_threads: usize,
@@ -258,8 +261,9 @@ impl Config {
                 plugin: path("runtime.plugin"),
                 devices: size("runtime.devices"),
                 bf16: word("runtime.precision") == "bf16",
-                one_pass_bn: word("runtime.bn_statistics") == "one_pass",
+                bn_statistics: word("runtime.bn_statistics"),
                 remat: word("runtime.remat"),
+                paired_views: flag("runtime.paired_views"),
                 bf16_exchange: word("runtime.gradient_exchange") == "bf16",
                 seed: int("runtime.seed") as u64,
                 streamed: match word("runtime.input").as_str() {

@@ -2,7 +2,7 @@
 
 use super::Network;
 use crate::hlo::Value;
-use crate::nn::{Builder, Remat, global_mean, max_pool_same, relu, shortcut_pool};
+use crate::nn::{Builder, Remat, Settings, global_mean, relu, shortcut_pool};
 
 /// The depths there are.
 pub const DEPTHS: [usize; 7] = [10, 18, 34, 50, 101, 152, 200];
@@ -45,15 +45,19 @@ impl Network {
             }
         };
         let all = builder.settings().remat == Remat::Full;
-        let begin = builder.begin();
-        let mut x = self.stem(builder, images, endpoints);
+        let mut x = images;
+        if self.pairs(builder.settings()) {
+            x = builder.pair(x);
+        }
+        let (begin, input) = (builder.begin(), x);
+        x = self.stem(builder, x, endpoints);
         if all {
             let network = self.clone();
-            x = builder.again(begin, images, x, move |builder, images| {
+            x = builder.again(begin, input, x, move |builder, images| {
                 network.stem(builder, images, &mut Vec::new())
             });
         }
-        endpoints.push(("initial_max_pool".into(), x));
+        endpoints.push(("initial_max_pool".into(), builder.apart(x)));
         x = frozen(x, 0);
         for group in 0..4 {
             let _scope = graph.scope(format!("block_group{}", group + 1));
@@ -66,12 +70,21 @@ impl Network {
                     network.group(builder, input, group, &mut Vec::new())
                 });
             }
+            // From the second group on, there are channels enough.
+            x = builder.unpair(x);
             endpoints.push((format!("block_group{}", group + 1), x));
             x = frozen(x, group as i64 + 1);
         }
         let h = global_mean(x.convert(builder.settings().dtype));
         endpoints.push(("final_avg_pool".into(), h));
         h
+    }
+
+    /// Whether stem and first group take images in pairs: where they have so few channels that a TPU would fill up as many. (What
+    /// selective kernels and squeeze-excite do with channels is not written for pairs.)
+    fn pairs(&self, settings: &Settings) -> bool {
+        let plain = self.sk_ratio <= 0.0 && self.se_ratio <= 0.0;
+        settings.paired && settings.training && plain && self.width(64) <= 64
     }
 
     /// All blocks of a group, numbered from 0.
@@ -98,7 +111,8 @@ impl Network {
                     network.block(builder, input, filters, stride, project)
                 });
             }
-            endpoints.push((format!("block_group{}/block{}", group + 1, unit), x));
+            let name = format!("block_group{}/block{}", group + 1, unit);
+            endpoints.push((name, builder.apart(x)));
         }
         x
     }
@@ -113,7 +127,7 @@ impl Network {
         let width = self.width(64);
         if self.image_size <= 32 {
             let x = builder.conv(images, width, 3, self.stem_stride as i64);
-            endpoints.push(("initial_conv".into(), x));
+            endpoints.push(("initial_conv".into(), builder.apart(x)));
             return builder.batch_norm_relu(x);
         }
         let x = if self.sk_ratio > 0.0 {
@@ -125,9 +139,8 @@ impl Network {
         } else {
             builder.conv(images, width, 7, 2)
         };
-        endpoints.push(("initial_conv".into(), x));
-        let x = builder.batch_norm_relu(x);
-        max_pool_same(x, 3, 2)
+        endpoints.push(("initial_conv".into(), builder.apart(x)));
+        builder.batch_norm_relu_pool(x, 3, 2)
     }
 
     /// One residual or bottleneck block of base width `filters`: `[B, H, W, C]` → `[B, ⌈H/stride⌉, ⌈W/stride⌉, filters]`, four times
@@ -144,16 +157,18 @@ impl Network {
         let width = if deep { 4 * filters } else { filters };
         let shortcut = if project {
             let _scope = builder.graph().scope("shortcut");
-            let projected = if self.sk_ratio > 0.0 {
-                builder.conv(shortcut_pool(x, stride), width, 1, 1)
+            if self.sk_ratio > 0.0 {
+                builder.conv_batch_norm(shortcut_pool(x, stride), width, 1.0)
+            } else if stride == 1 {
+                builder.conv_batch_norm(x, width, 1.0)
             } else {
-                builder.conv(x, width, 1, stride)
-            };
-            builder.batch_norm(projected, 1.0, true)
+                let projected = builder.conv(x, width, 1, stride);
+                builder.batch_norm(projected, 1.0, true)
+            }
         } else {
             x
         };
-        let y = if deep {
+        let mut y = if deep {
             let y = builder.conv(x, filters, 1, 1);
             let y = builder.batch_norm_relu(y);
             let y = if self.sk_ratio > 0.0 {
@@ -162,14 +177,14 @@ impl Network {
                 let y = builder.conv(y, filters, 3, stride);
                 builder.batch_norm_relu(y)
             };
-            builder.conv(y, width, 1, 1)
+            // The last scale of a block starts at 0: every block starts as its shortcut.
+            builder.conv_batch_norm(y, width, 0.0)
         } else {
             let y = builder.conv(x, filters, 3, stride);
             let y = builder.batch_norm_relu(y);
-            builder.conv(y, filters, 3, 1)
+            let y = builder.conv(y, filters, 3, 1);
+            builder.batch_norm(y, 0.0, true)
         };
-        // The last scale of a block starts at 0: every block starts as its shortcut.
-        let mut y = builder.batch_norm(y, 0.0, true);
         if self.se_ratio > 0.0 {
             y = builder.squeeze_excite(y, filters, self.se_ratio);
         }

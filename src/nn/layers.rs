@@ -1,5 +1,6 @@
 //! Convolutions, dense layers, pools, squeeze-excite, selective kernels (reference §3).
 
+use super::pairs::block_diagonal;
 use super::{Builder, Init, Kind};
 use crate::hlo::{Conv, DType, Monoid, PadDim, Shape, Value, WindowDim};
 
@@ -20,7 +21,7 @@ impl<'g> Builder<'g> {
         let name = Self::numbered(&mut self.convolutions, "conv2d");
         let graph = self.graph();
         let _scope = graph.scope(name.as_str());
-        let inputs = x.dim(3);
+        let inputs = x.dim(3) / self.beside;
         let (_, kernel) = self.variable(
             &format!("{name}/kernel"),
             &[size, size, inputs, filters],
@@ -33,9 +34,10 @@ impl<'g> Builder<'g> {
         // Stride 1 pads evenly; larger strides pad (k − 1) div 2 before and the rest after, whatever the input's size.
         let low = (size - 1) / 2;
         let window = WindowDim::new(size, stride, low, size - 1 - low);
+        let kernel = block_diagonal(kernel.convert(activations), self.beside);
         let y = x
             .convert(activations)
-            .convolve(kernel.convert(activations), Conv::nhwc(vec![window; 2]));
+            .convolve(kernel, Conv::nhwc(vec![window; 2]));
         if !with_bias {
             return y;
         }

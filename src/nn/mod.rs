@@ -9,8 +9,11 @@
 mod batch_norm;
 mod init;
 mod layers;
+mod pairs;
+mod products;
 mod recompute;
 
+pub use batch_norm::Statistics;
 pub use init::initial_value;
 pub use layers::{global_mean, max_pool_same, relu, same_padding, shortcut_pool};
 pub use recompute::Remat;
@@ -98,8 +101,8 @@ pub struct Settings {
     pub replicas: usize,
     /// Whether batch statistics are those of all replicas.
     pub global_bn: bool,
-    /// Whether batch statistics are taken in one pass over the activations (pods) instead of two.
-    pub one_pass_statistics: bool,
+    /// How batch statistics are computed.
+    pub statistics: Statistics,
     /// Momentum of the moving statistics.
     pub batch_norm_decay: f64,
     /// Whether the moving variance follows the unbiased batch variance (the original's first version, per-replica statistics).
@@ -112,6 +115,8 @@ pub struct Settings {
     pub remat: Remat,
     /// Whether replicas exchange gradients of kernels rounded to bf16.
     pub bf16_exchange: bool,
+    /// Whether, in training, images lie side by side in the channels where those are few.
+    pub paired: bool,
 }
 
 impl Default for Settings {
@@ -120,13 +125,14 @@ impl Default for Settings {
             training: true,
             replicas: 1,
             global_bn: true,
-            one_pass_statistics: false,
+            statistics: Statistics::TwoPass,
             batch_norm_decay: 0.9,
             unbiased_moving_variance: false,
             dtype: DType::F32,
             activations: DType::F32,
             remat: Remat::None,
             bf16_exchange: false,
+            paired: false,
         }
     }
 }
@@ -147,6 +153,8 @@ pub struct Builder<'g> {
     convolutions: usize,
     normalisations: usize,
     prefix: String,
+    /// Images that lie side by side in the channels: 1 or 2.
+    beside: i64,
 }
 
 impl<'g> Builder<'g> {
@@ -173,6 +181,7 @@ impl<'g> Builder<'g> {
             convolutions: 0,
             normalisations: 0,
             prefix: String::new(),
+            beside: 1,
         }
     }
 

@@ -25,6 +25,7 @@ pub struct Begin {
     variables: usize,
     statistics: usize,
     names: Names,
+    beside: i64,
 }
 
 /// Where the numbering of layers stands: the prefix, convolutions and normalisations so far.
@@ -37,6 +38,7 @@ impl<'g> Builder<'g> {
             variables: self.variables.len(),
             statistics: self.statistics.len(),
             names: (self.prefix.clone(), self.convolutions, self.normalisations),
+            beside: self.beside,
         }
     }
 
@@ -67,6 +69,7 @@ impl<'g> Builder<'g> {
         let kept = Kept {
             settings: self.settings.clone(),
             names: begin.names,
+            beside: begin.beside,
             trained,
         };
         let again = self.graph.custom_vjp(&inputs, &[y], &saved, move |vjp| {
@@ -80,6 +83,7 @@ impl<'g> Builder<'g> {
 struct Kept {
     settings: Settings,
     names: Names,
+    beside: i64,
     /// Which of its variables are trained, in their order.
     trained: Vec<bool>,
 }
@@ -109,6 +113,7 @@ impl Kept {
         });
         let mut builder = Builder::with_values(vjp.graph, self.settings.clone(), values.collect());
         (builder.prefix, builder.convolutions, builder.normalisations) = self.names.clone();
+        builder.beside = self.beside;
         let statistics: Vec<Value> = others.copied().collect();
         let pairs = statistics.chunks_exact(2).rev();
         builder.known = pairs.map(|pair| (pair[0], pair[1])).collect();

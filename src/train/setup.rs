@@ -10,7 +10,7 @@ use crate::data::{self, Description, Examples};
 use crate::hlo::DType;
 use crate::hlo::passes::Selection;
 use crate::model::{Freeze, HeadMode, Network};
-use crate::nn::{Remat, Settings};
+use crate::nn::{Remat, Settings, Statistics};
 use crate::optim::{Lars, Optimizer, Schedule};
 use crate::pjrt::OptionValue;
 use std::path::Path;
@@ -105,8 +105,13 @@ pub(super) fn settings(config: &Config, replicas: usize) -> Settings {
         training: true,
         replicas,
         global_bn: config.global_bn,
-        one_pass_statistics: config.runtime.one_pass_bn,
+        statistics: match config.runtime.bn_statistics.as_str() {
+            "one_pass" => Statistics::OnePass,
+            "products" => Statistics::Products,
+            _ => Statistics::TwoPass,
+        },
         bf16_exchange: config.runtime.bf16_exchange,
+        paired: config.runtime.paired_views && !config.finetune && config.distill.is_none(),
         remat: match config.runtime.remat.as_str() {
             "block" => Remat::Block,
             "full" => Remat::Full,
