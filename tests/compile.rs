@@ -136,10 +136,11 @@ fn the_recipe_of_the_paper_compiles_for_the_slice_of_the_paper() {
         (&found["fits"], &found["total_steps"]),
         (&true.into(), &31_279.into())
     );
-    // A forward pass of ResNet-50 at 224 is 8.2e9 operations, and a step is about three of 64 views.
+    // A forward pass of ResNet-50 at 224 is 8.2e9 operations, and a step is about three of 64 views; a fifth more where views lie in pairs
+    // and batch statistics come from products.
     let step = 3.0 * 64.0 * 8.2e9;
     let flops = found["flops"].as_f64().unwrap();
-    assert!((0.9 * step..1.2 * step).contains(&flops), "{flops}");
+    assert!((1.1 * step..1.35 * step).contains(&flops), "{flops}");
     assert!(count(&found, "all-reduce") > 0, "{found}");
 }
 
