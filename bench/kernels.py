@@ -16,6 +16,7 @@ import os
 import re
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -82,8 +83,13 @@ def main():
         running = subprocess.Popen(bench, env=os.environ | {"XLA_FLAGS": flags}, stdout=subprocess.DEVNULL)
         # It runs when nothing was compiled for a while.
         compiled = lambda: len(glob.glob(os.path.join(dump, "*.o")))
+        if compiled() > 0:
+            running.kill()
+            parser.error(f"{dump} holds objects of another run; name an empty folder")
         before = -1
         while compiled() != before or before == 0:
+            if running.poll() is not None:
+                sys.exit(f"simclr bench ended with code {running.returncode} before it could be sampled")
             before = compiled()
             time.sleep(arguments.after)
         data = os.path.join(folder, "perf.data")

@@ -142,7 +142,7 @@ fn one_pass_computes_the_same() {
     }
 }
 
-/// Both stems, both kinds of blocks; recomputed, too.
+/// Both stems; recomputed, too. (Blocks with bottlenecks are paired below.)
 #[test]
 fn paired_images_give_the_same() {
     let small = Network {
@@ -252,7 +252,7 @@ fn layers_agree(
             let own = values(&dims, replica * dims.iter().product::<i64>(), 1.0);
             let others = (1..)
                 .zip(variables)
-                .map(|(i, dims)| values(dims, 100 * i, 0.8));
+                .map(|(i, dims)| values(dims, 102 * i, 0.8));
             std::iter::once(own).chain(others).collect()
         })
         .collect();
@@ -337,5 +337,46 @@ fn products_give_the_same_network() {
         };
         let what = format!("products, {replicas} replicas, {remat:?}");
         same(&results(&network, &products), &plain, 1e-7, &what);
+    }
+}
+
+/// In bf16, for which they are made: pairs and products round no more than the usual form does.
+#[test]
+fn in_bf16_the_forms_round_like_the_usual_one() {
+    let network = Network {
+        resnet_depth: 50,
+        ..network()
+    };
+    let exact = results(&network, &settings(1));
+    // How far each is from that: the norm of the differences, by the largest element of each result.
+    let apart = |statistics: Statistics, paired: bool| -> f64 {
+        let found = results(
+            &network,
+            &Settings {
+                activations: DType::Bf16,
+                statistics,
+                paired,
+                ..settings(1)
+            },
+        );
+        let mut sum = 0.0;
+        for (found, exact) in found.iter().zip(&exact) {
+            let scale = exact.iter().fold(1e-3f64, |most, x| most.max(x.abs()));
+            let squares = found
+                .iter()
+                .zip(exact)
+                .map(|(a, b)| ((a - b) / scale).powi(2));
+            sum += squares.sum::<f64>() / exact.len() as f64;
+        }
+        (sum / exact.len() as f64).sqrt()
+    };
+    let usual = apart(Statistics::OnePass, false);
+    for (statistics, paired) in [(Statistics::OnePass, true), (Statistics::Products, true)] {
+        let found = apart(statistics, paired);
+        eprintln!("bf16, {statistics:?}: {found:.2e}, usually {usual:.2e}");
+        assert!(
+            usual > 0.0 && found < 1.5 * usual,
+            "{statistics:?}: {found} and {usual}"
+        );
     }
 }

@@ -116,7 +116,7 @@ fn random_graph(seed: u32) -> Module {
     let z = tiny.convolve(around, Conv::nhwc(window)).tanh();
     let weights = graph.parameter("weights", Shape::new(DType::F64, [36, 64]));
     // Normalised maps, large enough for what is done to large ones only; many images or few.
-    let dims = [[8, 16, 16, 8], [3, 32, 32, 8]][draw(60, 2) as usize];
+    let dims = [[8, 16, 16, 8], [3, 32, 32, 8], [8, 64, 64, 8]][draw(60, 3) as usize];
     let large = graph.parameter("large", Shape::new(DType::F64, dims));
     let behind = graph.parameter("behind", Shape::new(DType::F64, [3, 3, 8, 2]));
     inputs.extend([large, behind]);

@@ -11,7 +11,8 @@ struct Place {
 }
 
 /// Records its call; fails at the call number in `fail_at`; signals the script at the call that has the word in `signal`; tells what it
-/// is asked for. Where there is a folder `home`, ssh executes what it is told to, there; where there is a file `stand_still`, it never ends.
+/// is asked for. Where there is a folder `home`, ssh executes what it is told to, there; where there is a file `stand_still`, that never ends,
+/// nor does a wait for machines.
 const TOOL: &str = r#"#!/usr/bin/env bash
 here=$(dirname "$0")
 # Workers are called at the same time: each call is one line, and lines are counted under a lock.
@@ -27,6 +28,7 @@ case "$(basename "$0")" in
     [ ! -e "$here/stand_still" ] || { echo $$ >> "$here/standing"; exec tail -f /dev/null; } ;;
 esac
 case "$(basename "$0") $*" in
+  *wait-until*) [ ! -e "$here/stand_still" ] || { echo $$ >> "$here/standing"; exec tail -f /dev/null; } ;;
   *queued-resources\ describe*) cat "$here/state" ;;
   *tpu-vm\ describe*) cat "$here/hosts" ;;
   *instances\ list*) tr ';' '\n' < "$here/hosts" ;;
@@ -373,8 +375,14 @@ fn an_interruption_says_what_may_remain() {
 /// What was started on the workers' behalf ends with the script.
 #[test]
 fn an_interruption_leaves_nothing_running_here() {
-    for command in ["follow", "stop", "doctor", "launch"] {
-        let place = Place::new(TPU_VM);
+    for (settings, command, number) in [
+        (TPU_VM, "follow", 2),
+        (TPU_VM, "stop", 2),
+        (TPU_VM, "doctor", 2),
+        (TPU_VM, "launch", 2),
+        (ENGINE, "wait", 1),
+    ] {
+        let place = Place::new(settings);
         fs::write(place.path("hosts"), "10.0.0.1;10.0.0.2\n").unwrap();
         fs::write(place.path("stand_still"), "").unwrap();
         let said = place.path("said");
@@ -389,7 +397,7 @@ fn an_interruption_leaves_nothing_running_here() {
             text.lines().map(String::from).collect::<Vec<_>>()
         };
         let pause = || std::thread::sleep(std::time::Duration::from_millis(5));
-        while standing().len() < 2 {
+        while standing().len() < number {
             assert_eq!(script.try_wait().unwrap(), None, "{command} ended early");
             pause();
         }

@@ -563,7 +563,7 @@ pub const KEYS: &[Key] = &[
         Bool,
         "false",
         false,
-        "In pretraining, both views of an image side by side in the channels of stem and first group: TPUs store 64 channels as 128",
+        "In pretraining, both views of an image side by side in the channels of stem and first group: TPUs store 64 channels as 128; without effect on wider networks, selective kernels and squeeze-excite",
     ),
     younger(
         "f32",

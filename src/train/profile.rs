@@ -1,13 +1,14 @@
 //! Where a step's time goes, by families of operations and by layers.
 //!
 //! Where the plugin has a profiler, [`traced`] sorts what that has seen. The CPU plugin has none: there [`profile`] takes the step
-//! apart as its compiler sees it, after the passes: every different convolution and matrix product, and what lies between them in each layer, becomes a small program of its own that is timed in a
-//! loop on all replicas at once. Their sum leaves out what ties them together in the step, such as cold caches and replicas that
+//! apart as its compiler sees it, after the passes: every different convolution and matrix product, and what lies between them in each
+//! layer, becomes a small program of its own that is timed in a loop on all replicas at once. Their sum leaves out what ties them together in the step, such as cold caches and replicas that
 //! wait for each other; the table shows it as the difference to the measured step.
 
 use super::Error;
 use super::measure::Traced;
 use crate::engine::Engine;
+use crate::hlo::passes::{CONVOLUTION, PRODUCT};
 use crate::hlo::{Computation, Literal, Module, Node, NodeId, Op, Shape, Type, repeated};
 use crate::pjrt::{Argument, Buffer};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -229,8 +230,12 @@ fn flops(body: &Computation, node: &Node) -> Option<f64> {
             let lengths = dot.lhs_contracting.iter().map(|&d| lhs[d as usize]);
             lengths.product::<i64>() as f64
         }
+        Op::CustomCall { target, .. } if target == PRODUCT => {
+            let lhs = dims(body, node.operands[0]);
+            lhs.iter().product::<i64>() as f64 / result.dims[0] as f64
+        }
         // Kernels of library calls are HWIO.
-        Op::CustomCall { .. } if node.operands.len() == 2 => {
+        Op::CustomCall { target, .. } if target == CONVOLUTION => {
             let kernel = dims(body, node.operands[1]);
             kernel[..kernel.len() - 1].iter().product::<i64>() as f64
         }
@@ -240,8 +245,10 @@ fn flops(body: &Computation, node: &Node) -> Option<f64> {
 }
 
 fn family(body: &Computation, node: &Node, forward: bool) -> &'static str {
-    if matches!(node.op, Op::Dot(_)) {
-        return "matrix products";
+    match &node.op {
+        Op::Dot(_) => return "matrix products",
+        Op::CustomCall { target, .. } if target == PRODUCT => return "matrix products",
+        _ => {}
     }
     if forward {
         return "convolutions, forward";

@@ -86,7 +86,7 @@ impl Point {
     pub(super) fn otherwise_compiled(&self, compiled_hash: &str) -> Option<String> {
         let known = !self.compiled_hash.is_empty();
         (known && self.compiled_hash != compiled_hash).then(|| {
-            "the checkpoint was computed by a step compiled otherwise (other devices, plugin, passes, compiler options, runtime.remat, or version \
+            "the checkpoint was computed by a step compiled otherwise (other devices, plugin, passes, compiler options, runtime.remat or paired_views, or version \
              of this program; other steps per launch change nothing); the run goes on, but its numbers may differ in the last digits from \
              those of a run without the stop"
                 .into()

@@ -337,6 +337,40 @@ mod tests {
     use super::*;
     use crate::config::load;
 
+    /// Of a network with bottlenecks, whether two configurations make the same step.
+    #[test]
+    fn forms_of_the_step_are_chosen_by_their_keys() {
+        let module = |more: &[&str]| {
+            let mut keys: Vec<String> = [
+                "image_size=32",
+                "dataset=cifar10",
+                "resnet_depth=50",
+                "width_multiplier=0.125",
+            ]
+            .iter()
+            .chain(more)
+            .map(|key| key.to_string())
+            .collect();
+            keys.push("train_batch_size=8".into());
+            let loaded = load(None, &keys).unwrap();
+            let data = Description::published("cifar10", "train").unwrap();
+            let plan = Plan::new(&loaded, data.examples, 1).unwrap();
+            let spec = spec(&loaded, &data, &plan).unwrap();
+            spec.module().unwrap().module.to_proto_bytes()
+        };
+        let forms = [
+            module(&[]),
+            module(&["runtime.bn_statistics=one_pass"]),
+            module(&["runtime.bn_statistics=products"]),
+            module(&["runtime.paired_views=true"]),
+        ];
+        for (i, one) in forms.iter().enumerate() {
+            assert!(forms[..i].iter().all(|other| other != one), "form {i}");
+        }
+        let tuned = |more: &str| module(&["train_mode=finetune", more]);
+        assert!(tuned("runtime.paired_views=true") == tuned("runtime.paired_views=false"));
+    }
+
     #[test]
     fn compiler_options_get_their_types() {
         let options = |text: &str| {

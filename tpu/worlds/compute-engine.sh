@@ -9,8 +9,10 @@ world_create() {
 }
 
 world_wait() {
-  # In the background, since bash hears a signal only between commands.
-  run gcloud compute instance-groups managed wait-until "$POD_NAME" --zone "$POD_ZONE" --stable --timeout "${POD_WAIT_LIMIT:-43200}" &
+  # In the background, since bash hears a signal only between commands; a group of its own, see everywhere() in pod.sh.
+  set -m
+  run gcloud compute instance-groups managed wait-until "$POD_NAME" --zone "$POD_ZONE" --stable --timeout "${POD_WAIT_LIMIT:-43200}" < /dev/null &
+  set +m
   wait $!
 }
 

@@ -12,7 +12,7 @@ mod pointwise_convolutions;
 mod sums_of_squares;
 mod tiny_maps;
 
-pub use onednn_calls::every as every_onednn_call;
+pub use onednn_calls::{CONVOLUTION, PRODUCT, every as every_onednn_call};
 
 use super::graph::Error;
 use super::module::Module;

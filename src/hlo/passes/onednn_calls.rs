@@ -14,8 +14,10 @@ use crate::hlo::{
 };
 
 /// The plugin's names of the calls.
-const CONVOLUTION: &str = "__onednn$convolution";
-const PRODUCT: &str = "__onednn$matmul";
+/// What the plugin calls its convolutions.
+pub const CONVOLUTION: &str = "__onednn$convolution";
+/// And its products of two matrices.
+pub const PRODUCT: &str = "__onednn$matmul";
 
 /// Multiplications of a product from which it is a call; others take no time.
 const LARGE: i64 = 1 << 22;
@@ -101,6 +103,7 @@ fn is_large(dims: &DotDims, left: &Shape, result: &Shape) -> bool {
         && left.dims.len() == 2
         && result.dims.len() == 2
         && dims.lhs_batch.is_empty()
+        && dims.lhs_contracting.len() == 1
         && products(dims, left, result) >= LARGE
 }
 
