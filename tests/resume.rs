@@ -105,7 +105,7 @@ fn straight_equals_killed(devices: usize, steps_per_launch: usize, network: &[&s
 }
 
 /// By which a run's log tells of them.
-const CALLS: &str = "convolutions call the plugin's oneDNN";
+const CALLS: &str = "convolutions and products call the plugin's oneDNN";
 
 #[test]
 fn one_device_one_step_per_launch() {

@@ -33,7 +33,7 @@ pub enum Error {
         nearest: String,
     },
     #[error(
-        "this run is of {expected} process(es), and the {platform} plugin shows devices of {found}; start the same command on every host, or give --processes 1 and choose no chips by TPU_ variables to use this host alone"
+        "this run is of {expected} process(es), and the {platform} plugin shows devices of {found}; start the same command on every host, or use this host alone with --processes 1 and without variables that choose chips (TPU_VISIBLE_CHIPS and the like)"
     )]
     OtherProcesses {
         platform: String,

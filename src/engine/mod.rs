@@ -283,7 +283,7 @@ impl Engine {
         let start = Instant::now();
         let calls = prepared.has_custom_calls();
         if calls {
-            tracing::info!("convolutions call the plugin's oneDNN");
+            tracing::info!("convolutions and products call the plugin's oneDNN");
         }
         let cache = self.cache.as_ref();
         // The CPU plugin ends the process when it is to serialise a program with calls of its inside.
