@@ -254,7 +254,7 @@ fn a_process_asks_only_for_its_pipelines() {
     // 150 steps of 6 are an epoch of 900 examples; after 80 the 64 records that wait in each stream do not reach the next epoch.
     const STEPS: usize = 80;
     // Of each process the shards that it asked for, and those whose examples it gave.
-    let asked = |pipelines: usize, processes: usize| -> Vec<(Vec<usize>, BTreeSet<usize>)> {
+    let asked = |count: usize, processes: usize| -> Vec<(Vec<usize>, BTreeSet<usize>)> {
         let mut of_processes = Vec::new();
         for process in 0..processes {
             // Of its own: what was asked for may come late.
@@ -262,22 +262,10 @@ fn a_process_asks_only_for_its_pipelines() {
             let dir = reach("pipelines", &server, 3);
             let remote = Arc::new(Examples::open("photos", "train", Some(&dir)).unwrap());
             let before = server.requests().len();
-            let task = match training(0) {
-                Task::Train {
-                    views,
-                    seed,
-                    window,
-                    start,
-                    ..
-                } => Task::Train {
-                    views,
-                    seed,
-                    window,
-                    pipelines,
-                    start,
-                },
-                other => other,
-            };
+            let mut task = training(0);
+            if let Task::Train { pipelines, .. } = &mut task {
+                *pipelines = count;
+            }
             let share = Share { process, processes };
             let mut feed = Feed::of_share(remote, spec(task), share);
             let mut given = BTreeSet::new();

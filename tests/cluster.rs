@@ -213,18 +213,20 @@ fn a_server_that_is_not_ready_is_asked_again_and_one_that_refuses_is_not() {
     ])
     .unwrap();
     assert_eq!((found.process, found.processes), (2, 3));
-    for (answer, times) in [
-        (Status(503), TRIES),
-        (Status(429), TRIES),
-        (Noise, TRIES),
-        (AtLast(TRIES, "2"), TRIES),
-        (AtLast(1, "2"), 2),
-        (Status(403), 1),
-        (Status(404), 1),
-        (Text("2"), 1),
+    let two = || Some(Some("2".to_string()));
+    for (answer, times, found) in [
+        (Status(503), TRIES, None),
+        (Status(429), TRIES, None),
+        (Noise, TRIES, None),
+        (AtLast(TRIES, "2"), TRIES, None),
+        (AtLast(1, "2"), 2, two()),
+        (Status(403), 1, None),
+        (Status(404), 1, Some(None)),
+        (Text("2"), 1, two()),
     ] {
         let (address, asked) = counting_server(&[("key", answer)]);
-        let _ = Metadata::at(&address, SOON, PAUSE).get("key");
+        let told = Metadata::at(&address, SOON, PAUSE).get("key");
+        assert_eq!(told.ok(), found);
         assert_eq!(asked.load(Ordering::SeqCst), times);
     }
 }

@@ -37,24 +37,11 @@ fn spec(threads: usize, start: u64, window: usize) -> FeedSpec {
     }
 }
 
-fn piped(spec: FeedSpec, count: usize) -> FeedSpec {
-    let task = match spec.task {
-        Task::Train {
-            views,
-            seed,
-            window,
-            start,
-            ..
-        } => Task::Train {
-            views,
-            seed,
-            window,
-            pipelines: count,
-            start,
-        },
-        other => other,
-    };
-    FeedSpec { task, ..spec }
+fn piped(mut spec: FeedSpec, count: usize) -> FeedSpec {
+    if let Task::Train { pipelines, .. } = &mut spec.task {
+        *pipelines = count;
+    }
+    spec
 }
 
 fn open(dir: &Path) -> Arc<Examples> {

@@ -13,7 +13,6 @@ use crate::hlo::{
     Computation, Conv, ConvDims, DType, DotDims, Error, Module, Node, Op, Shape, Type, Value,
 };
 
-/// The plugin's names of the calls.
 /// What the plugin calls its convolutions.
 pub const CONVOLUTION: &str = "__onednn$convolution";
 /// And its products of two matrices.
