@@ -4,12 +4,12 @@ use super::client::{Buffer, Client, ClientInner};
 use super::compiled::Compiled;
 use super::error::Error;
 use super::ffi::Handle;
-use super::process::keep_memory;
+use super::process::settle_memory;
 use super::types::{ElementType, OptionValue};
 use crate::proto::compile as proto;
 use prost::Message;
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// The name of the process's next launch; 0, which names none, is never given.
 static LAUNCHES: AtomicI32 = AtomicI32::new(1);
@@ -68,7 +68,7 @@ pub struct Executable {
     device_ids: Vec<i64>,
     parameters: Vec<BufferSpec>,
     donated: Vec<usize>,
-    first_launch: Once,
+    launched: AtomicU64,
 }
 
 impl Drop for Executable {
@@ -129,7 +129,7 @@ impl Executable {
             device_ids: Vec::new(),
             parameters: options.parameters.clone(),
             donated: options.donated.clone(),
-            first_launch: Once::new(),
+            launched: AtomicU64::new(0),
         };
         result.outputs = result.client.api.num_outputs(executable)?;
         for device in result.client.api.program_devices(loaded)? {
@@ -165,7 +165,7 @@ impl Executable {
     /// failing launch over several devices would leave the client hanging for ever.
     pub fn execute(&self, arguments: Vec<Vec<Argument>>) -> Result<Vec<Vec<Buffer>>, Error> {
         self.check(&arguments)?;
-        self.first_launch.call_once(keep_memory);
+        settle_memory(self.launched.fetch_add(1, Ordering::Relaxed));
         // A parameter that may be taken over but that any replica wants to keep is protected for all of them.
         let kept: Vec<i64> = self
             .donated

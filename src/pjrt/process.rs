@@ -46,35 +46,68 @@ pub fn set_variables(variables: &[(&'static str, String)]) {
     }
 }
 
-/// Number 15 in mimalloc's list of options, which the crate does not name: milliseconds until freed memory is given back.
+/// Options by their numbers in mimalloc's list, which the crate does not name.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+mod option {
+    use libmimalloc_sys::mi_option_t;
 
-/// Before the first launch of a program: gives back what is free now, which compiling and filling its arguments took; from now on freed
-/// memory is kept for a second.
+    /// Milliseconds until freed memory is given back.
+    pub const PURGE_DELAY: mi_option_t = 15;
+    /// How many full pages of a size a thread keeps, so that others' frees of what is on them wait for it.
+    pub const PAGE_FULL_RETAIN: mi_option_t = 36;
+    /// Whether transparent huge pages may be used.
+    pub const ALLOW_THP: mi_option_t = 43;
+    /// KiB that are given back at least at a time.
+    pub const MINIMAL_PURGE_SIZE: mi_option_t = 44;
+}
+
+/// Before a program is launched for the `launched`th time, from 0: settles what becomes of freed memory.
 ///
-/// The CPU plugin allocates its temporary arena and the scratch of its convolutions afresh for every launch. Where that memory goes back
-/// to the system in between, its pages are faulted in and zeroed again: with glibc's allocator a tenth of a step.
+/// The CPU plugin allocates its temporary arena and the scratch of its convolutions afresh for every launch. In the long run freed memory
+/// is kept for a second, since what goes back to the system in between is faulted in and zeroed again (with glibc's allocator a tenth
+/// of a step), and comes in huge pages where the system has them. Not from the start:
+///
+/// * What compiling and filling the arguments took is given back before the first launch.
+/// * Of huge pages the system zeroes all, of which compiling and the first launch touch little before they give it back: a quarter of the
+///   time to the first step (docs/benchmarks.md). Before the second launch what the first had is given back, and comes again in huge pages.
+/// * Until the third launch nothing is kept for long, so that the second does not find the first one's memory still held.
+pub fn settle_memory(launched: u64) {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        // SAFETY: it frees nothing that is in use; the flag is the process's and new pages are looked up with it.
+        unsafe {
+            if launched == 1 && libmimalloc_sys::mi_option_is_enabled(option::ALLOW_THP) {
+                libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0);
+            }
+            if launched < 2 {
+                libmimalloc_sys::mi_collect(true);
+            }
+        }
+        if launched == 2 {
+            keep_memory();
+        }
+    }
+}
+
+/// From now on freed memory is kept for a second, unless the user has said how long (`MIMALLOC_PURGE_DELAY`).
 pub fn keep_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         static OPTION: std::sync::Once = std::sync::Once::new();
         OPTION.call_once(|| {
             if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
-                // SAFETY: sets a number, unless the user did; one thread writes it, once. Others that free memory meanwhile may still
-                // read the old one, an aligned word.
-                unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 1000) };
+                // SAFETY: sets a number; one thread writes it, once. Others that free memory meanwhile may still read the old one, an
+                // aligned word.
+                unsafe { libmimalloc_sys::mi_option_set(option::PURGE_DELAY, 1000) };
             }
         });
-        // SAFETY: frees nothing that is in use.
-        unsafe { libmimalloc_sys::mi_collect(true) };
     }
 }
 
 /// Prepares the process for plugins. Call it first in `main`, before any thread and any plugin.
 ///
-/// * The allocator is mimalloc, for plugins too, since its `malloc` stands before glibc's; it takes huge pages where the system has
-///   them, and gives memory back a tenth of a second after it was freed until the first launch.
+/// * The allocator is mimalloc, for plugins too, since its `malloc` stands before glibc's. It takes no huge pages and gives memory
+///   back a tenth of a second after it was freed, until [`settle_memory`] says otherwise.
 /// * The plugins' chatter below warnings is silenced, unless the user set its level.
 /// * Where there is no TPU, libtpu is told so.
 pub fn prepare_process() {
@@ -83,10 +116,13 @@ pub fn prepare_process() {
         use libmimalloc_sys::{
             mi_option_large_os_pages, mi_option_set_default, mi_option_set_enabled_default,
         };
-        // SAFETY: it only sets options, unless the user did (MIMALLOC_ALLOW_LARGE_OS_PAGES, MIMALLOC_PURGE_DELAY).
+        // SAFETY: it only sets options, unless the user did (MIMALLOC_ALLOW_LARGE_OS_PAGES and so on), and a flag of this process.
         unsafe {
+            libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
             mi_option_set_enabled_default(mi_option_large_os_pages, true);
-            mi_option_set_default(PURGE_DELAY, 100);
+            mi_option_set_default(option::PURGE_DELAY, 100);
+            mi_option_set_default(option::PAGE_FULL_RETAIN, 0);
+            mi_option_set_default(option::MINIMAL_PURGE_SIZE, 64);
         }
     }
     let mut settings = vec![
