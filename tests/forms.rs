@@ -4,9 +4,10 @@
 mod common;
 
 use simclr::grad::gradients;
-use simclr::hlo::{DType, Graph, Literal, Shape, Value};
+use simclr::hlo::{DType, Graph, Literal, Module, Op, Shape, Value};
 use simclr::model::{HeadMode, Network};
 use simclr::nn::{Builder, Kind, Remat, Settings, Statistics, initial_value, max_pool_same};
+use std::collections::BTreeSet;
 
 const SIDE: i64 = 16;
 const BATCH: i64 = 4;
@@ -320,14 +321,19 @@ fn products_give_the_same_layer() {
     }
 }
 
-/// In a whole network, recomputed, too. (Fifty layers on few pixels enlarge what rounding there is.)
+/// In a whole network, recomputed, and with selective kernels, too. (Fifty layers on few pixels enlarge what rounding there is.)
 #[test]
 fn products_give_the_same_network() {
-    let network = Network {
-        resnet_depth: 50,
-        ..network()
-    };
-    for (replicas, paired, remat) in [(1, true, Remat::None), (2, false, Remat::Block)] {
+    for (replicas, paired, remat, sk_ratio) in [
+        (1, true, Remat::None, 0.0),
+        (2, false, Remat::Block, 0.0),
+        (1, false, Remat::None, 0.0625),
+    ] {
+        let network = Network {
+            resnet_depth: 50,
+            sk_ratio,
+            ..network()
+        };
         let plain = results(&network, &settings(replicas));
         let products = Settings {
             statistics: Statistics::Products,
@@ -335,9 +341,56 @@ fn products_give_the_same_network() {
             remat,
             ..settings(replicas)
         };
-        let what = format!("products, {replicas} replicas, {remat:?}");
+        let what = format!("products, {replicas} replicas, {remat:?}, sk {sk_ratio}");
         same(&results(&network, &products), &plain, 1e-7, &what);
     }
+}
+
+/// Every operation stands under the name of its layer, whichever form it has: of the convolution, what multiplies activations by its
+/// kernel, and of its kernel's gradient; of the normalisation, the products that statistics come from.
+#[test]
+fn products_stand_under_the_names_of_their_layers() {
+    let network = Network {
+        resnet_depth: 50,
+        ..network()
+    };
+    let step = |statistics: Statistics| {
+        let graph = Graph::new();
+        let images = graph.parameter("images", Shape::new(DType::F32, [BATCH, SIDE, SIDE, 3]));
+        let settings = Settings {
+            statistics,
+            ..Settings::default()
+        };
+        let mut builder = Builder::collecting(&graph, settings);
+        let loss = network.forward(&mut builder, images).h.tanh().sum_all();
+        let found = gradients(loss, builder.values());
+        let found: Vec<Value> = found.into_iter().flatten().collect();
+        graph.finish("step", &found).unwrap()
+    };
+    let scopes = |module: &Module, of: fn(&Op) -> bool| -> BTreeSet<String> {
+        let nodes = module.entry.nodes.iter().filter(|node| of(&node.op));
+        nodes.map(|node| node.scope.to_string()).collect()
+    };
+    let (usual, products) = (step(Statistics::OnePass), step(Statistics::Products));
+    let all = (scopes(&products, |_| true), scopes(&usual, |_| true));
+    let apart: Vec<&String> = all.0.symmetric_difference(&all.1).collect();
+    assert!(apart.is_empty(), "in one form only: {apart:?}");
+    let convolution = |op: &Op| matches!(op, Op::Convolution(_));
+    let layers = scopes(&usual, convolution);
+    // Forward and backward, of the stem and 52 convolutions in blocks.
+    assert_eq!(layers.len(), 2 * 53);
+    assert_eq!(scopes(&products, convolution), layers);
+    let sums = |op: &Op| matches!(op, Op::Dot(dot) if dot.lhs_contracting == [0, 1, 2]);
+    let last = |path: &String| path.rsplit('/').next().unwrap().to_string();
+    let (backward, forward): (Vec<String>, Vec<String>) = scopes(&products, sums)
+        .into_iter()
+        .partition(|path| path.starts_with("gradient/"));
+    // The last convolution of each of 16 blocks, and the first block's shortcut.
+    assert_eq!((backward.len(), forward.len()), (17, 17));
+    let all =
+        |paths: &[String], layer: &str| paths.iter().all(|path| last(path).starts_with(layer));
+    assert!(all(&backward, "conv2d"), "{backward:?}");
+    assert!(all(&forward, "batch_normalization"), "{forward:?}");
 }
 
 /// In bf16, for which they are made: pairs and products round no more than the usual form does.

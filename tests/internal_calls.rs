@@ -8,9 +8,10 @@ use common::pinned;
 use sha2::{Digest, Sha256};
 use simclr::engine::{Cache, Engine, NotPassed, Test, self_test};
 use simclr::grad::gradients;
-use simclr::hlo::passes::Selection;
+use simclr::hlo::passes::{CONVOLUTION, PRODUCT, Selection};
 use simclr::hlo::{Conv, DType, Graph, Literal, Module, Shape, WindowDim};
 use simclr::pjrt::Client;
+use simclr::train::{Row, profile};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -24,7 +25,7 @@ fn step() -> Module {
     let image = graph.parameter("image", Shape::new(DType::F32, [32, 32, 32, 16]));
     let kernels = [[3, 3, 16, 32], [3, 3, 32, 32], [1, 1, 32, 16]]
         .map(|dims| graph.parameter("kernel", Shape::new(DType::F32, dims)));
-    let mut init = vec![graph.scalar(0i32), image, graph.scalar(0f32)];
+    let mut init = vec![graph.scalar(0i32), graph.scalar(0f32), image];
     init.extend(kernels);
     let result = graph.while_loop(
         &init,
@@ -32,18 +33,20 @@ fn step() -> Module {
         |_, state| {
             let kernels = &state[3..];
             let window = |size, stride| vec![WindowDim::new(size, stride, size / 2, size / 2); 2];
-            let x = state[1]
+            let x = state[2]
                 .convolve(kernels[0], Conv::nhwc(window(3, 1)))
                 .tanh();
             let y = (x.convolve(kernels[1], Conv::nhwc(window(3, 1))) * 0.1).tanh();
             let z = y.convolve(kernels[2], Conv::nhwc(window(1, 2)));
             let loss = (z * z).sum_all();
-            let mut next = vec![state[0] + 1.0, state[1], loss];
+            let mut next = vec![state[0] + 1.0, loss, state[2]];
             next.extend(gradients(loss, kernels).into_iter().flatten());
             next
         },
     );
-    graph.finish("step", &result[2..]).expect("the graph")
+    let mut wanted = vec![result[1]];
+    wanted.extend(&result[3..]);
+    graph.finish("step", &wanted).expect("the graph")
 }
 
 fn arguments(module: &Module) -> Vec<Literal> {
@@ -161,6 +164,39 @@ fn calls_compute_what_the_plugins_own_convolutions_do() {
     let without =
         Engine::new(plain.client().clone(), &without).with_internal_calls(|_| Ok(()), None);
     assert!(!without.rewritten(&module).unwrap().has_custom_calls());
+}
+
+/// A profile counts calls as what they are calls of: as many operations of each kind, as much work, in the same layers.
+#[test]
+fn a_profile_counts_calls_as_what_they_compute() {
+    if !pinned() {
+        return;
+    }
+    let client = Client::cpu(common::plugin(), 1).unwrap();
+    let plain = Engine::new(client, &Selection::All);
+    let calling = plain.clone().with_internal_calls(|_| Ok(()), None);
+    let module = step();
+    let text = calling.rewritten(&module).unwrap().to_string();
+    for target in [CONVOLUTION, PRODUCT] {
+        assert!(text.contains(target), "no call of {target}");
+    }
+    let counted = |engine: &Engine| -> Vec<(String, usize, f64)> {
+        let found = profile(engine, &module).expect("a profile");
+        let of = |row: &Row| (row.name.clone(), row.count, row.flops);
+        let mut rows: Vec<_> = found.families.iter().map(of).collect();
+        rows.retain(|(name, ..)| name.starts_with("convolutions") || name.starts_with("matrix"));
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        rows
+    };
+    let called = counted(&calling);
+    assert_eq!(called, counted(&plain));
+    // 2 · images · pixels · taps · inputs · outputs of two convolutions; what is 1×1 is a product.
+    let work = |inputs: f64| 2.0 * 32.0 * 32.0 * 32.0 * 9.0 * inputs * 32.0;
+    let forward = ("convolutions, forward".into(), 2, work(16.0) + work(32.0));
+    assert!(called.contains(&forward), "{called:?}");
+    // Not of the image.
+    let input = ("convolutions, gradient of the input".into(), 1, work(32.0));
+    assert!(called.contains(&input), "{called:?}");
 }
 
 /// Two steps of the narrow network, with compiled programs and outcomes of tests in a folder of their own.

@@ -154,12 +154,15 @@ impl fmt::Debug for Value<'_> {
 /// Leaves the scope again when dropped.
 pub struct Scope<'g> {
     graph: &'g Graph,
+    /// What it stands in place of.
+    replaced: Option<String>,
 }
 
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
         let mut inner = self.graph.inner.borrow_mut();
         inner.scope.pop();
+        inner.scope.extend(self.replaced.take());
         inner.scope_path = None;
     }
 }
@@ -176,7 +179,25 @@ impl Graph {
         let mut inner = self.inner.borrow_mut();
         inner.scope.push(name.into());
         inner.scope_path = None;
-        Scope { graph: self }
+        Scope {
+            graph: self,
+            replaced: None,
+        }
+    }
+
+    /// As [`Graph::scope`], but beside the innermost open scope instead of within it.
+    #[must_use = "the scope ends when this is dropped"]
+    pub fn scope_beside(&self, name: &str) -> Scope<'_> {
+        let mut inner = self.inner.borrow_mut();
+        let replaced = inner.scope.pop();
+        let outer = replaced.as_deref().and_then(|path| path.rsplit_once('/'));
+        let path = outer.map_or_else(|| name.into(), |(outer, _)| format!("{outer}/{name}"));
+        inner.scope.push(path);
+        inner.scope_path = None;
+        Scope {
+            graph: self,
+            replaced,
+        }
     }
 
     /// The path of the open scopes.

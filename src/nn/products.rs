@@ -8,6 +8,7 @@ use super::batch_norm::{Batch, EPSILON, NormVariables, Statistics};
 use super::pairs::block_diagonal;
 use super::{Builder, Init, Kind};
 use crate::hlo::{Conv, DType, DotDims, Precision, Value, Vjp, WindowDim};
+use std::rc::Rc;
 
 /// How many times as many channels make it worth the while.
 const WIDENING: i64 = 4;
@@ -38,6 +39,7 @@ impl<'g> Builder<'g> {
             activations,
             inputs,
             filters,
+            convolution: name.into(),
         };
         let known = self.known.pop();
         let x = x.convert(activations);
@@ -47,17 +49,21 @@ impl<'g> Builder<'g> {
     }
 }
 
-#[derive(Clone, Copy)]
+/// Both layers, built in the scope of the normalisation.
+#[derive(Clone)]
 struct Layer {
     batch: Batch,
     activations: DType,
     inputs: i64,
     filters: i64,
+    /// The name of the convolution, under which stands what is its part.
+    convolution: Rc<str>,
 }
 
 impl Layer {
     /// The kernel `[in, out]` with which x is convolved, in the type of statistics.
-    fn weights<'g>(self, kernel: Value<'g>) -> Value<'g> {
+    fn weights<'g>(&self, kernel: Value<'g>) -> Value<'g> {
+        let _scope = kernel.graph().scope_beside(&self.convolution);
         kernel
             .convert(self.activations)
             .convert(self.batch.dtype)
@@ -65,7 +71,8 @@ impl Layer {
     }
 
     /// Each pixel of x times `matrix` `[in, out]`.
-    fn times<'g>(self, x: Value<'g>, matrix: Value<'g>) -> Value<'g> {
+    fn times<'g>(&self, x: Value<'g>, matrix: Value<'g>) -> Value<'g> {
+        let _scope = x.graph().scope_beside(&self.convolution);
         let kernel = matrix.reshape(&[1, 1, matrix.dim(0), matrix.dim(1)]);
         let kernel = block_diagonal(kernel.convert(self.activations), self.batch.beside);
         x.convolve(kernel, Conv::nhwc(vec![WindowDim::new(1, 1, 0, 0); 2]))
@@ -73,7 +80,7 @@ impl Layer {
     }
 
     /// Sums over all pixels of x·yᵀ: `[channels of x, channels of y]`.
-    fn products<'g>(self, x: Value<'g>, y: Value<'g>) -> Value<'g> {
+    fn products<'g>(&self, x: Value<'g>, y: Value<'g>) -> Value<'g> {
         let dims = DotDims {
             lhs_contracting: vec![0, 1, 2],
             rhs_contracting: vec![0, 1, 2],
@@ -102,7 +109,7 @@ impl Layer {
 
     /// `(y, mean, biased variance)`, the statistics being known or not.
     fn forward<'g>(
-        self,
+        &self,
         x: Value<'g>,
         kernel: Value<'g>,
         own: &NormVariables<'g>,
@@ -135,15 +142,16 @@ impl Layer {
         }
         let saved = [mean, inverse, x_mean, covariance, y_mean];
         let y = y.convert(self.activations);
+        let layer = self.clone();
         let outputs = x
             .graph()
-            .custom_vjp(&inputs, &[y], &saved, move |vjp: &Vjp| self.adjoint(vjp));
+            .custom_vjp(&inputs, &[y], &saved, move |vjp: &Vjp| layer.adjoint(vjp));
         (outputs[0], mean, variance)
     }
 
     /// As that of batch normalisation followed by that of a convolution: with ŷ = (y − mean)·r, the cotangent of y is
     /// γ·r·(dy − avg dy − ŷ·avg(dy·ŷ)), and that of x is its product with Wᵀ, that of W the sum of x times it.
-    fn adjoint<'g>(self, vjp: &Vjp<'g>) -> Vec<Value<'g>> {
+    fn adjoint<'g>(&self, vjp: &Vjp<'g>) -> Vec<Value<'g>> {
         let batch = self.batch;
         let (x, gamma, dy) = (vjp.inputs[0], vjp.inputs[2], vjp.cotangents[0]);
         let w = self.weights(vjp.inputs[1]);
@@ -154,7 +162,10 @@ impl Layer {
         let of_output = |value: Value<'g>| value.broadcast_trailing(&shape);
 
         let sum_dy = batch.sum(dy.convert(batch.dtype));
-        let x_dy = self.products(x, dy);
+        let x_dy = {
+            let _scope = vjp.graph.scope_beside(&self.convolution);
+            self.products(x, dy)
+        };
         // Σ dy·(y − mean), y's own mean apart.
         let centred = x_dy - of_input(x_mean) * of_output(sum_dy);
         let sum_dy_y = (w * centred).sum(&[0]) + (y_mean - mean) * sum_dy;
