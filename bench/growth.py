@@ -26,6 +26,8 @@ SERIES = {
     "batch": ("images per step", [64, 128, 256, 512, 1024], lambda n: [f"train_batch_size={n}"]),
     "launch": ("steps per launch", [1, 4, 16, 64], lambda n: ["train_batch_size=16", f"runtime.steps_per_launch={n}"]),
 }
+# Pixels of a panel with its title.
+WIDE = 300
 COLUMNS = [
     ("compile, s", lambda r: r["compile_seconds"], 2),
     ("host per step, ms", lambda r: 1e3 * r["host_wait"] * r["step_seconds"]["median"], 3),
@@ -71,9 +73,9 @@ def plot(results, path):
         values = SERIES[series][1]
         for column, (name, figure, _) in enumerate(shown):
             points = [figure(result) for result in found]
-            parts += chart(260 * column, f"{name} / {series}", values, points, row * place)
+            parts += chart(WIDE * column, f"{name} / {series}", values, points, row * place)
     with open(path, "w") as file:
-        size = f'width="{260 * len(shown)}" height="{row * len(results)}"'
+        size = f'width="{WIDE * len(shown)}" height="{row * len(results)}"'
         file.write(f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">\n')
         file.write('<rect width="100%" height="100%" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n")
 
