@@ -14,11 +14,9 @@ network is part of the other's, and neither its batch nor its images per core ar
   so only the loss, over the whole batch, differs.
 
 Where the compiler tells no time, "[…]" is an estimate of our own (`roofline_seconds` of `simclr compile --json`): its operations at the chip's
-peak, or its bytes at the memory's bandwidth, whichever takes longer. Rows of before that was kept have none and are shown with their
-memory alone; take such a line out of the file to have it compiled again.
+peak, or its bytes at the memory's bandwidth, whichever takes longer.
 
-Rows of the file with "earlier_form" are of the recipe before it took batch statistics from products and views in pairs, and are marked
-"°": an upper bound. What did not fit then may fit now, so nothing follows from it, and it is compiled again.
+The file is of one form of the recipe: where the step has changed, begin a new one.
 """
 
 import argparse
@@ -117,15 +115,11 @@ def compiled(row):
     return row is not None and "error" not in row
 
 
-def earlier(row):
-    return row.get("earlier_form", False)
-
-
 def implied(cell, rows):
     """What other cells say of one: whether it fits, and the row of as many images per core on the same chip; None where they do not."""
     others = [(other, row) for other, row in rows.items() if compiled(row)]
     fits = None
-    if any(not row["fits"] and not earlier(row) and smaller(other, cell) for other, row in others):
+    if any(not row["fits"] and smaller(other, cell) for other, row in others):
         fits = False
     elif any(row["fits"] and smaller(cell, other) for other, row in others):
         fits = True
@@ -135,15 +129,12 @@ def implied(cell, rows):
         if network_2 == network and chip(slice_2) == chip(slice_name)
         and per_core(batch_2, slice_2) == per_core(batch, slice_name) and row["fits"]
     ]
-    like.sort(key=earlier)
     return fits, like[0] if like else None
 
 
 def to_compile(cell, rows):
     row = rows.get(cell)
-    if row is not None and impossible(row):
-        return False
-    if compiled(row) and (row["fits"] or not earlier(row)):
+    if row is not None and (compiled(row) or impossible(row)):
         return False
     fits, like = implied(cell, rows)
     return fits is not False and like is None
@@ -160,24 +151,20 @@ def figures(row, batch):
     return f"{memory}, {time}" if row.get("optimal_seconds") else f"{memory}, [{time}]"
 
 
-def mark(row):
-    return "° " if earlier(row) else ""
-
-
 def text(cell, rows):
     row = rows.get(cell)
     if compiled(row):
         if not row["fits"]:
             needed = row.get("needed") or row.get("memory_total")
-            return mark(row) + (f"no ({needed / 2**30:.0f} GiB)" if needed else "no")
-        return mark(row) + figures(row, cell[1])
+            return f"no ({needed / 2**30:.0f} GiB)" if needed else "no"
+        return figures(row, cell[1])
     if row is not None and impossible(row):
         return "–"
     fits, like = implied(cell, rows)
     if fits is False:
         return "no ↑"
     if like is not None:
-        return f"≈ {mark(like)}{figures(like, cell[1])}"
+        return f"≈ {figures(like, cell[1])}"
     if fits:
         return "fits ↓"
     return "error" if row is not None else "?"
