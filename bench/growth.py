@@ -91,7 +91,7 @@ def main():
         print(f"\n| {title} | " + " | ".join(name for name, _, _ in COLUMNS) + " |\n|---|" + "---|" * len(COLUMNS))
         results[series] = []
         for value in values:
-            found = measure(settings(value), 4 * value if series == "launch" else 8)
+            found = measure(settings(value), 8 * value if series == "launch" else 8)
             results[series].append(found)
             cells = [f"{figure(found):,.{digits}f}" for _, figure, digits in COLUMNS]
             print(f"| {value} | " + " | ".join(cells) + " |", flush=True)

@@ -372,8 +372,8 @@ fn products_stand_under_the_names_of_their_layers() {
         nodes.map(|node| node.scope.to_string()).collect()
     };
     let (usual, products) = (step(Statistics::OnePass), step(Statistics::Products));
-    let all = (scopes(&products, |_| true), scopes(&usual, |_| true));
-    let apart: Vec<&String> = all.0.symmetric_difference(&all.1).collect();
+    let every = (scopes(&products, |_| true), scopes(&usual, |_| true));
+    let apart: Vec<&String> = every.0.symmetric_difference(&every.1).collect();
     assert!(apart.is_empty(), "in one form only: {apart:?}");
     let convolution = |op: &Op| matches!(op, Op::Convolution(_));
     let layers = scopes(&usual, convolution);

@@ -35,6 +35,31 @@ fn the_first_error_is_kept_with_its_layers_path() {
     assert_eq!(error.to_string(), said);
 }
 
+/// A scope beside another one stands in its place for as long as it is open.
+#[test]
+fn a_scope_beside_another_takes_its_place() {
+    let graph = Graph::new();
+    let x = array(&graph, F32, &[4]);
+    let first = {
+        let _beside = graph.scope_beside("alone");
+        x + x
+    };
+    let _outer = graph.scope("a/b");
+    let second = {
+        let _beside = graph.scope_beside("c");
+        first + x
+    };
+    let third = second + x;
+    let module = graph.finish("module", &[third]).unwrap();
+    let added = module
+        .entry
+        .nodes
+        .iter()
+        .filter(|node| node.operands.len() == 2);
+    let scopes: Vec<String> = added.map(|node| node.scope.to_string()).collect();
+    assert_eq!(scopes, ["alone", "a/c", "a/b"]);
+}
+
 /// Inside the body of a loop the path goes on from where the loop stands.
 #[test]
 fn an_error_in_a_body_has_the_whole_path() {

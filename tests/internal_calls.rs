@@ -19,7 +19,8 @@ use std::process::Output;
 /// The line by which a run says that it does without.
 const LINE: &str = "convolutions and products do not call the plugin's oneDNN";
 
-/// Three layers of large maps, with stride and 1×1, in a loop; loss, and gradients of all kernels.
+/// Three layers of large maps, with stride and 1×1, in a loop; loss, and gradients of all kernels. The loss is second in the loop's state,
+/// where a profile looks for what the forward pass gives.
 fn step() -> Module {
     let graph = Graph::new();
     let image = graph.parameter("image", Shape::new(DType::F32, [32, 32, 32, 16]));
@@ -166,7 +167,7 @@ fn calls_compute_what_the_plugins_own_convolutions_do() {
     assert!(!without.rewritten(&module).unwrap().has_custom_calls());
 }
 
-/// A profile counts calls as what they are calls of: as many operations of each kind, as much work, in the same layers.
+/// A profile counts calls as what they are calls of: as many operations of each kind, as much work.
 #[test]
 fn a_profile_counts_calls_as_what_they_compute() {
     if !pinned() {

@@ -4,6 +4,8 @@
     reason = "an option of the allocator, the environment of a single-threaded start, and an end without handlers"
 )]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 /// What libtpu must be told where it only compiles, by name and value: not to ask the metadata server of a cloud for its place (it
 /// would for minutes), and not to take the lock of the chips, which another process may use meanwhile.
 pub const WITHOUT_TPU: [(&str, &str); 4] = [
@@ -49,17 +51,19 @@ pub fn set_variables(variables: &[(&'static str, String)]) {
 /// Options by their numbers in mimalloc's list, which the crate does not name.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod option {
-    use libmimalloc_sys::mi_option_t;
+    use libmimalloc_sys::{_mi_option_last, mi_option_t};
 
     /// Milliseconds until freed memory is given back.
     pub const PURGE_DELAY: mi_option_t = 15;
-    /// How many full pages of a size a thread keeps, so that others' frees of what is on them wait for it.
+    /// How many full pages of small blocks of a size a thread keeps, whose blocks others free in vain until it looks; of threads begun later.
     pub const PAGE_FULL_RETAIN: mi_option_t = 36;
-    /// Whether transparent huge pages may be used.
-    pub const ALLOW_THP: mi_option_t = 43;
-    /// KiB that are given back at least at a time.
-    pub const MINIMAL_PURGE_SIZE: mi_option_t = 44;
+
+    // Another length is another list.
+    const _: () = assert!(_mi_option_last == 47);
 }
+
+/// Whether this program has switched transparent huge pages off for the process, and nobody before it.
+static WITHOUT_HUGE_PAGES: AtomicBool = AtomicBool::new(false);
 
 /// Before a program is launched for the `launched`th time, from 0: settles what becomes of freed memory.
 ///
@@ -67,30 +71,45 @@ mod option {
 /// is kept for a second, since what goes back to the system in between is faulted in and zeroed again (with glibc's allocator a tenth
 /// of a step), and comes in huge pages where the system has them. Not from the start:
 ///
-/// * What compiling and filling the arguments took is given back before the first launch.
+/// * What compiling and filling the arguments took is given back before the first launch of each program.
 /// * Of huge pages the system zeroes all, of which compiling and the first launch touch little before they give it back: a quarter of the
-///   time to the first step (docs/benchmarks.md). Before the second launch what the first had is given back, and comes again in huge pages.
-/// * Until the third launch nothing is kept for long, so that the second does not find the first one's memory still held.
+///   time to the first step (docs/benchmarks.md). Before the first second launch of any program what is free is given back once more, and
+///   comes again in huge pages; what the first launch had is free then where its results were waited for.
+/// * Until a third launch nothing is kept for long, so that the second does not find the first one's memory still held.
 pub fn settle_memory(launched: u64) {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        // SAFETY: it frees nothing that is in use; the flag is the process's and new pages are looked up with it.
-        unsafe {
-            if launched == 1 && libmimalloc_sys::mi_option_is_enabled(option::ALLOW_THP) {
-                libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0);
-            }
-            if launched < 2 {
-                libmimalloc_sys::mi_collect(true);
-            }
-        }
-        if launched == 2 {
-            keep_memory();
-        }
+    match launched {
+        0 => give_memory_back(),
+        1 => allow_huge_pages(),
+        _ => keep_memory(),
     }
 }
 
-/// From now on freed memory is kept for a second, unless the user has said how long (`MIMALLOC_PURGE_DELAY`).
+fn give_memory_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it frees nothing that is in use.
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
+    }
+}
+
+fn allow_huge_pages() {
+    if WITHOUT_HUGE_PAGES.swap(false, Ordering::Relaxed) {
+        #[cfg(target_os = "linux")]
+        // SAFETY: the flag only chooses the size of pages that are touched for the first time from now on.
+        unsafe {
+            libc::prctl(libc::PR_SET_THP_DISABLE, NONE, NONE, NONE, NONE);
+        }
+        give_memory_back();
+    }
+}
+
+/// What prctl wants in places that mean nothing.
+#[cfg(target_os = "linux")]
+const NONE: libc::c_ulong = 0;
+
+/// From now on freed memory is kept for a second, unless the user has said how long (`MIMALLOC_PURGE_DELAY`), and may come in huge pages.
 pub fn keep_memory() {
+    allow_huge_pages();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         static OPTION: std::sync::Once = std::sync::Once::new();
@@ -104,10 +123,34 @@ pub fn keep_memory() {
     }
 }
 
+/// Switches transparent huge pages off, unless the user or whoever started the process has settled that, or there is an accelerator, whose
+/// runtime may want them.
+fn begin_without_huge_pages() {
+    #[cfg(target_os = "linux")]
+    {
+        let accelerator = tpu_chips() > 0 || std::path::Path::new("/proc/driver/nvidia").exists();
+        if accelerator || std::env::var_os("MIMALLOC_ALLOW_THP").is_some() {
+            return;
+        }
+        // SAFETY: a flag of the process, asked for and set; where the system refuses, pages stay as it has them.
+        let off = unsafe {
+            libc::prctl(libc::PR_GET_THP_DISABLE, NONE, NONE, NONE, NONE) == 0
+                && libc::prctl(
+                    libc::PR_SET_THP_DISABLE,
+                    1 as libc::c_ulong,
+                    NONE,
+                    NONE,
+                    NONE,
+                ) == 0
+        };
+        WITHOUT_HUGE_PAGES.store(off, Ordering::Relaxed);
+    }
+}
+
 /// Prepares the process for plugins. Call it first in `main`, before any thread and any plugin.
 ///
-/// * The allocator is mimalloc, for plugins too, since its `malloc` stands before glibc's. It takes no huge pages and gives memory
-///   back a tenth of a second after it was freed, until [`settle_memory`] says otherwise.
+/// * The allocator is mimalloc, for plugins too, since its `malloc` stands before glibc's. It takes no transparent huge pages
+///   (but beside an accelerator) and gives memory back a tenth of a second after it was freed, until [`settle_memory`] says otherwise.
 /// * The plugins' chatter below warnings is silenced, unless the user set its level.
 /// * Where there is no TPU, libtpu is told so.
 pub fn prepare_process() {
@@ -116,15 +159,14 @@ pub fn prepare_process() {
         use libmimalloc_sys::{
             mi_option_large_os_pages, mi_option_set_default, mi_option_set_enabled_default,
         };
-        // SAFETY: it only sets options, unless the user did (MIMALLOC_ALLOW_LARGE_OS_PAGES and so on), and a flag of this process.
+        // SAFETY: it only sets options, unless the user did (MIMALLOC_ALLOW_LARGE_OS_PAGES and so on).
         unsafe {
-            libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
             mi_option_set_enabled_default(mi_option_large_os_pages, true);
             mi_option_set_default(option::PURGE_DELAY, 100);
             mi_option_set_default(option::PAGE_FULL_RETAIN, 0);
-            mi_option_set_default(option::MINIMAL_PURGE_SIZE, 64);
         }
     }
+    begin_without_huge_pages();
     let mut settings = vec![
         ("TF_CPP_MIN_LOG_LEVEL", "1"),
         ("TPU_STDERR_LOG_LEVEL", "3"),

@@ -34,7 +34,7 @@ pub struct Measured {
     pub peak_device_memory: Option<i64>,
     /// The most memory that the process has held, bytes, where the system tells.
     pub peak_memory: Option<u64>,
-    /// Processor time of the whole process per image of the steps after the first, where the system tells.
+    /// Processor time of the whole process per image of the steps after the second launch (after the first, where there are no more), where the system tells.
     pub cpu_seconds_per_image: Option<f64>,
     /// The plugin's count of floating-point operations of a launch's program, where it tells.
     pub flops: Option<f64>,
@@ -152,7 +152,9 @@ pub fn measure(
         flops,
         traced: None,
     };
-    let cpu_before = cpu_seconds();
+    // In the second launch the process has its memory anew (`pjrt::settle_memory`), which is no step's work.
+    let mut cpu_before = cpu_seconds();
+    let mut counted_from = 1;
     let (mut host, mut total) = (Duration::ZERO, Duration::ZERO);
     let mut step = 1;
     while step <= steps as u64 {
@@ -164,9 +166,12 @@ pub fn measure(
         host += launch.waited;
         total += launch.total;
         step += at_once as u64;
+        if counted_from == 1 && step <= steps as u64 {
+            (cpu_before, counted_from) = (cpu_seconds(), step);
+        }
     }
     if let (Some(before), Some(after)) = (cpu_before, cpu_seconds()) {
-        let images = (step - 1) as f64 * spec.batch as f64;
+        let images = (step - counted_from) as f64 * spec.batch as f64;
         found.cpu_seconds_per_image = Some((after - before) / images);
     }
     let client = engine.client();

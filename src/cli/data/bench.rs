@@ -47,7 +47,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         threads: arguments.threads as usize,
         skip_bad: false,
     };
-    // As a run does from its third launch on.
+    // As a run has it after its first launches.
     crate::pjrt::keep_memory();
     let speeds = measure(&Arc::new(examples), spec, arguments.images as usize)?;
     if arguments.json {
