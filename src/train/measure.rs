@@ -34,7 +34,8 @@ pub struct Measured {
     pub peak_device_memory: Option<i64>,
     /// The most memory that the process has held, bytes, where the system tells.
     pub peak_memory: Option<u64>,
-    /// Processor time of the whole process per image of the steps after the second launch (after the first, where there are no more), where the system tells.
+    /// Processor time of the whole process per image of the steps after the second launch (after the first, where there are no more),
+    /// where the system tells.
     pub cpu_seconds_per_image: Option<f64>,
     /// The plugin's count of floating-point operations of a launch's program, where it tells.
     pub flops: Option<f64>,
