@@ -111,6 +111,14 @@ impl Module {
     /// # Errors
     /// If a replacement does not fit, or has another type than what it replaces.
     pub fn rewrite(&self, rule: &Rewrite) -> Result<Self, Error> {
+        self.rewrite_each(&|| Box::new(rule))
+    }
+
+    /// As [`Module::rewrite`], with a rule of its own for each computation, so that it can remember what it saw there.
+    ///
+    /// # Errors
+    /// As [`Module::rewrite`].
+    pub fn rewrite_each<'r>(&self, rule: &dyn Fn() -> Box<Rewrite<'r>>) -> Result<Self, Error> {
         Ok(Module {
             entry: rewrite(&self.entry, rule)?,
             ..self.clone()
@@ -121,8 +129,12 @@ impl Module {
 /// A rule of [`Module::rewrite`].
 pub type Rewrite<'r> = dyn for<'a> Fn(&'a Graph, &Node, &[Value<'a>]) -> Option<Value<'a>> + 'r;
 
-fn rewrite(computation: &Computation, rule: &Rewrite) -> Result<Computation, Error> {
+fn rewrite<'r>(
+    computation: &Computation,
+    rule: &dyn Fn() -> Box<Rewrite<'r>>,
+) -> Result<Computation, Error> {
     let graph = Graph::new();
+    let own = rule();
     let mut renamed: Vec<NodeId> = Vec::with_capacity(computation.nodes.len());
     for node in &computation.nodes {
         let operands: Vec<Value> = node
@@ -136,7 +148,7 @@ fn rewrite(computation: &Computation, rule: &Rewrite) -> Result<Computation, Err
             let op = with_called(&node.op, |callee| rewrite(callee, rule).map(Rc::new))?;
             let replaced = {
                 let _scope = (!node.scope.is_empty()).then(|| graph.scope(node.scope.to_string()));
-                rule(&graph, node, &operands)
+                own(&graph, node, &operands)
             };
             replaced.unwrap_or_else(|| graph.push_scoped(op, &operands, node.scope.clone()))
         };

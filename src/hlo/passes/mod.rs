@@ -9,6 +9,7 @@ mod kept_operands;
 mod kernel_gradients;
 mod onednn_calls;
 mod pointwise_convolutions;
+mod shared_values;
 mod sums_of_squares;
 mod tiny_maps;
 
@@ -89,6 +90,13 @@ pub const ALL: &[Pass] = &[
         about: "sums of all squares of large arrays become matrix products, which need no kernels compiled for their shape",
         internal: false,
         run: sums_of_squares::run,
+    },
+    Pass {
+        name: "shared-values",
+        platform: "cpu",
+        about: "equal values of cheap operations are computed once",
+        internal: false,
+        run: shared_values::run,
     },
 ];
 
