@@ -4,7 +4,7 @@ use super::client::{Buffer, Client, ClientInner};
 use super::compiled::Compiled;
 use super::error::Error;
 use super::ffi::Handle;
-use super::process::settle_memory;
+use super::process::{LARGE_ARENA, let_arena_go, settle_memory};
 use super::types::{ElementType, OptionValue};
 use crate::proto::compile as proto;
 use prost::Message;
@@ -69,6 +69,8 @@ pub struct Executable {
     parameters: Vec<BufferSpec>,
     donated: Vec<usize>,
     launched: AtomicU64,
+    /// Whether a launch leaves much for the CPU plugin to free.
+    large_arena: bool,
 }
 
 impl Drop for Executable {
@@ -130,7 +132,12 @@ impl Executable {
             parameters: options.parameters.clone(),
             donated: options.donated.clone(),
             launched: AtomicU64::new(0),
+            large_arena: false,
         };
+        if result.client.platform == "cpu" {
+            let memory = result.compiled.memory_use();
+            result.large_arena = memory.is_ok_and(|memory| memory.temp >= LARGE_ARENA);
+        }
         result.outputs = result.client.api.num_outputs(executable)?;
         for device in result.client.api.program_devices(loaded)? {
             let (id, ..) = result.client.api.describe(device)?;
@@ -165,7 +172,11 @@ impl Executable {
     /// failing launch over several devices would leave the client hanging for ever.
     pub fn execute(&self, arguments: Vec<Vec<Argument>>) -> Result<Vec<Vec<Buffer>>, Error> {
         self.check(&arguments)?;
-        settle_memory(self.launched.fetch_add(1, Ordering::Relaxed));
+        let launched = self.launched.fetch_add(1, Ordering::Relaxed);
+        if launched > 0 && self.large_arena {
+            let_arena_go();
+        }
+        settle_memory(launched);
         // A parameter that may be taken over but that any replica wants to keep is protected for all of them.
         let kept: Vec<i64> = self
             .donated

@@ -5,6 +5,7 @@
 )]
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// What libtpu must be told where it only compiles, by name and value: not to ask the metadata server of a cloud for its place (it
 /// would for minutes), and not to take the lock of the chips, which another process may use meanwhile.
@@ -107,21 +108,52 @@ fn allow_huge_pages() {
 #[cfg(target_os = "linux")]
 const NONE: libc::c_ulong = 0;
 
-/// From now on freed memory is kept for a second, unless the user has said how long (`MIMALLOC_PURGE_DELAY`), and may come in huge pages.
+/// Temporary memory of a program in bytes for which [`let_arena_go`] is worth its time.
+pub const LARGE_ARENA: i64 = 64 << 20;
+
+/// Before a further launch of a program with a large arena: the CPU plugin's thread says that a launch is done before it frees the arena,
+/// and often is put off just then by the thread that it wakes. The next launch would take as much beside it, page by page.
+pub fn let_arena_go() {
+    std::thread::sleep(Duration::from_micros(30));
+}
+
+/// From now on freed memory is kept for a second or so, unless the user has said how long (`MIMALLOC_PURGE_DELAY`), and may come in huge pages.
+///
+/// A thread gives back once a second what is free at that moment. The allocator's own delay counts from the first block that is freed,
+/// and ends with all that are free: most often where a step ends, so that its arena went just when the next one asked for it, and
+/// was allocated anew beside the old one.
 pub fn keep_memory() {
     allow_huge_pages();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        static OPTION: std::sync::Once = std::sync::Once::new();
-        OPTION.call_once(|| {
-            if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
-                // SAFETY: sets a number; one thread writes it, once. Others that free memory meanwhile may still read the old one, an
-                // aligned word.
-                unsafe { libmimalloc_sys::mi_option_set(option::PURGE_DELAY, 1000) };
+        static KEEPER: std::sync::Once = std::sync::Once::new();
+        KEEPER.call_once(|| {
+            if std::env::var_os("MIMALLOC_PURGE_DELAY").is_some() {
+                return;
             }
+            let keeper = std::thread::Builder::new().name("memory".into());
+            let started = keeper.spawn(|| {
+                loop {
+                    std::thread::sleep(KEPT);
+                    give_memory_back();
+                }
+            });
+            let delay = if started.is_ok() { HOUR } else { KEPT };
+            // SAFETY: sets a number; one thread writes it, once. Others that free memory meanwhile may still read the old one, an
+            // aligned word.
+            unsafe {
+                libmimalloc_sys::mi_option_set(option::PURGE_DELAY, delay.as_millis() as i64)
+            };
         });
     }
 }
+
+/// How long freed memory is kept in the long run.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const KEPT: Duration = Duration::from_secs(1);
+/// Longer than the allocator is to wait where something else gives memory back.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Switches transparent huge pages off, unless the user or whoever started the process has settled that, or there is an accelerator, whose
 /// runtime may want them.
