@@ -194,11 +194,12 @@ fn open_among(loaded: &Loaded, ui: &Ui, node: Option<&Node>) -> anyhow::Result<(
     let runtime = &loaded.config.runtime;
     let compiler_options = setup::compiler_options(loaded)?;
     let passes = setup::passes(loaded)?;
+    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
     let choice = Choice {
         platform: &runtime.platform,
         plugin: runtime.plugin.as_deref(),
         devices: runtime.devices,
-        cpu_devices: one_per_core(loaded.config.train_batch_size),
+        cpu_devices: cpu_replicas(loaded.config.train_batch_size, cores),
         passes: &passes,
         compiler_options: &compiler_options,
         executable_cache: runtime.executable_cache,
@@ -210,12 +211,36 @@ fn open_among(loaded: &Loaded, ui: &Ui, node: Option<&Node>) -> anyhow::Result<(
     Ok((engine, devices))
 }
 
-/// One replica per core, if they can share the batch equally: each core then works on its own small arrays, which is faster than
-/// several threads on one large array (`docs/benchmarks.md`).
-fn one_per_core(batch: usize) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    (1..=cores)
+/// Images that a replica on a core should have at least.
+const IMAGES_PER_CORE: usize = 32;
+
+/// One replica per core, if they can share the batch equally and each has enough of it: a core then works on its own small arrays. With few
+/// images the work on the variables, which every replica does, and waiting for one another take longer than several threads on one array
+/// lose (`docs/benchmarks.md`).
+fn cpu_replicas(batch: usize, cores: usize) -> usize {
+    (1..=cores.min(batch / IMAGES_PER_CORE))
         .rev()
         .find(|devices| batch.is_multiple_of(*devices))
         .unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cpu_replicas;
+
+    #[test]
+    fn replicas_share_the_batch_equally_and_have_enough_of_it() {
+        for (batch, cores, replicas) in [
+            (256, 2, 2),
+            (64, 2, 2),
+            (63, 2, 1),
+            (32, 2, 1),
+            (8, 4, 1),
+            (96, 4, 3),
+            (100, 4, 2),
+            (256, 1, 1),
+        ] {
+            assert_eq!(cpu_replicas(batch, cores), replicas, "{batch}, {cores}");
+        }
+    }
 }

@@ -535,7 +535,7 @@ pub const KEYS: &[Key] = &[
         Int(0, 1 << 16),
         "0",
         false,
-        "Devices to use; 0 means all of an accelerator, one per core on the CPU",
+        "Devices to use; 0 means all of an accelerator; on the CPU one per core that gets 32 images or more",
     ),
     key(
         "runtime.precision",
