@@ -152,7 +152,7 @@ fn see(
     ui: &Ui,
 ) -> anyhow::Result<(Seen, usize)> {
     let config = &loaded.config;
-    let (engine, devices) = super::pretrain::open(loaded, ui)?;
+    let (engine, devices) = super::pretrain::open_to_evaluate(loaded, ui)?;
     let batch = config.eval_batch_size.min(pictures.len());
     let (network, values) = (&trained.network, &trained.values);
     let inference = Inference::new(&engine, config, network, values, devices, batch)?;

@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     {
         of_training(&trained.loaded.config, described, ui)?;
     }
-    let (engine, devices) = super::pretrain::open(&loaded, ui)?;
+    let (engine, devices) = super::pretrain::open_to_evaluate(&loaded, ui)?;
     let Judged { classified, worth } =
         judge(&engine, devices, &trained, config, &test, train.as_ref())?;
     let step = trained.manifest.step;

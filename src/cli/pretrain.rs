@@ -117,8 +117,9 @@ impl Session {
         let stop = Stop::listen()?;
         let together = Together::join(&arguments.place, &loaded.config.runtime.platform)?;
         let node = together.node();
-        let (engine, devices) =
-            together.open(ui, loaded, || open_among(loaded, ui, node.as_ref()))?;
+        let (engine, devices) = together.open(ui, loaded, || {
+            open_among(loaded, ui, loaded.config.train_batch_size, node.as_ref())
+        })?;
         drop(node);
         let processes = together.processes(&engine, devices)?;
         stop.wait_for_save();
@@ -187,10 +188,20 @@ fn model_dir(loaded: &Loaded, config: Option<&Path>) -> PathBuf {
 
 /// The engine that a configuration asks for.
 pub(super) fn open(loaded: &Loaded, ui: &Ui) -> anyhow::Result<(Engine, usize)> {
-    open_among(loaded, ui, None)
+    open_among(loaded, ui, loaded.config.train_batch_size, None)
 }
 
-fn open_among(loaded: &Loaded, ui: &Ui, node: Option<&Node>) -> anyhow::Result<(Engine, usize)> {
+/// As [`open`], for what runs in batches of evaluation alone.
+pub(super) fn open_to_evaluate(loaded: &Loaded, ui: &Ui) -> anyhow::Result<(Engine, usize)> {
+    open_among(loaded, ui, loaded.config.eval_batch_size, None)
+}
+
+fn open_among(
+    loaded: &Loaded,
+    ui: &Ui,
+    batch: usize,
+    node: Option<&Node>,
+) -> anyhow::Result<(Engine, usize)> {
     let runtime = &loaded.config.runtime;
     let compiler_options = setup::compiler_options(loaded)?;
     let passes = setup::passes(loaded)?;
@@ -199,7 +210,7 @@ fn open_among(loaded: &Loaded, ui: &Ui, node: Option<&Node>) -> anyhow::Result<(
         platform: &runtime.platform,
         plugin: runtime.plugin.as_deref(),
         devices: runtime.devices,
-        cpu_devices: cpu_replicas(loaded.config.train_batch_size, cores),
+        cpu_devices: cpu_replicas(batch, cores),
         passes: &passes,
         compiler_options: &compiler_options,
         executable_cache: runtime.executable_cache,

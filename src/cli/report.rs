@@ -133,7 +133,7 @@ fn look(run: &mut Run, trained: &Trained, arguments: &Arguments, ui: &Ui) -> any
     let loaded = trained.loaded.with(&arguments.overrides)?;
     let config = &loaded.config;
     let open = |split: &str| setup::examples(config, split).map(Arc::new);
-    let (engine, devices) = super::pretrain::open(&loaded, ui)?;
+    let (engine, devices) = super::pretrain::open_to_evaluate(&loaded, ui)?;
     if !config.finetune {
         let train = open(&config.train_split)?;
         run.views = Some(views::show(&loaded, &engine, &train)?);

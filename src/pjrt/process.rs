@@ -133,6 +133,8 @@ pub fn keep_memory() {
             }
             let keeper = std::thread::Builder::new().name("memory".into());
             let started = keeper.spawn(|| {
+                // SAFETY: a thread may say that it begins; one that has not is given nothing to collect.
+                unsafe { libmimalloc_sys::mi_thread_init() };
                 loop {
                     std::thread::sleep(KEPT);
                     give_memory_back();
@@ -141,9 +143,7 @@ pub fn keep_memory() {
             let delay = if started.is_ok() { HOUR } else { KEPT };
             // SAFETY: sets a number; one thread writes it, once. Others that free memory meanwhile may still read the old one, an
             // aligned word.
-            unsafe {
-                libmimalloc_sys::mi_option_set(option::PURGE_DELAY, delay.as_millis() as i64)
-            };
+            unsafe { libmimalloc_sys::mi_option_set(option::PURGE_DELAY, delay.as_millis() as _) };
         });
     }
 }
@@ -213,6 +213,40 @@ pub fn prepare_process() {
         if std::env::var_os(name).is_none() {
             // SAFETY: the caller has started no thread yet, so nobody reads the environment meanwhile.
             unsafe { std::env::set_var(name, value) };
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    /// Pages of a range that are in memory.
+    fn resident(start: usize, length: usize) -> usize {
+        let mut pages = vec![0u8; length / 4096];
+        // SAFETY: it writes a byte for each page of the range, whatever is there.
+        let found = unsafe { libc::mincore(start as *mut _, length, pages.as_mut_ptr()) };
+        match found {
+            0 => pages.iter().filter(|&&page| page & 1 == 1).count(),
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn what_is_free_is_given_back_though_memory_is_kept() {
+        keep_memory();
+        let length = 64 << 20;
+        let block = vec![1u8; length];
+        let start = (block.as_ptr() as usize).next_multiple_of(4096);
+        let length = length - 4096;
+        let all = length / 4096;
+        assert_eq!(resident(start, length), all);
+        drop(block);
+        let begin = Instant::now();
+        while resident(start, length) > all / 2 {
+            assert!(begin.elapsed() < Duration::from_secs(60), "still there");
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 }

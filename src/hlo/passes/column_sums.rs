@@ -11,12 +11,13 @@ use crate::hlo::{Error, Module, Monoid, Op, Reducer, Value};
 
 /// Smaller arrays stay in the cache however they are read.
 const LARGE: i64 = 1 << 14;
-/// Rows from which forward sums are folded.
+/// Rows, of all replicas together, from which forward sums are folded, so that sharing a batch changes nothing of it.
 const LONG: i64 = 1 << 15;
 /// Slices that are added at once: the compiler unrolls so many.
 const SLICES: i64 = 32;
 
 pub(super) fn run(module: &Module) -> Result<Module, Error> {
+    let replicas = module.replicas as i64;
     module.rewrite(&|_, node, operands| match &node.op {
         Op::Reduce {
             dims,
@@ -27,7 +28,7 @@ pub(super) fn run(module: &Module) -> Result<Module, Error> {
             let large = x.dims().iter().product::<i64>() >= LARGE;
             let backward = node.scope.split('/').next() == Some("gradient");
             let rows: i64 = x.dims().iter().rev().skip(1).product();
-            (all_but_last && large && (backward || rows >= LONG) && x.dtype().is_float())
+            (all_but_last && large && (backward || rows * replicas >= LONG) && x.dtype().is_float())
                 .then(|| folded(x))
                 .flatten()
                 .map(|sum| sum + operands[1].broadcast_trailing(&sum.dims()))

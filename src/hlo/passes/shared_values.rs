@@ -67,6 +67,23 @@ mod tests {
         assert_eq!(run(&shared).unwrap().node_count(), shared.node_count());
     }
 
+    /// Numbers of other types with the same bytes, other places of the same numbers, and values that a fence keeps apart.
+    #[test]
+    fn what_differs_in_type_or_place_is_not_shared() {
+        let graph = Graph::new();
+        let x = graph.parameter("x", Shape::new(DType::F32, [4]));
+        let results = [
+            graph.scalar(0f32),
+            graph.scalar(0i32),
+            x.broadcast_in_dim(&[4, 4], &[0]),
+            x.broadcast_in_dim(&[4, 4], &[1]),
+            x.fence(),
+            x.fence(),
+        ];
+        let module = graph.finish("apart", &results).unwrap();
+        assert_eq!(run(&module).unwrap().node_count(), module.node_count());
+    }
+
     /// A value of one computation is none of another's.
     #[test]
     fn loops_keep_their_own() {
