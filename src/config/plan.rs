@@ -91,8 +91,9 @@ impl Plan {
 
     /// One line for people.
     pub fn explain(&self, platform: &str) -> String {
+        let plural = if self.replicas == 1 { "" } else { "s" };
         format!(
-            "{} steps of {} images ({} {platform} devices × {}), {} per epoch; warm-up {} steps to rate {:.4}; checkpoint every {}",
+            "{} steps of {} images ({} {platform} device{plural} × {}), {} per epoch; warm-up {} steps to rate {:.4}; checkpoint every {}",
             self.total_steps,
             self.per_replica * self.replicas,
             self.replicas,
