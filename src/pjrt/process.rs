@@ -223,8 +223,8 @@ mod tests {
     use std::time::Instant;
 
     /// Pages of a range that are in memory.
-    fn resident(start: usize, length: usize) -> usize {
-        let mut pages = vec![0u8; length / 4096];
+    fn resident(start: usize, length: usize, page: usize) -> usize {
+        let mut pages = vec![0u8; length / page];
         // SAFETY: it writes a byte for each page of the range, whatever is there.
         let found = unsafe { libc::mincore(start as *mut _, length, pages.as_mut_ptr()) };
         match found {
@@ -236,15 +236,17 @@ mod tests {
     #[test]
     fn what_is_free_is_given_back_though_memory_is_kept() {
         keep_memory();
+        // SAFETY: it asks for a number.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         let length = 64 << 20;
         let block = vec![1u8; length];
-        let start = (block.as_ptr() as usize).next_multiple_of(4096);
-        let length = length - 4096;
-        let all = length / 4096;
-        assert_eq!(resident(start, length), all);
+        let start = (block.as_ptr() as usize).next_multiple_of(page);
+        let length = length - page;
+        let all = length / page;
+        assert_eq!(resident(start, length, page), all);
         drop(block);
         let begin = Instant::now();
-        while resident(start, length) > all / 2 {
+        while resident(start, length, page) > all / 2 {
             assert!(begin.elapsed() < Duration::from_secs(60), "still there");
             std::thread::sleep(Duration::from_millis(50));
         }
