@@ -181,6 +181,9 @@ impl Client {
     /// # Errors
     /// As [`Client::new`].
     pub fn cpu(plugin: &Plugin, devices: usize) -> Result<Self, Error> {
+        // A device has its share of the cores.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        super::calls::set_threads(cores / devices.max(1));
         Client::new(
             plugin,
             &[("cpu_device_count", OptionValue::Int(devices as i64))],

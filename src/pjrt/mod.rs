@@ -9,6 +9,7 @@
 //!
 //! Invariant: this module knows nothing of graphs; modules come in as bytes.
 
+mod calls;
 mod client;
 mod compiled;
 mod error;
@@ -24,6 +25,7 @@ mod topology;
 mod trace;
 mod types;
 
+pub use calls::{Array, Call, Function, Sharing, register};
 pub use client::{Buffer, Client, Device, Plugin};
 pub use compiled::Compiled;
 pub use error::{Code, Error};

@@ -331,10 +331,15 @@ impl Api {
         // SAFETY: `args` is the struct of this very function with `struct_size` set; every pointer in it was set by the caller in
         // this folder from a live reference or handle.
         let error = unsafe { function((&raw mut *args).cast()) };
+        self.outcome(A::NAME, error)
+    }
+
+    /// What a call came to by the error object that it gave, which is ours to destroy.
+    pub(super) fn outcome(&self, call: &'static str, error: *mut c_void) -> Result<(), Error> {
         if error.is_null() {
             Ok(())
         } else {
-            Err(self.take_error(A::NAME, error))
+            Err(self.take_error(call, error))
         }
     }
 
