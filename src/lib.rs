@@ -15,7 +15,8 @@
 //! | [`optim`] | LARS, momentum, Adam, schedules, as HLO | `hlo` |
 //! | [`hlo`] | the graph, shape inference, target passes, lowering to a module | – |
 //! | [`pjrt`] | the PJRT C API: plugins, clients, buffers, launches | – |
-//! | [`engine`] | where a module of `hlo` meets a client of `pjrt` | `hlo`, `pjrt` |
+//! | [`loops`] | loops of ours that CPU programs call | `pjrt`, names from `hlo` |
+//! | [`engine`] | where a module of `hlo` meets a client of `pjrt` | `hlo`, `pjrt`, `loops` |
 //! | [`train`] | the training step, its loop, checkpoints | all above |
 //! | [`eval`] | k-NN and linear probe on frozen features | all above |
 //! | [`interop`] | other programs' checkpoints, in and out | all above |
@@ -32,6 +33,7 @@ pub mod eval;
 pub mod grad;
 pub mod hlo;
 pub mod interop;
+pub mod loops;
 pub mod loss;
 pub mod model;
 pub mod nn;

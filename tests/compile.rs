@@ -408,7 +408,6 @@ fn a_program_compiled_for_cpu_devices_is_saved_and_used_by_a_run() {
     };
     let (words, log) = run("b", "2", &[]);
     assert!(!words.contains("was not used"), "{words}");
-    assert!(!words.contains("oneDNN"), "{words}");
     assert!(log.contains("taken as compiled earlier"), "{log}");
     // The same losses as a run that compiles for itself.
     let own = arguments(
@@ -481,7 +480,11 @@ fn a_dump_for_cpu_devices_has_the_module_at_every_stage() {
     let text = |file: &str| std::fs::read_to_string(dump.join(file)).unwrap();
     let convolutions = |file: &str| text(file).matches(" convolution(").count();
     assert!(convolutions("step.txt") > convolutions("step_after_passes.txt"));
-    assert!(convolutions("step_after_passes.txt") > 0);
+    // The plugin's, or calls of loops of ours.
+    let calls = text("step_after_passes.txt")
+        .matches("simclr.convolution")
+        .count();
+    assert!(convolutions("step_after_passes.txt") + calls > 0);
     for file in ["step.pb", "step_after_passes.pb", "step_optimized.pb"] {
         assert!(dump.join(file).metadata().unwrap().len() > 1000, "{file}");
     }
@@ -492,39 +495,6 @@ fn a_dump_for_cpu_devices_has_the_module_at_every_stage() {
     assert!(found["optimal_seconds"].is_null() && found["roofline_seconds"].is_null());
     let program = std::fs::read(&saved).unwrap();
     assert_eq!(describe(&program).flatten().unwrap().options, "");
-}
-
-/// A saved program has no calls of the plugin's inside. Where a run would make them for itself, it says so.
-#[test]
-fn a_saved_program_without_internal_calls_is_told() {
-    if !common::pinned() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let saved = folder.path().join("program");
-    let model_dir = folder.path().join("run");
-    let step = [
-        "width_multiplier=0.25",
-        "train_batch_size=64",
-        "train_steps=1",
-        "runtime.steps_per_launch=1",
-    ];
-    let mut list = tiny(&model_dir, &step);
-    list[0] = "compile".into();
-    list.extend(["--target", "cpu", "--save"].map(String::from));
-    list.push(saved.display().to_string());
-    let output = simclr().args(&list).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let mut list = tiny(&model_dir, &step);
-    list.push(format!("runtime.executable={}", saved.display()));
-    let output = simclr().args(&list).output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let words = stderr(&output);
-    assert!(!words.contains("was not used"), "{words}");
-    assert!(
-        words.contains("makes no calls of the plugin's oneDNN"),
-        "{words}"
-    );
 }
 
 /// A plugin that opens no client, made here; none without a C compiler.

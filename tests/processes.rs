@@ -168,24 +168,31 @@ fn processes_that_disagree_do_not_begin() {
     for (other, words) in [
         (
             "temperature=0.7",
-            "process 1 has another temperature (0.7) than process 0 (0.1)",
+            &["process 1 has another temperature (0.7) than process 0 (0.1)"][..],
         ),
         // A key that a run may change when it goes on, but that makes another program.
-        ("runtime.remat=block", "process 1 has another module ("),
+        ("runtime.remat=block", &["process 1 has another module ("]),
         // Of the same module, too.
         (
             "runtime.passes=[-tiny-maps]",
-            "process 1 has another list of passes (pointwise-convolutions kernel-gradients canonical-convolutions onednn-calls",
+            // Whether there are calls of loops depends on the machine.
+            &[
+                "process 1 has another list of passes (",
+                "kernel-gradients canonical-convolutions column-sums",
+                ") than process 0 (",
+            ],
         ),
         (
             "runtime.compiler_options=[xla_cpu_enable_fast_min_max=true]",
-            "process 1 has another list of compiler options (xla_cpu_enable_fast_min_max=true) than process 0 (none)",
+            &[
+                "process 1 has another list of compiler options (xla_cpu_enable_fast_min_max=true) than process 0 (none)",
+            ],
         ),
     ] {
         let configs = [config(&[]), config(&[other])];
         for outcome in run(&model_dir, &configs, None) {
             let error = outcome.err().expect("an error").to_string();
-            assert!(error.contains(words), "{error}");
+            assert!(words.iter().all(|words| error.contains(words)), "{error}");
         }
         assert!(!model_dir.exists());
     }

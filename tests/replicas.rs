@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{compile_with_calls, engine, pinned};
+use common::{engine, engine_without_loops};
 use simclr::augment::{Augmentation, Brightness, ResizeKernel};
 use simclr::engine::{Engine, Program};
 use simclr::hlo::{DType, Graph, Literal, Module, Op, Shape, Value};
@@ -285,34 +285,28 @@ fn replicas_agree_in_f32() {
     }
 }
 
-/// With convolutions as calls of the plugin's oneDNN, too; and with calls they compute what they do without.
+/// With the plugin's own convolutions, too.
 #[test]
-fn replicas_agree_with_internal_calls() {
-    if !pinned() {
-        return;
-    }
-    let called = |replicas| {
+fn replicas_agree_without_loops() {
+    let own = |replicas| {
         let spec = spec(replicas, true, DType::F32);
-        let engine = engine(replicas);
-        let program = compile_with_calls(&engine, &module(&spec));
+        let engine = engine_without_loops(replicas);
+        let program = engine.compile(&module(&spec)).expect("the module compiles");
         run_three(&spec, &engine, &program)
     };
-    let reference = called(1);
+    let reference = own(1);
     let (rounding, place) = worst(exact(), &reference, false, delicate);
-    eprintln!("one device, calls against f64: {rounding:.2e} in {place}");
-    assert!(
-        rounding < 1e-4,
-        "calls themselves: {rounding:.3e} in {place}"
-    );
+    eprintln!("one device, own against f64: {rounding:.2e} in {place}");
+    assert!(rounding < 1e-4, "own themselves: {rounding:.3e} in {place}");
     let (apart, place) = worst(exact(), &reference, false, |sort| !delicate(sort));
-    assert!(apart < 1e-5, "calls themselves: {apart:.3e} in {place}");
+    assert!(apart < 1e-5, "own themselves: {apart:.3e} in {place}");
     for replicas in [2, 4] {
-        let found = called(replicas);
+        let found = own(replicas);
         for (is_delicate, tolerance) in [(false, 1e-5), (true, 2.0 * rounding)] {
             let (error, place) = worst(&reference, &found, false, |sort| {
                 delicate(sort) == is_delicate
             });
-            eprintln!("{replicas} replicas, calls: {error:.2e} in {place}");
+            eprintln!("{replicas} replicas, own: {error:.2e} in {place}");
             assert!(
                 error < tolerance,
                 "{replicas} replicas: {error:.3e} in {place}"

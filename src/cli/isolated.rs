@@ -2,12 +2,9 @@
 
 use crate::error::Class;
 use crate::pjrt::end_at_once;
-use std::ffi::OsString;
 use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 /// The child ended in a way of its own.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +13,6 @@ pub(super) enum Error {
         "the compiler ended itself ({status}) instead of refusing: {words}; this is a limit of the plugin, not of the configuration's syntax: try another topology or fewer changes at once"
     )]
     Crashed { status: ExitStatus, words: String },
-    #[error("it did not end within {} s", .0.as_secs())]
-    Late(Duration),
     #[error("cannot start `{program}` again as a child: {source}")]
     Start {
         program: String,
@@ -28,7 +23,7 @@ pub(super) enum Error {
 impl Error {
     pub(super) fn class(&self) -> Class {
         match self {
-            Error::Crashed { .. } | Error::Late(_) => Class::Failed,
+            Error::Crashed { .. } => Class::Failed,
             Error::Start { .. } => Class::Environment,
         }
     }
@@ -50,33 +45,16 @@ pub(super) struct Ended {
 /// # Errors
 /// If it cannot be started, or is ended by a signal.
 pub(super) fn run_again(more: &[&str], variables: &[(&str, &str)]) -> Result<Ended, Error> {
-    let own = std::env::args_os().skip(1);
-    run(own.chain(more.iter().map(OsString::from)), variables, None)
-}
-
-/// Runs this program with these arguments, as [`run_again`]; with a limit, after which it is ended, it is in a group of its own, where no
-/// Ctrl-C reaches it.
-///
-/// # Errors
-/// As [`run_again`]; or if it takes longer than the limit.
-pub(super) fn run(
-    arguments: impl IntoIterator<Item = OsString>,
-    variables: &[(&str, &str)],
-    limit: Option<Duration>,
-) -> Result<Ended, Error> {
     let start = |source| Error::Start {
         program: std::env::args().next().unwrap_or_default(),
         source,
     };
     let mut command = Command::new(std::env::current_exe().map_err(start)?);
-    command.args(arguments);
+    command.args(std::env::args_os().skip(1)).args(more);
     for (name, value) in variables {
         if std::env::var_os(name).is_none() {
             command.env(name, value);
         }
-    }
-    if limit.is_some() {
-        command.process_group(0);
     }
     // The child watches its standard input: when this process is gone, it ends (see `end_with_parent`).
     let mut child: Child = command
@@ -87,12 +65,7 @@ pub(super) fn run(
         .map_err(start)?;
     let keep_open = child.stdin.take();
     let (output, words) = (all(child.stdout.take()), all(child.stderr.take()));
-    let status = match limit {
-        None => child.wait().map_err(start)?,
-        Some(limit) => wait_at_most(&mut child, limit)
-            .map_err(start)?
-            .ok_or(Error::Late(limit))?,
-    };
+    let status = child.wait().map_err(start)?;
     drop(keep_open);
     let (output, words) = (
         output.join().unwrap_or_default(),
@@ -124,20 +97,6 @@ fn all(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
         }
         String::from_utf8_lossy(&bytes).into_owned()
     })
-}
-
-/// Waits for a child; none if it took too long, and was ended.
-fn wait_at_most(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
-    let begin = Instant::now();
-    while begin.elapsed() < limit {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    child.kill()?;
-    child.wait()?;
-    Ok(None)
 }
 
 /// In the child: ends it when the process that started it is gone.

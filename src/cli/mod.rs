@@ -17,7 +17,6 @@ mod plugins;
 mod pretrain;
 mod report;
 mod run;
-mod self_test;
 mod target;
 mod together;
 mod topologies;
@@ -119,9 +118,6 @@ enum Command {
     Import(import::Arguments),
     /// Show what a checkpoint, a TensorFlow checkpoint, a record file or a compiled program holds
     Inspect(inspect::Arguments),
-    /// Try calls of a plugin's inside; another process of this program starts it
-    #[command(hide = true)]
-    SelfTest(self_test::Arguments),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -220,7 +216,6 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(arguments, &ui),
         Command::Compile(arguments) => compile::run(arguments, &ui),
         Command::Topologies(arguments) => topologies::run(arguments, &ui),
-        Command::SelfTest(arguments) => self_test::run(arguments),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "simclr", &mut script);

@@ -535,7 +535,7 @@ pub const KEYS: &[Key] = &[
         Int(0, 1 << 16),
         "0",
         false,
-        "Devices to use; 0 means all of an accelerator; on the CPU one per core that gets 32 images or more",
+        "Devices to use; 0 means all of an accelerator; on the CPU one for every two cores, if each core gets 32 images or more",
     ),
     key(
         "runtime.precision",
@@ -629,7 +629,7 @@ pub const KEYS: &[Key] = &[
         Bool,
         "true",
         false,
-        "Keep compiled programs in the user's cache folder, so that the next start compiles nothing (but large training steps on the CPU, whose calls of oneDNN cannot be kept: runtime.passes=[-onednn-calls])",
+        "Keep compiled programs in the user's cache folder, so that the next start compiles nothing",
     ),
     key(
         "runtime.preallocate",

@@ -4,7 +4,6 @@
 mod ahead;
 mod cache;
 mod collectives;
-mod internal;
 mod open;
 mod saved;
 mod sealed;
@@ -14,20 +13,18 @@ pub mod xla_rs;
 pub use ahead::{Ahead, OutOfMemory, Target, compile_ahead, out_of_memory};
 pub use cache::Cache;
 pub use collectives::{Collective, collectives, optimized_module};
-pub use internal::{NotPassed, Test, self_test};
 pub use open::{Choice, open};
 pub use saved::{Circumstances, Unusable, describe, save};
 
 use crate::error::Class;
 use crate::hlo::{self, DType, Literal, Module, Shape, passes};
+use crate::loops;
 use crate::pjrt::{
     self, Argument, Buffer, BufferSpec, Client, CompileOptions, Device, ElementType, Executable,
     OptionValue,
 };
-use internal::Internal;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Why a module could not be run.
@@ -71,16 +68,6 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
-    },
-    /// Calls of the plugin's inside compute something else.
-    #[error(
-        "operation {index} of the test, as a call of the plugin's oneDNN, differs by {apart:.1e} of its size from the plugin's own"
-    )]
-    CallsDiffer {
-        /// Which of those that are tried.
-        index: usize,
-        /// Norm of the difference, by that of the result.
-        apart: f64,
     },
     /// The linked XLA refused.
     #[cfg(feature = "xla-rs")]
@@ -126,7 +113,7 @@ impl Error {
             Error::Pjrt(error) => error.class(),
             Error::TooFewDevices { .. } | Error::WrongPlatform { .. } => Class::Usage,
             Error::Save { .. } => Class::Environment,
-            Error::Arguments { .. } | Error::CallsDiffer { .. } => Class::Failed,
+            Error::Arguments { .. } => Class::Failed,
             #[cfg(feature = "xla-rs")]
             Error::XlaRs { .. } => Class::Failed,
         }
@@ -182,7 +169,6 @@ fn prepare<'p>(
 pub struct Engine {
     client: Client,
     passes: Vec<passes::Pass>,
-    internal: Option<Arc<Internal>>,
     cache: Option<Cache>,
     compiler_options: Vec<(String, OptionValue)>,
 }
@@ -190,21 +176,15 @@ pub struct Engine {
 impl Engine {
     /// An engine with the selected passes of the client's platform.
     pub fn new(client: Client, selection: &passes::Selection) -> Self {
+        let mut passes = passes::for_platform(client.platform_name(), selection);
+        if passes.iter().any(|pass| pass.loops) && !loops::register(&client) {
+            passes.retain(|pass| !pass.loops);
+        }
         Engine {
-            passes: passes::for_platform(client.platform_name(), selection),
+            passes,
             client,
-            internal: None,
             cache: None,
             compiler_options: Vec::new(),
-        }
-    }
-
-    /// The same engine, whose training steps call what the plugin has inside for itself where that passes a test; outcomes of tests are
-    /// kept in the folder.
-    pub fn with_internal_calls(self, test: Test, folder: Option<PathBuf>) -> Self {
-        Engine {
-            internal: Some(Arc::new(Internal::new(test, folder))),
-            ..self
         }
     }
 
@@ -239,18 +219,7 @@ impl Engine {
     /// # Errors
     /// If a pass fails.
     pub fn rewritten(&self, step: &Module) -> Result<Module, Error> {
-        Ok(self.prepare(step, true)?.0)
-    }
-
-    /// As [`prepare`]; of a training step also with internal calls, if this engine may make them, the step wants any and they work.
-    fn prepare(&self, module: &Module, step: bool) -> Result<(Module, CompileOptions), Error> {
-        if let Some(internal) = self.internal.as_ref().filter(|_| step) {
-            let prepared = prepare(module, &self.passes)?;
-            if !prepared.0.has_custom_calls() || internal.works(self.client.plugin().path()) {
-                return Ok(prepared);
-            }
-        }
-        prepare(module, self.passes.iter().filter(|pass| !pass.internal))
+        Ok(prepare(step, &self.passes)?.0)
     }
 
     /// The client.
@@ -264,37 +233,17 @@ impl Engine {
     /// # Errors
     /// If there are too few devices, a pass fails, or the plugin refuses the module.
     pub fn compile(&self, module: &Module) -> Result<Program, Error> {
-        self.compile_prepared(self.prepared(module, false)?)
-    }
-
-    /// The same for a training step, with what pays only for a program that runs long.
-    ///
-    /// # Errors
-    /// As [`Engine::compile`].
-    pub fn compile_step(&self, step: &Module) -> Result<Program, Error> {
-        self.compile_prepared(self.prepared(step, true)?)
-    }
-
-    fn compile_prepared(
-        &self,
-        (prepared, options): (Module, CompileOptions),
-    ) -> Result<Program, Error> {
+        let (prepared, options) = self.prepared(module)?;
         let bytes = prepared.to_proto_bytes();
         let start = Instant::now();
-        let calls = prepared.has_custom_calls();
-        if calls {
-            tracing::info!("convolutions and products call the plugin's oneDNN");
-        }
-        let cache = self.cache.as_ref();
-        // The CPU plugin ends the process when it is to serialise a program with calls of its inside.
-        let (executable, from_cache) = match cache.filter(|_| !calls) {
+        let (executable, from_cache) = match &self.cache {
             Some(cache) => cache.compile(&self.client, &bytes, &options)?,
             None => (self.client.compile(&bytes, &options)?, false),
         };
         Ok(self.program(&prepared, executable, start, from_cache))
     }
 
-    /// As [`Engine::compile_step`], but takes the program from a file that [`save`] wrote, if it was compiled for exactly this; and says
+    /// As [`Engine::compile`], but takes the program from a file that [`save`] wrote, if it was compiled for exactly this; and says
     /// why not, if it was not.
     ///
     /// # Errors
@@ -304,7 +253,7 @@ impl Engine {
         module: &Module,
         file: &Path,
     ) -> Result<(Program, Option<Unusable>), Error> {
-        let (prepared, options) = self.prepared(module, false)?;
+        let (prepared, options) = self.prepared(module)?;
         let start = Instant::now();
         let loaded = self
             .circumstances(&prepared)
@@ -317,7 +266,7 @@ impl Engine {
             });
         match loaded {
             Ok(executable) => Ok((self.program(&prepared, executable, start, true), None)),
-            Err(reason) => Ok((self.compile_step(module)?, Some(reason))),
+            Err(reason) => Ok((self.compile(module)?, Some(reason))),
         }
     }
 
@@ -360,7 +309,7 @@ impl Engine {
     /// # Errors
     /// If the plugin cannot serialise it, or the disk refuses.
     pub fn save(&self, module: &Module, program: &Program, file: &Path) -> Result<(), Error> {
-        let (prepared, _) = self.prepared(module, false)?;
+        let (prepared, _) = self.prepared(module)?;
         let bytes = program.executable.compiled().serialize()?;
         let written = self
             .circumstances(&prepared)
@@ -372,7 +321,7 @@ impl Engine {
     }
 
     /// The module after this engine's passes, with its options.
-    fn prepared(&self, module: &Module, step: bool) -> Result<(Module, CompileOptions), Error> {
+    fn prepared(&self, module: &Module) -> Result<(Module, CompileOptions), Error> {
         let devices = self.devices_for(module.replicas);
         if module.replicas > devices.len() {
             return Err(Error::TooFewDevices {
@@ -381,7 +330,7 @@ impl Engine {
                 platform: self.client.platform_name().to_string(),
             });
         }
-        let (module, mut options) = self.prepare(module, step)?;
+        let (module, mut options) = prepare(module, &self.passes)?;
         options.overrides = self.compiler_options.clone();
         options.device_ids = devices[..module.replicas]
             .iter()

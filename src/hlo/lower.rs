@@ -281,7 +281,7 @@ impl Lowering {
             Op::CustomCall { target, config, .. } => {
                 out.custom_call_target = target.clone();
                 out.backend_config = config.clone().into_bytes();
-                out.custom_call_api_version = 2; // status-returning
+                out.custom_call_api_version = 4; // typed
             }
             Op::Fence => {
                 out.frontend_attributes = Some(proto::FrontendAttributes {

@@ -28,11 +28,6 @@ impl Module {
         }
     }
 
-    /// Whether it calls functions by name that only its plugin knows.
-    pub fn has_custom_calls(&self) -> bool {
-        has_custom_calls(&self.entry)
-    }
-
     /// Lets results be written over donated parameters.
     ///
     /// # Errors
@@ -191,18 +186,6 @@ pub(super) fn with_called(
         },
         other => other.clone(),
     })
-}
-
-fn has_custom_calls(computation: &Computation) -> bool {
-    let inside = |op: &Op| {
-        called(op)
-            .into_iter()
-            .any(|callee| has_custom_calls(callee))
-    };
-    let nodes = &computation.nodes;
-    nodes
-        .iter()
-        .any(|node| matches!(node.op, Op::CustomCall { .. }) || inside(&node.op))
 }
 
 /// The computations an operation calls, in the order in which HLO lists them.

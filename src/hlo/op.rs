@@ -419,7 +419,7 @@ pub enum Op {
     OptimizationBarrier,
     /// The identity on one array, which exists in memory here: XLA fuses nothing across it.
     Fence,
-    /// A call into the plugin: `(target, backend configuration, result)`.
+    /// A call of a function of this program, through XLA's foreign function interface: `(name, attributes, result)`.
     CustomCall {
         target: String,
         config: String,

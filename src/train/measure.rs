@@ -98,7 +98,7 @@ pub fn measure(
         let (state, variables) = (&module.state, &module.variables);
         let seed = config.runtime.seed;
         let values = threads.spawn(move || state::initial(state, variables, seed));
-        let program = engine.compile_step(&module.module);
+        let program = engine.compile(&module.module);
         (program, values.join())
     });
     let program = program?;

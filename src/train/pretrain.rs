@@ -175,7 +175,7 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
     let plan_text = plan.explain(run.engine.client().platform_name());
     say(run.screen, &format!("{plan_text}; compiling"));
     let program = match &config.runtime.executable {
-        None => run.engine.compile_step(&step_module.module)?,
+        None => run.engine.compile(&step_module.module)?,
         Some(file) => {
             let (program, unusable) = run.engine.compile_or_load(&step_module.module, file)?;
             if let Some(reason) = unusable {
@@ -184,18 +184,6 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
                     run.screen,
                     &format!(
                         "the saved program {file} was not used, and the step compiled anew: {reason}"
-                    ),
-                );
-            } else if run
-                .engine
-                .rewritten(&step_module.module)?
-                .has_custom_calls()
-            {
-                say(
-                    run.screen,
-                    &format!(
-                        "the saved program {} makes no calls of the plugin's oneDNN, which cannot be saved: steps take about a tenth longer than without runtime.executable",
-                        file.display()
                     ),
                 );
             }

@@ -8,7 +8,7 @@
 use super::Error;
 use super::measure::Traced;
 use crate::engine::Engine;
-use crate::hlo::passes::{CONVOLUTION, PRODUCT};
+use crate::hlo::passes::{CONVOLUTION_LOOP, KERNEL_GRADIENT_LOOP};
 use crate::hlo::{Computation, Literal, Module, Node, NodeId, Op, Shape, Type, repeated};
 use crate::pjrt::{Argument, Buffer};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -230,14 +230,19 @@ fn flops(body: &Computation, node: &Node) -> Option<f64> {
             let lengths = dot.lhs_contracting.iter().map(|&d| lhs[d as usize]);
             lengths.product::<i64>() as f64
         }
-        Op::CustomCall { target, .. } if target == PRODUCT => {
-            let lhs = dims(body, node.operands[0]);
-            lhs.iter().product::<i64>() as f64 / result.dims[0] as f64
+        Op::CustomCall { target, config, .. } if target == CONVOLUTION_LOOP => {
+            let (image, kernel) = (dims(body, node.operands[0]), dims(body, node.operands[1]));
+            // Of a dilated input only the cells that are there.
+            let pixels = |dims: &[i64]| dims[..3].iter().product::<i64>() as f64;
+            let window = kernel[..3].iter().product::<i64>() as f64;
+            match config.contains("dilation = 1 ") {
+                true => window,
+                false => window * pixels(image) / pixels(&result.dims),
+            }
         }
-        // Kernels of library calls are HWIO.
-        Op::CustomCall { target, .. } if target == CONVOLUTION => {
-            let kernel = dims(body, node.operands[1]);
-            kernel[..kernel.len() - 1].iter().product::<i64>() as f64
+        Op::CustomCall { target, .. } if target == KERNEL_GRADIENT_LOOP => {
+            let pixels = &dims(body, node.operands[1])[..3];
+            pixels.iter().product::<i64>() as f64
         }
         _ => return None,
     };
@@ -247,7 +252,18 @@ fn flops(body: &Computation, node: &Node) -> Option<f64> {
 fn family(body: &Computation, node: &Node, forward: bool) -> &'static str {
     match &node.op {
         Op::Dot(_) => return "matrix products",
-        Op::CustomCall { target, .. } if target == PRODUCT => return "matrix products",
+        // A matrix is one row of pixels, or an image for each pixel.
+        Op::CustomCall { target, .. }
+            if target == CONVOLUTION_LOOP || target == KERNEL_GRADIENT_LOOP =>
+        {
+            let image = dims(body, node.operands[0]);
+            if image[1..3] == [1, 1] || image[..2] == [1, 1] {
+                return "matrix products";
+            }
+            if target == KERNEL_GRADIENT_LOOP {
+                return "convolutions, gradient of the kernel";
+            }
+        }
         _ => {}
     }
     if forward {

@@ -1,8 +1,8 @@
 //! Running graphs in tests: one CPU plugin per process, fetched once if the machine has none.
 #![allow(dead_code)] // each test binary uses its part
 
-use simclr::engine::{Engine, Program};
-use simclr::hlo::passes::{Selection, every_onednn_call, for_platform};
+use simclr::engine::Engine;
+use simclr::hlo::passes::Selection;
 use simclr::hlo::{Literal, Module};
 use simclr::pjrt::{Client, Platform, Plugin, ensure, prepare_process};
 use std::path::PathBuf;
@@ -20,39 +20,19 @@ pub fn plugin() -> &'static Plugin {
 
 /// An engine with this many CPU devices and all passes.
 pub fn engine(devices: usize) -> Engine {
+    engine_with(devices, &Selection::All)
+}
+
+/// The same without calls of this program's loops: what runs where there are none.
+pub fn engine_without_loops(devices: usize) -> Engine {
+    engine_with(devices, &Selection::Without(vec!["own-loops".into()]))
+}
+
+fn engine_with(devices: usize, passes: &Selection) -> Engine {
     Engine::new(
         Client::cpu(plugin(), devices).expect("a CPU client"),
-        &Selection::All,
+        passes,
     )
-}
-
-/// Whether the plugin at hand is the one that calls of its oneDNN are for (there is none for Arm).
-pub fn pinned() -> bool {
-    let pinned = cfg!(target_arch = "x86_64") && std::env::var_os("SIMCLR_PLUGIN_CPU").is_none();
-    if !pinned {
-        eprintln!(
-            "SKIPPED: the CPU plugin is another one than that for which calls of its oneDNN were written"
-        );
-    }
-    pinned
-}
-
-/// Compiles a module with all passes, convolutions as calls of the plugin's oneDNN, however few they are.
-pub fn compile_with_calls(engine: &Engine, module: &Module) -> Program {
-    let mut module = module.clone();
-    for pass in for_platform("cpu", &Selection::All) {
-        let run = if pass.internal {
-            every_onednn_call
-        } else {
-            pass.run
-        };
-        module = run(&module).expect("the pass");
-    }
-    assert!(module.has_custom_calls(), "no convolution is a call");
-    engine
-        .plain()
-        .compile(&module)
-        .expect("the module compiles")
 }
 
 /// Runs a module of one replica.

@@ -11,7 +11,7 @@ use crate::hlo::{Error, Module, Monoid, Op, Reducer, Value};
 
 /// Smaller arrays stay in the cache however they are read.
 const LARGE: i64 = 1 << 14;
-/// Rows, of all replicas together, from which forward sums are folded, so that sharing a batch changes nothing of it.
+/// Rows, of all replicas together, from which forward sums are another order's, so that sharing a batch changes nothing of it.
 const LONG: i64 = 1 << 15;
 /// Slices that are added at once: the compiler unrolls so many.
 const SLICES: i64 = 32;

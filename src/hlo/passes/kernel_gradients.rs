@@ -6,7 +6,8 @@
 //! image's rows go to as many classes, so that nothing is multiplied by zeros. With many channels the product takes most of the time
 //! whichever way; `docs/benchmarks.md` has the shapes that were measured.
 
-use crate::hlo::{Conv, ConvDims, DotDims, Error, Module, Op, PadDim, Value};
+use super::own_loops::of_kernel_gradient;
+use crate::hlo::{Conv, DotDims, Error, Module, Op, PadDim, Value};
 
 /// Inputs up to which it pays. (With a stride it is somewhat faster up to 128, but the copies take memory.)
 const INPUTS: i64 = 32;
@@ -21,21 +22,6 @@ pub(super) fn run(module: &Module) -> Result<Module, Error> {
         }
         _ => None,
     })
-}
-
-/// The dimensions of the gradient of an HWIO kernel, from NHWC images and the gradient of NHWC outputs.
-fn of_kernel_gradient() -> ConvDims {
-    ConvDims {
-        input_batch: 3,
-        input_feature: 0,
-        input_spatial: vec![1, 2],
-        kernel_input: 0,
-        kernel_output: 3,
-        kernel_spatial: vec![1, 2],
-        output_batch: 2,
-        output_feature: 3,
-        output_spatial: vec![0, 1],
-    }
 }
 
 fn applies(conv: &Conv, x: Value) -> bool {

@@ -7,13 +7,13 @@ mod canonical_convolutions;
 mod column_sums;
 mod kept_operands;
 mod kernel_gradients;
-mod onednn_calls;
+mod own_loops;
 mod pointwise_convolutions;
 mod shared_values;
 mod sums_of_squares;
 mod tiny_maps;
 
-pub use onednn_calls::{CONVOLUTION, PRODUCT, every as every_onednn_call};
+pub use own_loops::{COLUMN_SUMS_LOOP, CONVOLUTION_LOOP, KERNEL_GRADIENT_LOOP};
 
 use super::graph::Error;
 use super::module::Module;
@@ -27,75 +27,77 @@ pub struct Pass {
     pub platform: &'static str,
     /// What it does and why, in one line.
     pub about: &'static str,
-    /// Whether it makes calls that only one version of a plugin is known to have, and nobody promises: for an engine that has tested them.
-    pub internal: bool,
+    /// Whether its programs call loops of ours ([`crate::loops`]), which an engine must have made known to its plugin.
+    pub loops: bool,
     /// The rewrite.
     pub run: fn(&Module) -> Result<Module, Error>,
 }
 
 /// Every pass of every platform, in the order in which they run.
+///
+/// Where loops of ours can be called, they take what convolutions in f32 they know: the passes for convolutions below find what is left.
 pub const ALL: &[Pass] = &[
+    Pass {
+        name: "own-loops",
+        platform: "cpu",
+        about: "convolutions, their gradients, large products and long batch statistics in f32 become calls of this program's own loops: the plugin packs what it multiplies, transposes both operands of a kernel's gradient, and sums column by column",
+        loops: true,
+        run: own_loops::run,
+    },
     Pass {
         name: "pointwise-convolutions",
         platform: "cpu",
         about: "1×1 convolutions, forward and backward, become matrix products",
-        internal: false,
+        loops: false,
         run: pointwise_convolutions::run,
     },
     Pass {
         name: "kernel-gradients",
         platform: "cpu",
         about: "gradients of narrow kernels become one matrix product of shifted copies: the plugin transposes both operands, and packs the image for every tap",
-        internal: false,
+        loops: false,
         run: kernel_gradients::run,
     },
     Pass {
         name: "canonical-convolutions",
         platform: "cpu",
         about: "convolutions get NHWC × HWIO operands by explicit transposes: the plugin does so itself only outside loops, and is twenty times slower without",
-        internal: false,
+        loops: false,
         run: canonical_convolutions::run,
     },
     Pass {
         name: "tiny-maps",
         platform: "cpu",
         about: "convolutions over maps smaller than their window become matrix products: the plugin has only scalar code for them",
-        internal: false,
+        loops: false,
         run: tiny_maps::run,
-    },
-    Pass {
-        name: "onednn-calls",
-        platform: "cpu",
-        about: "large convolutions and matrix products become calls of the plugin's oneDNN: the plugin packs what it multiplies",
-        internal: true,
-        run: onednn_calls::run,
     },
     Pass {
         name: "column-sums",
         platform: "cpu",
         about: "sums of gradients, and long ones of activations, over all dimensions but the last are folded first: the plugin sums column by column through the whole array",
-        internal: false,
+        loops: false,
         run: column_sums::run,
     },
     Pass {
         name: "kept-operands",
         platform: "cpu",
         about: "what convolutions and products read is computed once and kept: the plugin computes it again in every transposition",
-        internal: false,
+        loops: false,
         run: kept_operands::run,
     },
     Pass {
         name: "sums-of-squares",
         platform: "cpu",
         about: "sums of all squares of large arrays become matrix products, which need no kernels compiled for their shape",
-        internal: false,
+        loops: false,
         run: sums_of_squares::run,
     },
     Pass {
         name: "shared-values",
         platform: "cpu",
         about: "equal values of cheap operations are computed once",
-        internal: false,
+        loops: false,
         run: shared_values::run,
     },
 ];
