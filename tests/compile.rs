@@ -499,18 +499,9 @@ fn a_dump_for_cpu_devices_has_the_module_at_every_stage() {
 
 /// A plugin that opens no client, made here; none without a C compiler.
 fn pretended_plugin(folder: &Path, minor: u32, says: &str) -> Option<std::path::PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pretended/plugin.c");
     let file = folder.join(format!("plugin_0_{minor}.so"));
-    let made = std::process::Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&file, &source])
-        .args([format!("-DMINOR={minor}"), format!("-DSAYS={says:?}")])
-        .status();
-    if made.is_ok_and(|status| status.success()) {
-        return Some(file);
-    }
-    eprintln!("SKIPPED: no C compiler");
-    None
+    let defines = [format!("-DMINOR={minor}"), format!("-DSAYS={says:?}")];
+    common::shared_library("plugin.c", &defines, &file).then_some(file)
 }
 
 #[test]

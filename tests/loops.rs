@@ -469,19 +469,10 @@ fn other_convolutions_are_left_to_the_plugin() {
 
 /// The pinned plugin as one without extensions, made here; none without a C compiler.
 fn without_extensions(folder: &Path) -> Option<std::path::PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pretended/without_extensions.c");
     let file = folder.join("without_extensions.so");
     let real = common::plugin().path().canonicalize().unwrap();
-    let made = std::process::Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&file, &source])
-        .arg(format!("-DREAL={:?}", real.display().to_string()))
-        .status();
-    if made.is_ok_and(|status| status.success()) {
-        return Some(file);
-    }
-    eprintln!("SKIPPED: no C compiler");
-    None
+    let define = format!("-DREAL={:?}", real.display().to_string());
+    common::shared_library("without_extensions.c", &[define], &file).then_some(file)
 }
 
 #[test]

@@ -5,7 +5,7 @@ use simclr::engine::Engine;
 use simclr::hlo::passes::Selection;
 use simclr::hlo::{Literal, Module};
 use simclr::pjrt::{Client, Platform, Plugin, ensure, prepare_process};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// The plugin, loaded once.
@@ -60,4 +60,19 @@ pub fn shared_data() -> Option<PathBuf> {
         path.display()
     );
     None
+}
+
+/// Makes a shared library of a source in `tests/pretended`; not without a C compiler, which is said loudly.
+pub fn shared_library(source: &str, defines: &[String], file: &Path) -> bool {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pretended");
+    let made = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([file, &folder.join(source)])
+        .args(defines)
+        .status()
+        .is_ok_and(|status| status.success());
+    if !made {
+        eprintln!("SKIPPED: no C compiler");
+    }
+    made
 }
