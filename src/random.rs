@@ -6,7 +6,8 @@ use crate::hlo::{DType, Value};
 const PARITY: u32 = 0x1BD1_1BDA;
 const ROTATIONS: [[u32; 4]; 2] = [[13, 15, 26, 6], [17, 29, 16, 24]];
 
-/// 64 random bits from a 64-bit key and a 64-bit counter.
+/// 64 random bits from a 64-bit key and a 64-bit counter. Inlined, so that loops over many are compiled for the vectors of their caller's.
+#[inline(always)]
 pub fn threefry2x32(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
     let keys = [key[0], key[1], PARITY ^ key[0] ^ key[1]];
     let mut x = [
@@ -51,6 +52,7 @@ pub fn uniform_hlo(bits: Value) -> Value {
 }
 
 /// Uniform f64 in (0, 1) from 32 random bits: never 0, so that its logarithm exists.
+#[inline(always)]
 pub fn open_uniform(bits: u32) -> f64 {
     (f64::from(bits) + 0.5) / 4_294_967_296.0
 }

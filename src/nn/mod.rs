@@ -9,6 +9,7 @@
 mod batch_norm;
 mod init;
 mod layers;
+mod normal;
 mod pairs;
 mod products;
 mod recompute;

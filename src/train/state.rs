@@ -3,7 +3,7 @@
 use super::checkpoint::{Array, ArraySpec};
 use super::step::StateArray;
 use crate::engine::{Engine, Error, Program};
-use crate::hlo::{DType, Literal};
+use crate::hlo::{DType, Literal, Shape};
 use crate::nn::{Variable, initial_value};
 use crate::pjrt::Buffer;
 use safetensors::Dtype;
@@ -14,16 +14,22 @@ pub fn initial(state: &[StateArray], variables: &[Variable], seed: u64) -> Vec<L
         .iter()
         .enumerate()
         .map(|(number, array)| match variables.get(number) {
-            Some(variable) => {
-                let values: Vec<f64> = initial_value(variable, number, seed)
-                    .into_iter()
-                    .map(f64::from)
-                    .collect();
-                Literal::from_f64s(array.shape.dtype, &array.shape.dims, &values)
-            }
+            Some(variable) => literal(&array.shape, &initial_value(variable, number, seed)),
             None => Literal::zeros(array.shape.clone()),
         })
         .collect()
+}
+
+/// An array of these elements, in its own type.
+fn literal(shape: &Shape, values: &[f32]) -> Literal {
+    if shape.dtype == DType::F32 {
+        // As they are and in one sweep: a network has millions.
+        let bytes: Vec<[u8; 4]> = values.iter().map(|value| value.to_le_bytes()).collect();
+        return Literal::from_bytes(shape.clone(), bytes.into_flattened())
+            .expect("as many values as elements");
+    }
+    let values: Vec<f64> = values.iter().copied().map(f64::from).collect();
+    Literal::from_f64s(shape.dtype, &shape.dims, &values)
 }
 
 /// A copy on each device of a program: `[replica][array]`.
@@ -123,4 +129,22 @@ pub fn is_finite(array: &Array) -> bool {
         let upper = u32::from(u16::from_le_bytes([bytes[width - 2], bytes[width - 1]]));
         upper & exponent != exponent
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_hold_the_values_in_their_own_type() {
+        let values = [0.5f32, -3.0, 0.1, f32::MIN_POSITIVE, 65_537.0, -0.0];
+        let of = |dtype| literal(&Shape::new(dtype, [2, 3]), &values);
+        assert_eq!(of(DType::F32), Literal::new(&[2, 3], &values));
+        assert_eq!(
+            of(DType::F64),
+            Literal::new(&[2, 3], &values.map(f64::from))
+        );
+        let short = values.map(half::bf16::from_f32);
+        assert_eq!(of(DType::Bf16), Literal::new(&[2, 3], &short));
+    }
 }
