@@ -18,7 +18,8 @@ const FFI: c_int = 5;
 const METADATA: c_int = 1;
 /// `XLA_FFI_DataType_F32`.
 const F32: c_int = 11;
-/// `XLA_FFI_AttrType_SCALAR`, and the type of its number.
+/// `XLA_FFI_AttrType_ARRAY` and `_SCALAR`, and the type of their numbers.
+const ARRAY: c_int = 1;
 const SCALAR: c_int = 3;
 const S64: c_int = 5;
 /// `XLA_FFI_Error_Code_INVALID_ARGUMENT`.
@@ -49,7 +50,13 @@ pub struct Call<'a> {
     frame: &'a Frame,
 }
 
-/// Registers a function for programs of the client's plugin on the CPU. Whether that worked: not every plugin can.
+/// What is registered, by the plugin's function that did it.
+static REGISTERED: Mutex<Vec<(usize, &'static str)>> = Mutex::new(Vec::new());
+
+/// Registers a function for programs of the client's plugin on the CPU, once. Whether that worked: not every plugin can.
+///
+/// The plugin's own list has no lock: two clients that register at once end the process now and then. This one keeps registrations apart; that
+/// nobody compiles before the first is done, [`crate::engine::Engine::new`] sees to, which registers for every client.
 ///
 /// # Errors
 /// If the plugin refuses the function.
@@ -71,6 +78,11 @@ pub fn register<F: Function>(client: &Client) -> Result<bool, Error> {
     let Some(register) = register else {
         return Ok(false);
     };
+    let own = (register as usize, F::NAME);
+    let mut registered = REGISTERED.lock().unwrap_or_else(PoisonError::into_inner);
+    if registered.contains(&own) {
+        return Ok(true);
+    }
     let mut args = RegisterArgs {
         struct_size: size_of::<RegisterArgs>(),
         name: F::NAME.as_ptr().cast(),
@@ -83,6 +95,7 @@ pub fn register<F: Function>(client: &Client) -> Result<bool, Error> {
     // SAFETY: the struct is the extension's and outlives the call; the texts are static.
     let error = unsafe { register(&mut args) };
     api.outcome("PJRT_FFI_Register_Handler", error)?;
+    registered.push(own);
     Ok(true)
 }
 
@@ -116,31 +129,88 @@ impl<'a> Call<'a> {
         Ok((dims, unsafe { std::slice::from_raw_parts_mut(data, count) }))
     }
 
+    /// How many arguments there are.
+    pub fn arguments(&self) -> usize {
+        self.frame.arguments.count as usize
+    }
+
+    /// How many results there are.
+    pub fn results(&self) -> usize {
+        self.frame.results.count as usize
+    }
+
+    /// Where an argument lies, and how many numbers it has: for functions that write a result over an argument.
+    ///
+    /// # Errors
+    /// As [`Call::argument`].
+    pub fn argument_at(&self, index: usize) -> Result<(*const f32, usize), String> {
+        let (_, data, count) = self.frame.arguments.array(index)?;
+        Ok((data, count))
+    }
+
+    /// Where a result goes, and how many numbers it has.
+    ///
+    /// # Errors
+    /// As [`Call::argument`].
+    pub fn result_at(&mut self, index: usize) -> Result<(*mut f32, usize), String> {
+        let (_, data, count) = self.frame.results.array(index)?;
+        Ok((data, count))
+    }
+
     /// A natural number among the attributes.
     ///
     /// # Errors
     /// In words, if there is none of that name.
     pub fn number(&self, name: &str) -> Result<usize, String> {
+        let scalar = self.attribute(name, SCALAR).map(|found| {
+            // SAFETY: a scalar's entry points at its type and number.
+            unsafe { &*found.cast::<Scalar>() }
+        });
+        match scalar {
+            Some(scalar) if scalar.dtype == S64 => {
+                // SAFETY: of this type.
+                let value = unsafe { *scalar.value.cast::<i64>() };
+                usize::try_from(value)
+                    .map_err(|_| format!("attribute `{name}` is {value}, expected at least 0"))
+            }
+            _ => Err(format!(
+                "there is no attribute `{name}` with a 64-bit whole number"
+            )),
+        }
+    }
+
+    /// The whole numbers of an attribute.
+    ///
+    /// # Errors
+    /// In words, if there is none of that name.
+    pub fn numbers(&self, name: &str) -> Result<&'a [i64], String> {
+        let list = self.attribute(name, ARRAY).map(|found| {
+            // SAFETY: a list's entry points at its type, length and numbers.
+            unsafe { &*found.cast::<List>() }
+        });
+        match list {
+            Some(list) if list.size == 0 => Ok(&[]),
+            // SAFETY: so many of this type, which live as long as the call.
+            Some(list) if list.dtype == S64 => {
+                Ok(unsafe { std::slice::from_raw_parts(list.values.cast::<i64>(), list.size) })
+            }
+            _ => Err(format!(
+                "there is no attribute `{name}` with 64-bit whole numbers"
+            )),
+        }
+    }
+
+    /// What the entry of an attribute of that kind points at.
+    fn attribute(&self, name: &str, kind: c_int) -> Option<*const c_void> {
         let all = &self.frame.attributes;
-        for i in 0..all.count as usize {
-            // SAFETY: each list has `count` entries; a scalar's points at its type and number.
+        (0..all.count as usize).find_map(|i| {
+            // SAFETY: each list has `count` entries.
             unsafe {
                 let found = &**all.names.add(i);
-                let found = std::slice::from_raw_parts(found.text.cast::<u8>(), found.size);
-                if found == name.as_bytes() && *all.types.add(i) == SCALAR {
-                    let scalar = &*(*all.values.add(i)).cast::<Scalar>();
-                    if scalar.dtype == S64 {
-                        let value = *scalar.value.cast::<i64>();
-                        return usize::try_from(value).map_err(|_| {
-                            format!("attribute `{name}` is {value}, expected at least 0")
-                        });
-                    }
-                }
+                let text = std::slice::from_raw_parts(found.text.cast::<u8>(), found.size);
+                (text == name.as_bytes() && *all.types.add(i) == kind).then(|| *all.values.add(i))
             }
-        }
-        Err(format!(
-            "there is no attribute `{name}` with a 64-bit whole number"
-        ))
+        })
     }
 
     /// How the call's work can be shared, beside its arrays.
@@ -382,6 +452,13 @@ struct Span {
 struct Scalar {
     dtype: c_int,
     value: *const c_void,
+}
+
+#[repr(C)]
+struct List {
+    dtype: c_int,
+    size: usize,
+    values: *const c_void,
 }
 
 /// `XLA_FFI_Api`: the functions that a called one may call.
