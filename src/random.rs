@@ -6,7 +6,7 @@ use crate::hlo::{DType, Value};
 const PARITY: u32 = 0x1BD1_1BDA;
 const ROTATIONS: [[u32; 4]; 2] = [[13, 15, 26, 6], [17, 29, 16, 24]];
 
-/// 64 random bits from a 64-bit key and a 64-bit counter. Inlined, so that loops over many are compiled for the vectors of their caller's.
+/// 64 random bits from a 64-bit key and a 64-bit counter. Inlined, so that loops over many are compiled for the vectors of their caller.
 #[inline(always)]
 pub fn threefry2x32(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
     let keys = [key[0], key[1], PARITY ^ key[0] ^ key[1]];

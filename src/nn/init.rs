@@ -132,6 +132,11 @@ mod tests {
                     others += apart;
                 }
                 assert!(others <= MANY / 100_000, "{init:?} {arch:?}: {others}");
+                let others = &drawn(&variable(init, &[MANY.into()]), key, Arch::Scalar);
+                assert!(
+                    found == *others,
+                    "{init:?} {arch:?}: not as without vectors"
+                );
                 for few in [0, 1, 31, 32, 33, 2047, 2048, 2049] {
                     let few_found = drawn(&variable(init, &[few as i64]), key, arch);
                     assert_eq!(few_found, found[..few], "{init:?} {arch:?}");
