@@ -43,7 +43,11 @@ fn json(output: &Output) -> Json {
 fn the_step_alone_gives_the_same_losses_on_one_and_two_devices() {
     common::plugin();
     let losses = |devices: &str| -> Vec<f64> {
-        let found = json(&bench(&["--json", "--steps=3", devices]));
+        // Steps small enough that rounding does not grow: with four images the loss is gone after two.
+        let calm = ["train_batch_size=64", "learning_rate=0.05"];
+        let found = json(&bench(
+            &[&["--json", "--steps=3", devices][..], &calm[..]].concat(),
+        ));
         let list = found["losses"].as_array().expect("losses");
         list.iter().filter_map(Json::as_f64).collect()
     };
@@ -51,7 +55,7 @@ fn the_step_alone_gives_the_same_losses_on_one_and_two_devices() {
     assert_eq!(one.len(), 4);
     assert!(one[3] < one[0], "{one:?}");
     for (a, b) in one.iter().zip(&two) {
-        assert!((a - b).abs() < 1e-3 * a, "{one:?} {two:?}");
+        assert!((a - b).abs() < 1e-4 * a, "{one:?} {two:?}");
     }
 }
 
@@ -113,7 +117,7 @@ fn a_profile_counts_every_convolution_of_the_step() {
         "--steps=1",
         "--profile",
         "runtime.devices=2",
-        "runtime.passes=[-own-loops]",
+        "runtime.passes=[-own-loops,-own-elementwise]",
     ]);
     let found = json(&output);
     let rows = |table: &str| found["profile"][table].as_array().unwrap().clone();

@@ -127,7 +127,7 @@ fn four_devices_five_steps_per_launch() {
 /// With the plugin's own convolutions, too.
 #[test]
 fn two_devices_without_loops() {
-    straight_equals_killed(2, 1, &["runtime.passes=[-own-loops]"]);
+    straight_equals_killed(2, 1, &["runtime.passes=[-own-loops,-own-elementwise]"]);
 }
 
 /// A slice of another size goes on from the same checkpoint, if the batch divides by its devices.

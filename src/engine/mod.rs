@@ -177,7 +177,9 @@ impl Engine {
     /// An engine with the selected passes of the client's platform.
     pub fn new(client: Client, selection: &passes::Selection) -> Self {
         let mut passes = passes::for_platform(client.platform_name(), selection);
-        if passes.iter().any(|pass| pass.loops) && !loops::register(&client) {
+        // Also where no pass wants them: no client must register what another one's compiler may look for just then.
+        let wanted = passes.iter().any(|pass| pass.loops);
+        if !loops::register(&client, wanted) {
             passes.retain(|pass| !pass.loops);
         }
         Engine {

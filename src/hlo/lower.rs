@@ -278,9 +278,26 @@ impl Lowering {
                     .map(|&(source, target)| proto::SourceTarget { source, target })
                     .collect();
             }
-            Op::CustomCall { target, config, .. } => {
+            Op::CustomCall {
+                target,
+                config,
+                results,
+                aliases,
+            } => {
                 out.custom_call_target = target.clone();
                 out.backend_config = config.clone().into_bytes();
+                let index = |result: usize| match results.len() {
+                    1 => Vec::new(),
+                    _ => vec![result as i64],
+                };
+                let aliases = aliases.iter();
+                out.output_operand_aliasing = aliases
+                    .map(|&(result, operand)| proto::OutputOperandAliasing {
+                        output_shape_index: index(result),
+                        operand_index: operand as i64,
+                        operand_shape_index: Vec::new(),
+                    })
+                    .collect();
                 out.custom_call_api_version = 4; // typed
             }
             Op::Fence => {

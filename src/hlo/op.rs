@@ -419,11 +419,13 @@ pub enum Op {
     OptimizationBarrier,
     /// The identity on one array, which exists in memory here: XLA fuses nothing across it.
     Fence,
-    /// A call of a function of this program, through XLA's foreign function interface: `(name, attributes, result)`.
+    /// A call of a function of this program, through XLA's foreign function interface, with attributes in MLIR's notation. One result is
+    /// an array, several are a tuple. `(result, operand)` of `aliases` share their memory.
     CustomCall {
         target: String,
         config: String,
-        shape: Shape,
+        results: Vec<Shape>,
+        aliases: Vec<(usize, usize)>,
     },
     /// The identity; gradients end here. Gone after `finish`.
     StopGradient,

@@ -113,7 +113,12 @@ fn attributes(node: &Node) -> String {
             format!("dim={dim} groups={groups:?}")
         }
         Op::CollectivePermute { pairs } => format!("{pairs:?}"),
-        Op::CustomCall { target, config, .. } => format!("{target:?} {config}"),
+        Op::CustomCall {
+            target,
+            config,
+            aliases,
+            ..
+        } => format!("{target:?} {config} over {aliases:?}"),
         Op::CustomVjp { index, .. } => format!("index={index}"),
         Op::Unary(_)
         | Op::Binary(_)

@@ -79,7 +79,7 @@ fn add(loops: &Loops<Loop>, x: &[f32], middle: &[f32], square: bool, block: usiz
 }
 
 /// Adds the rows of sums.
-fn total(sums: &[f32], result: &mut [f32]) {
+pub(super) fn total(sums: &[f32], result: &mut [f32]) {
     let mut totals = vec![0.0; result.len()];
     for row in sums.chunks_exact(result.len()) {
         for (total, &sum) in totals.iter_mut().zip(row) {

@@ -8,6 +8,8 @@ mod column_sums;
 #[cfg(target_arch = "x86_64")]
 mod convolution;
 #[cfg(target_arch = "x86_64")]
+mod elementwise;
+#[cfg(target_arch = "x86_64")]
 mod kernel_gradient;
 #[cfg(target_arch = "x86_64")]
 mod shared;
@@ -17,22 +19,24 @@ mod vectors;
 use crate::pjrt::Client;
 use std::sync::Once;
 
-/// Makes the loops known to the client's plugin, for the CPU. Whether programs can call them; if not, the log says why, once.
-pub fn register(client: &Client) -> bool {
+/// Makes the loops known to the client's plugin, for the CPU. Whether programs can call them; if not, and they are wanted, the log says why,
+/// once.
+pub fn register(client: &Client, wanted: bool) -> bool {
     static TOLD: Once = Once::new();
     if client.platform_name() != "cpu" {
         return false;
     }
     match known(client) {
         Ok(()) => true,
-        Err(reason) => {
+        Err(reason) if wanted => {
             TOLD.call_once(|| {
                 tracing::warn!(
-                    "convolutions and products are the plugin's own, and steps take longer: {reason}; runtime.passes=[-own-loops] leaves this line out"
+                    "convolutions, products and elementwise operations are the plugin's own, and steps and compilation take longer: {reason}; runtime.passes=[-own-loops,-own-elementwise] leaves this line out"
                 );
             });
             false
         }
+        Err(_) => false,
     }
 }
 
@@ -45,7 +49,8 @@ fn known(client: &Client) -> Result<(), String> {
     let all = || -> Result<bool, Error> {
         Ok(register::<convolution::ConvolutionLoop>(client)?
             && register::<kernel_gradient::KernelGradient>(client)?
-            && register::<column_sums::ColumnSums>(client)?)
+            && register::<column_sums::ColumnSums>(client)?
+            && register::<elementwise::Elementwise>(client)?)
     };
     match all() {
         Ok(true) => Ok(()),

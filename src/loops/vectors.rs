@@ -2,10 +2,14 @@
 #![expect(unsafe_code, reason = "vector instructions")]
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, __mmask16, _mm256_add_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    __m256, __m256i, __m512, __mmask16, _CMP_EQ_OQ, _CMP_GE_OQ, _CMP_GT_OQ, _CMP_UNORD_Q,
+    _MM_HINT_T0, _mm_prefetch, _mm256_add_ps, _mm256_blendv_ps, _mm256_cmp_ps, _mm256_div_ps,
+    _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps,
+    _mm256_maskstore_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_sqrt_ps, _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_ps,
+    _mm512_cmp_ps_mask, _mm512_div_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_blend_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_sqrt_ps,
     _mm512_storeu_ps, _mm512_sub_ps,
 };
 
@@ -27,12 +31,44 @@ pub(super) trait Vectors {
     unsafe fn load(from: *const f32) -> Self::Vector;
     /// Zero where the mask is not.
     unsafe fn load_masked(mask: Self::Mask, from: *const f32) -> Self::Vector;
+    /// Brings what lies there into the cache, if anything does.
+    unsafe fn fetch(from: *const f32);
     unsafe fn store(to: *mut f32, vector: Self::Vector);
     unsafe fn store_masked(mask: Self::Mask, to: *mut f32, vector: Self::Vector);
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     unsafe fn subtract(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    unsafe fn multiply(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a · b + c`, rounded once.
     unsafe fn multiply_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `c − a · b`, rounded once.
+    unsafe fn subtract_product(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    unsafe fn divide(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    unsafe fn square_root(a: Self::Vector) -> Self::Vector;
+    /// The larger one, or what is no number.
+    unsafe fn maximum(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The smaller one, or what is no number.
+    unsafe fn minimum(a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `x` where `a > b`, elsewhere `y`.
+    unsafe fn where_greater(
+        a: Self::Vector,
+        b: Self::Vector,
+        x: Self::Vector,
+        y: Self::Vector,
+    ) -> Self::Vector;
+    /// `x` where `a ≥ b`, elsewhere `y`.
+    unsafe fn where_at_least(
+        a: Self::Vector,
+        b: Self::Vector,
+        x: Self::Vector,
+        y: Self::Vector,
+    ) -> Self::Vector;
+    /// `x` where `a = b`, elsewhere `y`.
+    unsafe fn where_equal(
+        a: Self::Vector,
+        b: Self::Vector,
+        x: Self::Vector,
+        y: Self::Vector,
+    ) -> Self::Vector;
 }
 
 pub(super) struct Avx512;
@@ -68,6 +104,11 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn fetch(from: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn store(to: *mut f32, vector: __m512) {
         unsafe { _mm512_storeu_ps(to, vector) }
     }
@@ -88,8 +129,67 @@ impl Vectors for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn multiply(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn multiply_add(a: __m512, b: __m512, c: __m512) -> __m512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn subtract_product(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fnmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn divide(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn square_root(a: __m512) -> __m512 {
+        unsafe { _mm512_sqrt_ps(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn maximum(a: __m512, b: __m512) -> __m512 {
+        // The instruction gives `b` where either is no number.
+        unsafe {
+            _mm512_mask_blend_ps(
+                _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a),
+                _mm512_max_ps(a, b),
+                a,
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn minimum(a: __m512, b: __m512) -> __m512 {
+        // The instruction gives `b` where either is no number.
+        unsafe {
+            _mm512_mask_blend_ps(
+                _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a),
+                _mm512_min_ps(a, b),
+                a,
+            )
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn where_greater(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), y, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn where_at_least(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(a, b), y, x) }
+    }
+
+    #[inline(always)]
+    unsafe fn where_equal(a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b), y, x) }
     }
 }
 
@@ -127,6 +227,11 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn fetch(from: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn store(to: *mut f32, vector: __m256) {
         unsafe { _mm256_storeu_ps(to, vector) }
     }
@@ -147,8 +252,55 @@ impl Vectors for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn multiply(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn multiply_add(a: __m256, b: __m256, c: __m256) -> __m256 {
         unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn subtract_product(a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fnmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn divide(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn square_root(a: __m256) -> __m256 {
+        unsafe { _mm256_sqrt_ps(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn maximum(a: __m256, b: __m256) -> __m256 {
+        // The instruction gives `b` where either is no number.
+        unsafe { _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)) }
+    }
+
+    #[inline(always)]
+    unsafe fn minimum(a: __m256, b: __m256) -> __m256 {
+        // The instruction gives `b` where either is no number.
+        unsafe { _mm256_blendv_ps(_mm256_min_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a)) }
+    }
+
+    #[inline(always)]
+    unsafe fn where_greater(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+        unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b)) }
+    }
+
+    #[inline(always)]
+    unsafe fn where_at_least(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+        unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_GE_OQ>(a, b)) }
+    }
+
+    #[inline(always)]
+    unsafe fn where_equal(a: __m256, b: __m256, x: __m256, y: __m256) -> __m256 {
+        unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b)) }
     }
 }
 

@@ -94,6 +94,21 @@ pub(super) fn infer(op: &Op, operands: &[&Type]) -> Inferred<Type> {
             Ok(Type::Tuple(shapes.collect::<Inferred<_>>()?))
         }
         Op::Reduce { dims, reducer } => reduce(operands, dims, reducer),
+        Op::CustomCall {
+            results, aliases, ..
+        } => {
+            for &(result, operand) in aliases {
+                if results.get(result) != Some(array(operand)?) {
+                    return Err(format!(
+                        "result {result} and operand {operand} cannot share memory: shapes differ"
+                    ));
+                }
+            }
+            Ok(match &results[..] {
+                [one] => Type::Array(one.clone()),
+                all => Type::Tuple(all.to_vec()),
+            })
+        }
         Op::RngBitGenerator {
             algorithm: _,
             shape,
@@ -344,7 +359,6 @@ fn infer_array(op: &Op, operands: &[&Type]) -> Inferred<Shape> {
         }
         Op::CollectivePermute { .. } | Op::Fence | Op::StopGradient => same(1).cloned(),
         Op::ReplicaId => Ok(Shape::scalar(DType::U32)),
-        Op::CustomCall { shape, .. } => Ok(shape.clone()),
         Op::Parameter { .. }
         | Op::Tuple
         | Op::GetTupleElement { .. }
@@ -355,6 +369,7 @@ fn infer_array(op: &Op, operands: &[&Type]) -> Inferred<Shape> {
         | Op::Sort { .. }
         | Op::Reduce { .. }
         | Op::RngBitGenerator { .. }
+        | Op::CustomCall { .. }
         | Op::CustomVjp { .. } => Err("is inferred with its operands' types".into()),
     }
 }

@@ -7,12 +7,14 @@ mod canonical_convolutions;
 mod column_sums;
 mod kept_operands;
 mod kernel_gradients;
+mod own_elementwise;
 mod own_loops;
 mod pointwise_convolutions;
 mod shared_values;
 mod sums_of_squares;
 mod tiny_maps;
 
+pub use own_elementwise::{Code, ELEMENTWISE_LOOP, TAKES, WORDS};
 pub use own_loops::{COLUMN_SUMS_LOOP, CONVOLUTION_LOOP, KERNEL_GRADIENT_LOOP};
 
 use super::graph::Error;
@@ -43,6 +45,13 @@ pub const ALL: &[Pass] = &[
         about: "convolutions, their gradients, large products and long batch statistics in f32 become calls of this program's own loops: the plugin packs what it multiplies, transposes both operands of a kernel's gradient, and sums column by column",
         loops: true,
         run: own_loops::run,
+    },
+    Pass {
+        name: "own-elementwise",
+        platform: "cpu",
+        about: "elementwise operations in f32 and sums of gradients by columns become calls of a loop of this program's own: the plugin compiles a kernel for each, which is most of the time to the first step",
+        loops: true,
+        run: own_elementwise::run,
     },
     Pass {
         name: "pointwise-convolutions",

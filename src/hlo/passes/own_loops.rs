@@ -239,7 +239,8 @@ fn call<'g>(
     let call = Op::CustomCall {
         target: target.into(),
         config: format!("{{{}}}", numbers.collect::<Vec<_>>().join(", ")),
-        shape: result.clone(),
+        results: vec![result.clone()],
+        aliases: Vec::new(),
     };
     operands[0].graph().push(call, &operands)
 }
