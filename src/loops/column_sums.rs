@@ -157,6 +157,7 @@ loops!(block, Work);
 #[cfg(test)]
 mod tests {
     use super::super::trials::{agree, random};
+    use super::super::vectors::supported;
     use super::*;
 
     #[test]
@@ -183,7 +184,7 @@ mod tests {
                     expected[j % columns] += if square { apart * apart } else { apart };
                 }
                 let mut first: Option<Vec<f32>> = None;
-                for loops in supported() {
+                for loops in supported(&AVX512, &AVX2) {
                     let mut sums = vec![f32::NAN; rows.div_ceil(super::ROWS) * columns];
                     let blocks = sums.len() / columns;
                     let shared = Shared::new(&mut sums);

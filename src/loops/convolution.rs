@@ -350,6 +350,7 @@ loops!(block, Work);
 #[cfg(test)]
 mod tests {
     use super::super::trials::{SIZES, agree, random};
+    use super::super::vectors::supported;
     use super::*;
 
     /// The sum as it is written down, cell by cell of the dilated input.
@@ -447,7 +448,7 @@ mod tests {
             let x = random(i as u32, n * h * wide * c);
             let w = random(100 + i as u32, down * across * c * k);
             let expected = expected(sizes, 1, &x, &w);
-            for loops in supported() {
+            for loops in supported(&AVX512, &AVX2) {
                 let found = computed(loops, sizes, 1, 1, [&x, &w]);
                 agree(
                     &found,
@@ -477,7 +478,7 @@ mod tests {
             let x = random(200 + i as u32, n * h * wide * c);
             let w = random(300 + i as u32, down * across * c * k);
             let expected = expected(sizes, dilation, &x, &w);
-            for loops in supported() {
+            for loops in supported(&AVX512, &AVX2) {
                 let found = computed(loops, sizes, dilation, 1, [&x, &w]);
                 agree(
                     &found,

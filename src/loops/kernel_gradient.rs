@@ -358,6 +358,7 @@ loops!(block, Work);
 #[cfg(test)]
 mod tests {
     use super::super::trials::{SIZES, agree, random};
+    use super::super::vectors::supported;
     use super::*;
 
     fn expected(sizes: [usize; 12], x: &[f32], dy: &[f32]) -> Vec<f64> {
@@ -451,7 +452,7 @@ mod tests {
             let x = random(400 + i as u32, n * h * wide * c);
             let dy = random(500 + i as u32, n * rows * columns * k);
             let expected = expected(sizes, &x, &dy);
-            for loops in supported() {
+            for loops in supported(&AVX512, &AVX2) {
                 let found = computed(loops, sizes, 1, [&x, &dy]);
                 agree(
                     &found,

@@ -373,6 +373,28 @@ pub(super) fn is_supported() -> bool {
         || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
+/// What this processor runs: the one for AVX-512, or that for AVX2.
+pub(super) fn best<T>(avx512: &'static T, avx2: &'static T) -> &'static T {
+    match is_x86_feature_detected!("avx512f") {
+        true => avx512,
+        false => avx2,
+    }
+}
+
+/// Those of the two that this processor can run.
+#[cfg(test)]
+pub(super) fn supported<T>(avx512: &'static T, avx2: &'static T) -> Vec<&'static T> {
+    let mut found = Vec::new();
+    if is_x86_feature_detected!("avx512f") {
+        found.push(avx512);
+    }
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        found.push(avx2);
+    }
+    assert!(!found.is_empty());
+    found
+}
+
 /// The loops of `block::<Vectors, ROWS, VECTORS>(&Work)` for either kind of instructions, as constants `AVX512` and `AVX2`, and `loops`, those
 /// for this processor. So many sums fill the registers but for what they are made of (with AVX2 a mask takes one, too), and are more than hide
 /// the latency of a product.
@@ -399,21 +421,7 @@ macro_rules! loops {
         };
 
         fn loops() -> &'static Loops<Loop> {
-            if is_x86_feature_detected!("avx512f") { &AVX512 } else { &AVX2 }
-        }
-
-        /// Those that this processor can run.
-        #[cfg(test)]
-        fn supported() -> Vec<&'static Loops<Loop>> {
-            let mut found: Vec<&'static Loops<Loop>> = Vec::new();
-            if is_x86_feature_detected!("avx512f") {
-                found.push(&AVX512);
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(&AVX2);
-            }
-            assert!(!found.is_empty());
-            found
+            $crate::loops::vectors::best(&AVX512, &AVX2)
         }
     };
     ($block:ident $work:ident $vectors:ident $features:literal $columns:literal: $($rows:literal)*) => {

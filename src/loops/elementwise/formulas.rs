@@ -1,6 +1,6 @@
 //! What each operation computes, in vectors.
 
-use super::super::vectors::{Avx2, Avx512, Vectors};
+use super::super::vectors::{Avx2, Avx512, Vectors, best};
 use crate::hlo::passes::{Code, TAKES};
 
 /// An operation on so many numbers: where the result goes, where what it takes lies, and what is needed soon.
@@ -161,9 +161,5 @@ const _: () = {
 
 /// Those for this processor.
 pub(super) fn loops() -> &'static Loops {
-    if is_x86_feature_detected!("avx512f") {
-        &AVX512
-    } else {
-        &AVX2
-    }
+    best(&AVX512, &AVX2)
 }

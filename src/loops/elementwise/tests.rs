@@ -1,19 +1,8 @@
 use super::super::trials::random;
-use super::formulas::{AVX2, AVX512, Loops};
+use super::super::vectors::supported;
+use super::formulas::{AVX2, AVX512};
 use super::*;
 use crate::random::threefry2x32;
-
-fn supported() -> Vec<&'static Loops> {
-    let mut found: Vec<&'static Loops> = Vec::new();
-    if is_x86_feature_detected!("avx512f") {
-        found.push(&AVX512);
-    }
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        found.push(&AVX2);
-    }
-    assert!(!found.is_empty());
-    found
-}
 
 /// What an operation is, number by number; of a sum, what is added.
 fn plain(code: Code, x: &[f32]) -> f32 {
@@ -156,7 +145,7 @@ fn programs_compute_what_is_written_down() {
         }
 
         let mut first_totals: Option<Vec<Vec<f32>>> = None;
-        for loops in supported() {
+        for loops in supported(&AVX512, &AVX2) {
             let mut made = vec![vec![f32::NAN; size]; each.len()];
             let mut totals = vec![vec![f32::NAN; columns]; 3];
             let mut results: Vec<(*mut f32, usize)> = made
