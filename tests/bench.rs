@@ -6,6 +6,7 @@ mod common;
 use binary::{refused, run, stderr};
 use safetensors::SafeTensors;
 use serde_json::Value as Json;
+use simclr::hlo::passes::WITHOUT_LOOPS;
 use simclr::hlo::{DType, Graph, Literal, NodeId, Op, Shape, repeated};
 use std::process::{Command, Output};
 
@@ -117,7 +118,7 @@ fn a_profile_counts_every_convolution_of_the_step() {
         "--steps=1",
         "--profile",
         "runtime.devices=2",
-        "runtime.passes=[-own-loops,-own-elementwise]",
+        &format!("runtime.passes={WITHOUT_LOOPS}"),
     ]);
     let found = json(&output);
     let rows = |table: &str| found["profile"][table].as_array().unwrap().clone();

@@ -4,6 +4,7 @@ mod binary;
 mod common;
 
 use binary::{checkpoint, run, simclr, state, tiny};
+use simclr::hlo::passes::WITHOUT_LOOPS;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -127,7 +128,7 @@ fn four_devices_five_steps_per_launch() {
 /// With the plugin's own convolutions, too.
 #[test]
 fn two_devices_without_loops() {
-    straight_equals_killed(2, 1, &["runtime.passes=[-own-loops,-own-elementwise]"]);
+    straight_equals_killed(2, 1, &[&format!("runtime.passes={WITHOUT_LOOPS}")]);
 }
 
 /// A slice of another size goes on from the same checkpoint, if the batch divides by its devices.

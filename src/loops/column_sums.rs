@@ -91,7 +91,7 @@ pub(super) fn total(sums: &[f32], result: &mut [f32]) {
     }
 }
 
-struct Work<'a> {
+pub(super) struct Work<'a> {
     columns: usize,
     rows: usize,
     /// Lanes of the last vector that are columns.

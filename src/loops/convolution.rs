@@ -68,7 +68,7 @@ impl Function for ConvolutionLoop {
     }
 }
 
-struct Convolution {
+pub(super) struct Convolution {
     images: usize,
     sides: [Side; 2],
     /// Columns of the kernel.
@@ -159,7 +159,7 @@ struct Run {
 }
 
 /// A block.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     /// What to read of each window, and of the kernel from the block's first output on.
     runs: &'a [Run],
     /// Where each pixel's window begins, and the pixel in the result.
@@ -175,6 +175,31 @@ struct Work<'a> {
 }
 
 impl Convolution {
+    /// Products with a matrix, of rows of so many inputs: a convolution of one pixel.
+    pub fn product(inputs: usize, outputs: usize) -> Self {
+        Convolution {
+            images: 1,
+            sides: [0, 1].map(|_| Side::new(1, 1, 1, 0, 1, 1)),
+            taps: 1,
+            inputs,
+            outputs,
+        }
+    }
+
+    /// Such products: of the row of `x` at the first place of each pair, to the one of `y` at the second.
+    pub fn multiply(
+        &self,
+        loops: &Loops<Loop>,
+        x: &[f32],
+        matrix: &[f32],
+        y: &Shared,
+        rows: &[[usize; 2]],
+    ) {
+        let [down, across] = &self.sides;
+        let class = [&down.classes[0], &across.classes[0]];
+        self.class(loops, class, x, matrix, y, rows);
+    }
+
     /// Some images of the result.
     fn compute(&self, loops: &Loops<Loop>, x: &[f32], w: &[f32], y: &Shared, images: Range<usize>) {
         let [rows, columns] = &self.sides;

@@ -119,7 +119,7 @@ struct Pass {
 }
 
 /// A block and its pixels.
-struct Work<'a> {
+pub(super) struct Work<'a> {
     pass: &'a Pass,
     /// Numbers between rows of the block in the result.
     outputs: usize,
@@ -128,6 +128,44 @@ struct Work<'a> {
     x: *const f32,
     dy: *const f32,
     dw: *mut f32,
+}
+
+/// A sum over pixels of products of their inputs with their outputs: the gradient of a 1×1 kernel.
+pub(super) struct Product {
+    convolution: Convolution,
+    blocks: Vec<Block>,
+}
+
+impl Product {
+    pub fn new(loops: &Loops<Loop>, pixels: usize, inputs: usize, outputs: usize) -> Self {
+        let side = |size| Side {
+            size,
+            outputs: size,
+            stride: 1,
+            low: 0,
+        };
+        let convolution = Convolution {
+            images: 1,
+            rows: side(1),
+            columns: side(pixels),
+            taps: [1, 1],
+            inputs,
+            outputs,
+        };
+        let blocks = convolution.tasks(loops).into_iter().flatten().collect();
+        Product {
+            convolution,
+            blocks,
+        }
+    }
+
+    /// Adds it, of inputs `[pixels, inputs]` and outputs `[pixels, outputs]`, to what is there.
+    pub fn add(&self, loops: &Loops<Loop>, arrays: [&[f32]; 2], to: &Shared) {
+        for block in &self.blocks {
+            self.convolution
+                .add_block(loops, block, &(0..1), &(0..1), arrays, to);
+        }
+    }
 }
 
 impl Pass {

@@ -15,7 +15,10 @@ mod kernel_gradient;
 mod shared;
 #[cfg(target_arch = "x86_64")]
 mod vectors;
+#[cfg(target_arch = "x86_64")]
+mod winograd;
 
+use crate::hlo::passes::WITHOUT_LOOPS;
 use crate::pjrt::Client;
 use std::sync::Once;
 
@@ -31,7 +34,7 @@ pub fn register(client: &Client, wanted: bool) -> bool {
         Err(reason) if wanted => {
             TOLD.call_once(|| {
                 tracing::warn!(
-                    "convolutions, products and elementwise operations are the plugin's own, and steps and compilation take longer: {reason}; runtime.passes=[-own-loops,-own-elementwise] leaves this line out"
+                    "convolutions, products and elementwise operations are the plugin's own, and steps and compilation take longer: {reason}; runtime.passes={WITHOUT_LOOPS} leaves this line out"
                 );
             });
             false
@@ -49,6 +52,8 @@ fn known(client: &Client) -> Result<(), String> {
     let all = || -> Result<bool, Error> {
         Ok(register::<convolution::ConvolutionLoop>(client)?
             && register::<kernel_gradient::KernelGradient>(client)?
+            && register::<winograd::Winograd>(client)?
+            && register::<winograd::WinogradGradient>(client)?
             && register::<column_sums::ColumnSums>(client)?
             && register::<elementwise::Elementwise>(client)?)
     };

@@ -400,9 +400,9 @@ pub(super) fn supported<T>(avx512: &'static T, avx2: &'static T) -> Vec<&'static
 /// the latency of a product.
 macro_rules! loops {
     ($block:ident, $work:ident) => {
-        type Loop = for<'a, 'b> unsafe fn(&'a $work<'b>);
+        pub(super) type Loop = for<'a, 'b> unsafe fn(&'a $work<'b>);
 
-        const AVX512: Loops<Loop> = Loops {
+        pub(super) const AVX512: Loops<Loop> = Loops {
             lanes: Avx512::LANES,
             table: &[
                 loops!($block $work Avx512 "avx512f" 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24),
@@ -412,7 +412,7 @@ macro_rules! loops {
             ],
         };
 
-        const AVX2: Loops<Loop> = Loops {
+        pub(super) const AVX2: Loops<Loop> = Loops {
             lanes: Avx2::LANES,
             table: &[
                 loops!($block $work Avx2 "avx2,fma" 1: 1 2 3 4 5 6 7 8 9 10 11 12),
@@ -420,7 +420,7 @@ macro_rules! loops {
             ],
         };
 
-        fn loops() -> &'static Loops<Loop> {
+        pub(super) fn loops() -> &'static Loops<Loop> {
             $crate::loops::vectors::best(&AVX512, &AVX2)
         }
     };

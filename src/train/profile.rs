@@ -8,7 +8,9 @@
 use super::Error;
 use super::measure::Traced;
 use crate::engine::Engine;
-use crate::hlo::passes::{CONVOLUTION_LOOP, KERNEL_GRADIENT_LOOP};
+use crate::hlo::passes::{
+    CONVOLUTION_LOOP, KERNEL_GRADIENT_LOOP, WINOGRAD_GRADIENT_LOOP, WINOGRAD_LOOP,
+};
 use crate::hlo::{Computation, Literal, Module, Node, NodeId, Op, Shape, Type, repeated};
 use crate::pjrt::{Argument, Buffer};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -240,7 +242,13 @@ fn flops(body: &Computation, node: &Node) -> Option<f64> {
                 false => window * pixels(image) / pixels(&result.dims),
             }
         }
-        Op::CustomCall { target, .. } if target == KERNEL_GRADIENT_LOOP => {
+        Op::CustomCall { target, .. } if target == WINOGRAD_LOOP => {
+            let (image, kernel) = (dims(body, node.operands[0]), dims(body, node.operands[1]));
+            (kernel[0] * kernel[1] * image[3]) as f64
+        }
+        Op::CustomCall { target, .. }
+            if target == KERNEL_GRADIENT_LOOP || target == WINOGRAD_GRADIENT_LOOP =>
+        {
             let pixels = &dims(body, node.operands[1])[..3];
             pixels.iter().product::<i64>() as f64
         }
@@ -252,6 +260,14 @@ fn flops(body: &Computation, node: &Node) -> Option<f64> {
 fn family(body: &Computation, node: &Node, forward: bool) -> &'static str {
     match &node.op {
         Op::Dot(_) => return "matrix products",
+        Op::CustomCall { target, .. } if target == WINOGRAD_GRADIENT_LOOP => {
+            return "convolutions, gradient of the kernel";
+        }
+        Op::CustomCall { target, config, .. }
+            if target == WINOGRAD_LOOP && config.contains("turned = 1 ") =>
+        {
+            return "convolutions, gradient of the input";
+        }
         // A matrix is one row of pixels, or an image for each pixel.
         Op::CustomCall { target, .. }
             if target == CONVOLUTION_LOOP || target == KERNEL_GRADIENT_LOOP =>

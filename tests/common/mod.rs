@@ -25,10 +25,7 @@ pub fn engine(devices: usize) -> Engine {
 
 /// The same without calls of this program's loops: what runs where there are none.
 pub fn engine_without_loops(devices: usize) -> Engine {
-    engine_with(
-        devices,
-        &Selection::Without(["own-loops".into(), "own-elementwise".into()].into()),
-    )
+    engine_with(devices, &Selection::without_loops())
 }
 
 fn engine_with(devices: usize, passes: &Selection) -> Engine {

@@ -61,8 +61,18 @@ pub(super) fn of_kernel_gradient() -> ConvDims {
     }
 }
 
+/// The dimensions of the gradient of NHWC images, from that of NHWC outputs and the HWIO kernel, its taps turned round.
+pub(super) fn of_input_gradient() -> ConvDims {
+    let forward = ConvDims::nhwc();
+    ConvDims {
+        kernel_input: forward.kernel_output,
+        kernel_output: forward.kernel_input,
+        ..forward
+    }
+}
+
 /// Two directions alike but for size and padding, no groups, f32, something in it.
-fn is_plain(conv: &Conv, result: &Shape) -> bool {
+pub(super) fn is_plain(conv: &Conv, result: &Shape) -> bool {
     let alike = |value: fn(&WindowDim) -> i64| value(&conv.window[0]) == value(&conv.window[1]);
     conv.window.len() == 2
         && result.dtype == DType::F32
@@ -88,16 +98,9 @@ fn convolution<'g>(
     if conv.dims == of_kernel_gradient() && rows.stride == 1 && rows.base_dilation == 1 {
         return Some(gradient(x, other, rows.window_dilation, low, result));
     }
-    let forward = ConvDims::nhwc();
-    let kernel = if conv.dims == forward {
+    let kernel = if conv.dims == ConvDims::nhwc() {
         other
-    } else if conv.dims
-        == (ConvDims {
-            kernel_input: forward.kernel_output,
-            kernel_output: forward.kernel_input,
-            ..forward
-        })
-    {
+    } else if conv.dims == of_input_gradient() {
         other.transpose(&[0, 1, 3, 2])
     } else {
         return None;
@@ -227,7 +230,7 @@ fn gradient<'g>(
     call(KERNEL_GRADIENT_LOOP, &numbers, [x, dy], result)
 }
 
-fn call<'g>(
+pub(super) fn call<'g>(
     target: &str,
     numbers: &[(&str, i64)],
     operands: [Value<'g>; 2],

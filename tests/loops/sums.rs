@@ -1,0 +1,121 @@
+//! Long sums of batch statistics.
+
+use super::{apart, callable, calls, run};
+use crate::common::{engine, engine_without_loops};
+use simclr::grad::gradients;
+use simclr::hlo::passes::COLUMN_SUMS_LOOP;
+use simclr::hlo::{
+    Conv, DType, DotDims, Graph, Module, Monoid, Op, Reducer, Shape, Value, WindowDim,
+};
+
+/// Mean, variance and their gradients of what a convolution and a product compute, as batch normalisation has them.
+pub fn normalised(dtype: DType) -> Module {
+    let graph = Graph::new();
+    let array = |dims: &[i64]| graph.parameter("array", Shape::new(dtype, dims.to_vec()));
+    let (image, kernel) = (array(&[33, 32, 32, 8]), array(&[3, 3, 8, 20]));
+    let (a, b) = (array(&[32_800, 9]), array(&[9, 7]));
+    let window = vec![WindowDim::new(3, 1, 1, 1); 2];
+    let product = a.dot_general(
+        b,
+        DotDims {
+            lhs_contracting: vec![1],
+            rhs_contracting: vec![0],
+            ..DotDims::default()
+        },
+    );
+    let mut outputs = Vec::new();
+    let mut loss = graph.scalar(0f32).convert(dtype);
+    for x in [image.convolve(kernel, Conv::nhwc(window)), product] {
+        let over: Vec<i64> = (0..x.rank() as i64 - 1).collect();
+        let mean = x.mean(&over);
+        let centred = x - mean.broadcast_trailing(&x.dims());
+        let variance = (centred * centred).mean(&over);
+        let y = centred * (variance + 1e-5).rsqrt().broadcast_trailing(&x.dims());
+        loss = loss + y.tanh().sum_all() * 0.01;
+        outputs.extend([mean, variance]);
+    }
+    outputs.extend(gradients(loss, &[kernel, b]).into_iter().flatten());
+    graph.finish("normalised", &outputs).expect("the graph")
+}
+
+#[test]
+fn batch_statistics_are_calls_and_agree_with_double_precision() {
+    if !callable() {
+        return;
+    }
+    let (calling, own) = (engine(1), engine_without_loops(1));
+    let module = normalised(DType::F32);
+    let rewritten = calling.rewritten(&module).unwrap();
+    // A mean and a variance of each; in the backward pass the sums are of what is computed meanwhile.
+    assert_eq!(calls(&rewritten, COLUMN_SUMS_LOOP), 4);
+    let exact = run(&own, &normalised(DType::F64));
+    assert_eq!(exact.len(), 6);
+    for (i, (found, exact)) in run(&calling, &module).iter().zip(&exact).enumerate() {
+        let error = apart(found, exact);
+        assert!(error < 1e-5, "result {i}: {error:.1e}");
+    }
+}
+
+/// Sums that are not those of a call's distance from a vector, or not long, are left to the plugin.
+#[test]
+fn other_sums_are_left_to_the_plugin() {
+    if !callable() {
+        return;
+    }
+    type Summed = for<'g> fn([Value<'g>; 4]) -> Value<'g>;
+    let found =
+        |rows: i64, dtype: DType, replicas: usize, over: &[i64], init: f64, summed: Summed| {
+            let graph = Graph::new();
+            let array = |dims: &[i64]| graph.parameter("array", Shape::new(dtype, dims.to_vec()));
+            let (a, b) = (array(&[rows, 40]), array(&[40, 12]));
+            let x = a.dot_general(
+                b,
+                DotDims {
+                    lhs_contracting: vec![1],
+                    rhs_contracting: vec![0],
+                    ..DotDims::default()
+                },
+            );
+            let spread = |vector: Value<'_>| vector.broadcast_trailing(&[rows, 12]).id();
+            let (m, n) = (spread(array(&[12])), spread(array(&[12])));
+            let values = [x, graph.value(m), graph.value(n), array(&[rows, 12])];
+            let init = match dtype {
+                DType::F32 => graph.scalar(init as f32),
+                _ => graph.scalar(init),
+            };
+            let sum = graph.push(
+                Op::Reduce {
+                    dims: over.to_vec(),
+                    reducer: Reducer::Monoid(Monoid::Add),
+                },
+                &[summed(values), init],
+            );
+            let module = graph.finish("sum", &[sum]).expect("a graph");
+            let rewritten = engine(replicas).rewritten(&module.with_replicas(replicas).unwrap());
+            calls(&rewritten.expect("the passes"), COLUMN_SUMS_LOOP)
+        };
+    let long = |summed: Summed| found(40_000, DType::F32, 1, &[0], 0.0, summed);
+    assert_eq!(long(|[x, ..]| x), 1);
+    assert_eq!(long(|[x, m, ..]| x - m), 1);
+    assert_eq!(
+        long(|[x, m, ..]| (x - m) * (x - m)),
+        0,
+        "two differences, though equal"
+    );
+    assert_eq!(long(|[x, m, ..]| square(x - m)), 1);
+    assert_eq!(long(|[x, m, ..]| m - x), 0);
+    assert_eq!(long(|[x, m, n, _]| (x - m) * (x - n)), 0);
+    assert_eq!(long(|[x, m, _, dy]| (x - m) * dy), 0);
+    assert_eq!(long(|[x, ..]| x.tanh()), 0);
+    assert_eq!(long(|[.., dy]| dy), 0, "no call's result");
+    assert_eq!(long(|[x, _, _, dy]| x - dy), 0);
+    assert_eq!(found(40_000, DType::F32, 1, &[0], 1.0, |[x, ..]| x), 0);
+    assert_eq!(found(40_000, DType::F32, 1, &[1], 0.0, |[x, ..]| x), 0);
+    assert_eq!(found(40_000, DType::F64, 1, &[0], 0.0, |[x, ..]| x), 0);
+    assert_eq!(found(4_100, DType::F32, 1, &[0], 0.0, |[x, ..]| x), 0);
+    assert_eq!(found(4_100, DType::F32, 2, &[0], 0.0, |[x, ..]| x), 1);
+}
+
+fn square(x: Value) -> Value {
+    x * x
+}
