@@ -24,11 +24,16 @@ use crate::hlo::passes::{WINOGRAD_GRADIENT_LOOP, WINOGRAD_LOOP};
 use crate::pjrt::{Call, Function};
 use std::ops::Range;
 use tiles::{Side, Tiles};
-use transforms::{SIDE, TAPS, Transforms, transforms};
+use transforms::{Grid, SIDE, STEP, TAPS, Transforms, transforms};
 
-/// Tiles that are transformed before their products: what they take at a point stays in the cache. From 32 to 192 is alike for convolutions; a
+/// Tiles that are transformed before their products, so that what these read is in the cache still. From 32 to 192 is alike for convolutions; a
 /// kernel's gradient takes longer with more.
 const TILES: usize = 64;
+
+/// Tiles that are worth sums of their own of a kernel's gradient, and how often there are such: parts for threads, in which each tile is
+/// transformed once.
+const SUMMED: usize = 2048;
+const SUMS: usize = 8;
 
 /// Points of a tile.
 const POINTS: usize = SIDE * SIDE;
@@ -106,16 +111,16 @@ impl Function for WinogradGradient {
                 "images {images:?} and outputs {outputs:?} do not make a kernel {kernel:?}"
             ));
         }
-        let dw = Shared::new(dw);
         let loops = kernel_gradient::loops();
-        cut(filter.inputs, sharing.parts(), |count, range| {
-            sharing.share(count, &|part| {
-                filter.gradient(loops, transforms(), [x.values, dy.values], &dw, range(part));
-            });
-        });
+        let arrays = [x.values, dy.values];
+        let share: Share = &|parts, work| sharing.share(parts, work);
+        filter.gradient(loops, transforms(), arrays, dw, sharing.parts(), share);
         Ok(())
     }
 }
+
+/// Does so many parts of some work, each once.
+type Share<'a> = &'a dyn Fn(usize, &(dyn Fn(usize) + Sync));
 
 /// Shares `all` out into about so many ranges: how many, and which.
 fn cut(all: usize, parts: usize, to: impl FnOnce(usize, &(dyn Fn(usize) -> Range<usize> + Sync))) {
@@ -176,16 +181,24 @@ impl Filter {
                     let some = input..(input + TURNED).min(inputs.end);
                     self.turn(w, some, first..first + count, &mut rows);
                 }
-                let tap = |tap: usize| match turned {
-                    true => &rows[(tap * TURNED + beside) * count..][..count],
-                    false => &w[(tap * self.inputs + input) * self.outputs + first..][..count],
+                // Where the first tap lies, and how far apart they are.
+                let (rows, place, apart) = match turned {
+                    true => (&rows[..], beside * count, TURNED * count),
+                    false => (w, input * self.outputs + first, self.inputs * self.outputs),
                 };
-                let taps =
-                    std::array::from_fn(|i| std::array::from_fn(|j| tap(i * TAPS + j).as_ptr()));
-                let to = each_point(|point| {
-                    let matrix = (point * self.outputs + first) * self.inputs;
-                    points.part(matrix + input * count, count)
-                });
+                let last = place + (TAPS * TAPS - 1) * apart;
+                let taps = Grid {
+                    start: rows[place..last + count].as_ptr(),
+                    row: TAPS * apart,
+                    column: apart,
+                };
+                let matrix = self.inputs * self.outputs;
+                let place = first * self.inputs + input * count;
+                let to = Grid {
+                    start: points.part(place, (POINTS - 1) * matrix + count),
+                    row: SIDE * matrix,
+                    column: matrix,
+                };
                 // SAFETY: the processor has the instructions, or the function would not be registered; a tap and a point have so many numbers
                 // there, and only this thread has this input's.
                 unsafe { (transforms.kernel)(&taps, &to, count) };
@@ -238,16 +251,30 @@ impl Filter {
                     let sums = Shared::new(sums.of_mut(point));
                     product.multiply(loops, seen.of(point), matrix, &sums, &rows);
                 }
-                for tile in tiles.clone() {
-                    let from = sums.from((tile - start) * count, count);
-                    let to = self.tiles.outputs(tile).map(|row| {
-                        row.map(|output| match output {
-                            Some(output) => y.part(output * self.outputs + first, count),
-                            None => left_out,
-                        })
-                    });
+                for (i, tile) in self.tiles.range(tiles.clone()).enumerate() {
+                    let from = sums.from(i * count, count);
+                    let place =
+                        |output: usize, count: usize| y.part(output * self.outputs + first, count);
                     // SAFETY: the processor has the instructions; there are so many numbers in each place, and a tile's outputs are this thread's.
-                    unsafe { (transforms.outputs)(&from, &to, count) };
+                    unsafe {
+                        if let Some(output) = self.tiles.whole(tile) {
+                            let row = self.tiles.columns.outputs * self.outputs;
+                            let to = Grid {
+                                start: place(output, row + self.outputs + count),
+                                row,
+                                column: self.outputs,
+                            };
+                            (transforms.outputs)(&from, &to, count);
+                            continue;
+                        }
+                        let mut to = [[left_out; STEP]; STEP];
+                        for (to, row) in to.iter_mut().zip(self.tiles.outputs(tile)) {
+                            for (to, output) in to.iter_mut().zip(row) {
+                                *to = output.map_or(left_out, |output| place(output, count));
+                            }
+                        }
+                        (transforms.outputs_at_border)(&from, &to, count);
+                    }
                 }
             }
         }
@@ -262,36 +289,99 @@ impl Filter {
         tiles: Range<usize>,
         into: &mut Points,
     ) {
-        let zeros = vec![0.0; inputs.len()];
-        for (i, tile) in tiles.enumerate() {
-            let from = self.tiles.cells(tile).map(|row| {
-                row.map(|cell| match cell {
-                    Some(cell) => x[cell * self.inputs..][inputs.clone()].as_ptr(),
-                    None => zeros.as_ptr(),
-                })
-            });
-            let to = into.to(i * inputs.len(), inputs.len());
+        let count = inputs.len();
+        let zeros = vec![0.0; count];
+        for (i, tile) in self.tiles.range(tiles).enumerate() {
+            let to = into.to(i * count, count);
+            let place = |cell: usize, count: usize| {
+                x[cell * self.inputs + inputs.start..][..count].as_ptr()
+            };
             // SAFETY: the processor has the instructions, and there are so many numbers in each place.
-            unsafe { (transforms.image)(&from, &to, inputs.len()) };
+            unsafe {
+                if let Some(cell) = self.tiles.inside(tile) {
+                    let row = self.tiles.columns.size * self.inputs;
+                    let from = Grid {
+                        start: place(cell, (SIDE - 1) * (row + self.inputs) + count),
+                        row,
+                        column: self.inputs,
+                    };
+                    (transforms.image)(&from, &to, count);
+                    continue;
+                }
+                let mut from = [[zeros.as_ptr(); SIDE]; SIDE];
+                for (from, row) in from.iter_mut().zip(self.tiles.cells(tile)) {
+                    for (from, cell) in from.iter_mut().zip(row) {
+                        *from = cell.map_or(zeros.as_ptr(), |cell| place(cell, count));
+                    }
+                }
+                (transforms.image_at_border)(&from, &to, count);
+            }
         }
     }
 
-    /// The gradient of some inputs' rows of the kernel.
+    /// The gradient of the kernel, by so many threads. Sums of many tiles are summed up in [`SUMS`] ranges at most, whatever the threads, and
+    /// inputs are shared out among those that are left.
     fn gradient(
+        &self,
+        loops: &Loops<kernel_gradient::Loop>,
+        transforms: &Transforms,
+        arrays: [&[f32]; 2],
+        dw: &mut [f32],
+        threads: usize,
+        share: Share,
+    ) {
+        let sums = (self.tiles.count() / SUMMED).clamp(1, SUMS);
+        let sums = 1 << sums.ilog2();
+        let mut several = vec![0.0; if sums > 1 { sums * dw.len() } else { 0 }];
+        let size = dw.len();
+        let to = Shared::new(if sums > 1 { &mut several } else { &mut *dw });
+        cut(self.tiles.count(), sums, |sums, tiles| {
+            cut(self.inputs, threads.div_ceil(sums), |pieces, inputs| {
+                share(sums * pieces, &|part| {
+                    let (sum, piece) = (part / pieces, part % pieces);
+                    let place = sum * size;
+                    self.sum(
+                        loops,
+                        transforms,
+                        arrays,
+                        &to,
+                        place,
+                        tiles(sum),
+                        inputs(piece),
+                    );
+                });
+            });
+        });
+        let mut several = several.chunks_exact(size);
+        if let Some(first) = several.next() {
+            dw.copy_from_slice(first);
+        }
+        for sum in several {
+            for (total, value) in dw.iter_mut().zip(sum) {
+                *total += value;
+            }
+        }
+    }
+
+    /// What some tiles give to the gradient of some inputs' rows of the kernel, to a kernel in its place.
+    #[expect(clippy::too_many_arguments, reason = "two arrays, and what of them")]
+    fn sum(
         &self,
         loops: &Loops<kernel_gradient::Loop>,
         transforms: &Transforms,
         [x, dy]: [&[f32]; 2],
         dw: &Shared,
+        place: usize,
+        tiles: Range<usize>,
         inputs: Range<usize>,
     ) {
-        let (count, all) = (inputs.len(), self.tiles.count());
-        let group = TILES.min(all);
+        let count = inputs.len();
+        let group = TILES.min(tiles.len());
         let mut seen = Points::new(group, count);
         let mut given = Points::new(group, self.outputs);
         let mut sums = Points::new(count, self.outputs);
-        for start in (0..all).step_by(group) {
-            let tiles = start..(start + group).min(all);
+        for start in tiles.clone().step_by(group) {
+            let tiles = start..(start + group).min(tiles.end);
             self.see(transforms, x, inputs.clone(), tiles.clone(), &mut seen);
             self.give(transforms, dy, tiles.clone(), &mut given);
             let product = kernel_gradient::Product::new(loops, tiles.len(), count, self.outputs);
@@ -302,12 +392,15 @@ impl Filter {
         }
         for (row, input) in inputs.enumerate() {
             let from = sums.from(row * self.outputs, self.outputs);
-            let to = std::array::from_fn(|i| {
-                std::array::from_fn(|j| {
-                    let place = ((i * TAPS + j) * self.inputs + input) * self.outputs;
-                    dw.part(place, self.outputs)
-                })
-            });
+            let tap = self.inputs * self.outputs;
+            let to = Grid {
+                start: dw.part(
+                    place + input * self.outputs,
+                    (TAPS * TAPS - 1) * tap + self.outputs,
+                ),
+                row: TAPS * tap,
+                column: tap,
+            };
             // SAFETY: the processor has the instructions; there are so many numbers in each place, and an input's are this thread's.
             unsafe { (transforms.of_kernel)(&from, &to, self.outputs) };
         }
@@ -315,17 +408,32 @@ impl Filter {
 
     /// Transforms the gradients of tiles' outputs.
     fn give(&self, transforms: &Transforms, dy: &[f32], tiles: Range<usize>, into: &mut Points) {
-        let zeros = vec![0.0; self.outputs];
-        for (i, tile) in tiles.enumerate() {
-            let from = self.tiles.outputs(tile).map(|row| {
-                row.map(|output| match output {
-                    Some(output) => dy[output * self.outputs..][..self.outputs].as_ptr(),
-                    None => zeros.as_ptr(),
-                })
-            });
-            let to = into.to(i * self.outputs, self.outputs);
+        let count = self.outputs;
+        let zeros = vec![0.0; count];
+        for (i, tile) in self.tiles.range(tiles).enumerate() {
+            let to = into.to(i * count, count);
             // SAFETY: the processor has the instructions, and there are so many numbers in each place.
-            unsafe { (transforms.gradient)(&from, &to, self.outputs) };
+            unsafe {
+                if let Some(output) = self.tiles.whole(tile) {
+                    let row = self.tiles.columns.outputs * count;
+                    let from = Grid {
+                        start: dy[output * count..][..row + 2 * count].as_ptr(),
+                        row,
+                        column: count,
+                    };
+                    (transforms.gradient)(&from, &to, count);
+                    continue;
+                }
+                let mut from = [[zeros.as_ptr(); STEP]; STEP];
+                for (from, row) in from.iter_mut().zip(self.tiles.outputs(tile)) {
+                    for (from, output) in from.iter_mut().zip(row) {
+                        *from = output.map_or(zeros.as_ptr(), |output| {
+                            dy[output * count..][..count].as_ptr()
+                        });
+                    }
+                }
+                (transforms.gradient_at_border)(&from, &to, count);
+            }
         }
     }
 }
@@ -347,9 +455,8 @@ impl Points {
     }
 
     fn place(&self, point: usize) -> Range<usize> {
-        let size = self.rows * self.columns;
-        let start = point * (size + APART);
-        start..start + size
+        let start = point * self.apart();
+        start..start + self.rows * self.columns
     }
 
     fn of(&self, point: usize) -> &[f32] {
@@ -361,20 +468,33 @@ impl Points {
         &mut self.values[place]
     }
 
-    /// Where so many numbers begin in the matrix of each point.
-    fn from(&self, first: usize, count: usize) -> [[*const f32; SIDE]; SIDE] {
-        each_point(|point| self.of(point)[first..][..count].as_ptr())
+    /// Where so many numbers lie in the matrix of each point.
+    fn from(&self, first: usize, count: usize) -> Grid<*const f32> {
+        let Range { start, end } = self.places(first, count);
+        Grid {
+            start: self.values[start..end].as_ptr(),
+            row: SIDE * self.apart(),
+            column: self.apart(),
+        }
     }
 
     /// The same, to write to.
-    fn to(&mut self, first: usize, count: usize) -> [[*mut f32; SIDE]; SIDE] {
-        assert!(first + count <= self.rows * self.columns);
-        let start = self.values.as_mut_ptr();
-        // SAFETY: inside the point's matrix.
-        each_point(|point| unsafe { start.add(self.place(point).start + first) })
+    fn to(&mut self, first: usize, count: usize) -> Grid<*mut f32> {
+        let Range { start, end } = self.places(first, count);
+        Grid {
+            start: self.values[start..end].as_mut_ptr(),
+            row: SIDE * self.apart(),
+            column: self.apart(),
+        }
     }
-}
 
-fn each_point<T>(of: impl Fn(usize) -> T) -> [[T; SIDE]; SIDE] {
-    std::array::from_fn(|i| std::array::from_fn(|j| of(i * SIDE + j)))
+    fn places(&self, first: usize, count: usize) -> Range<usize> {
+        assert!(first + count <= self.rows * self.columns);
+        first..(POINTS - 1) * self.apart() + first + count
+    }
+
+    /// From one point's matrix to the next one's.
+    fn apart(&self) -> usize {
+        self.rows * self.columns + APART
+    }
 }

@@ -6,7 +6,7 @@ use super::*;
 
 /// Images, rows, columns, inputs, outputs, zeros before rows and columns, outputs down and across. Maps smaller than a tile, outputs left
 /// out, vectors and blocks that are not full, several groups of tiles, sums in pieces.
-const SIZES: [[usize; 9]; 11] = [
+const SIZES: [[usize; 9]; 12] = [
     [2, 4, 4, 16, 64, 1, 1, 4, 4],
     [3, 5, 7, 33, 20, 1, 1, 5, 7],
     [2, 1, 1, 17, 40, 1, 1, 1, 1],
@@ -18,6 +18,8 @@ const SIZES: [[usize; 9]; 11] = [
     [9, 8, 8, 16, 16, 1, 1, 8, 8],
     [2, 5, 6, 8, 9, 0, 3, 4, 9],
     [1, 9, 2, 64, 96, 5, 1, 14, 2],
+    // Tiles for four sums, and some more.
+    [3, 110, 120, 2, 3, 1, 1, 110, 120],
 ];
 
 fn filter(sizes: [usize; 9]) -> Filter {
@@ -130,12 +132,8 @@ fn gradients_are_the_sum_that_is_written_down() {
             let filter = filter(sizes);
             let computed = |parts: usize| {
                 let mut dw = vec![f32::NAN; 9 * c * k];
-                let shared = Shared::new(&mut dw);
-                cut(c, parts, |count, range| {
-                    for part in 0..count {
-                        filter.gradient(loops, transforms, [&x, &dy], &shared, range(part));
-                    }
-                });
+                let share: Share = &|parts, work| (0..parts).for_each(work);
+                filter.gradient(loops, transforms, [&x, &dy], &mut dw, parts, share);
                 dw
             };
             let found = computed(1);

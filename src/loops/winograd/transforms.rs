@@ -10,22 +10,62 @@ pub(super) const TAPS: usize = 3;
 /// Points at which a tile's polynomials are multiplied, along a dimension: as many as cells of the image that its outputs see.
 pub(super) const SIDE: usize = STEP + TAPS - 1;
 
-/// From tiles of numbers for each of some channels, at these addresses, to other tiles.
-pub(super) type Transform<const FROM: usize, const TO: usize> =
-    unsafe fn(&[[*const f32; FROM]; FROM], &[[*mut f32; TO]; TO], usize);
+/// Where the cells of a tile lie that are equally far apart: so many numbers from row to row, and from column to column.
+#[derive(Clone, Copy)]
+pub(super) struct Grid<P> {
+    pub start: P,
+    pub row: usize,
+    pub column: usize,
+}
+
+/// Where the cells of a tile lie.
+trait Cells<P> {
+    unsafe fn at(&self, row: usize, column: usize) -> P;
+}
+
+impl Cells<*const f32> for Grid<*const f32> {
+    #[inline(always)]
+    unsafe fn at(&self, row: usize, column: usize) -> *const f32 {
+        unsafe { self.start.add(row * self.row + column * self.column) }
+    }
+}
+
+impl Cells<*mut f32> for Grid<*mut f32> {
+    #[inline(always)]
+    unsafe fn at(&self, row: usize, column: usize) -> *mut f32 {
+        unsafe { self.start.add(row * self.row + column * self.column) }
+    }
+}
+
+impl<P: Copy, const N: usize> Cells<P> for [[P; N]; N] {
+    #[inline(always)]
+    unsafe fn at(&self, row: usize, column: usize) -> P {
+        self[row][column]
+    }
+}
+
+/// From a tile of numbers, for each of so many channels, to another tile.
+pub(super) type Transform<From, To> = unsafe fn(&From, &To, usize);
+/// The cells of a tile one by one, where some are left out.
+pub(super) type Each<P, const N: usize> = [[P; N]; N];
+type Read = Grid<*const f32>;
+type Write = Grid<*mut f32>;
 
 /// The transforms, for one kind of instructions.
 pub(super) struct Transforms {
     /// A tile of an image to its points, `Bᵀ d B`.
-    pub image: Transform<SIDE, SIDE>,
+    pub image: Transform<Read, Write>,
+    pub image_at_border: Transform<Each<*const f32, SIDE>, Write>,
     /// A kernel to its points, `G g Gᵀ`.
-    pub kernel: Transform<TAPS, SIDE>,
+    pub kernel: Transform<Read, Write>,
     /// Sums of products at each point to outputs, `Aᵀ m A`.
-    pub outputs: Transform<SIDE, STEP>,
+    pub outputs: Transform<Read, Write>,
+    pub outputs_at_border: Transform<Read, Each<*mut f32, STEP>>,
     /// Gradients of outputs to those of sums at each point, `A y Aᵀ`.
-    pub gradient: Transform<STEP, SIDE>,
+    pub gradient: Transform<Read, Write>,
+    pub gradient_at_border: Transform<Each<*const f32, STEP>, Write>,
     /// Gradients of a kernel's points to that of the kernel, `Gᵀ u G`.
-    pub of_kernel: Transform<SIDE, TAPS>,
+    pub of_kernel: Transform<Read, Write>,
 }
 
 /// A matrix that is applied to a column of vectors.
@@ -100,59 +140,72 @@ impl<V: Vectors> Matrix<V, SIDE, TAPS> for OfKernel {
 /// Applies a matrix along columns, then along rows.
 #[inline(always)]
 unsafe fn both<V: Vectors, M: Matrix<V, FROM, TO>, const FROM: usize, const TO: usize>(
-    from: &[[*const f32; FROM]; FROM],
-    to: &[[*mut f32; TO]; TO],
+    from: &impl Cells<*const f32>,
+    to: &impl Cells<*mut f32>,
     count: usize,
 ) {
-    let mut first = 0;
-    while first < count {
-        let lanes = (count - first).min(V::LANES);
-        // SAFETY: the caller's; a mask leaves out what lies behind the last channel.
-        unsafe {
-            let mask = V::mask(lanes);
+    let whole = count / V::LANES * V::LANES;
+    // SAFETY: the caller's; a mask leaves out what lies behind the last channel.
+    unsafe {
+        let mut first = 0;
+        while first < whole {
             let mut half = [[V::zero(); FROM]; TO];
             for j in 0..FROM {
                 let mut column = [V::zero(); FROM];
-                for i in 0..FROM {
-                    let place = from[i][j].add(first);
-                    column[i] = match lanes == V::LANES {
-                        true => V::load(place),
-                        false => V::load_masked(mask, place),
-                    };
+                for (i, cell) in column.iter_mut().enumerate() {
+                    *cell = V::load(from.at(i, j).add(first));
                 }
                 let column = M::apply(column);
                 for i in 0..TO {
                     half[i][j] = column[i];
                 }
             }
-            for i in 0..TO {
-                let row = M::apply(half[i]);
-                for j in 0..TO {
-                    let place = to[i][j].add(first);
-                    match lanes == V::LANES {
-                        true => V::store(place, row[j]),
-                        false => V::store_masked(mask, place, row[j]),
-                    }
+            for (i, half) in half.into_iter().enumerate() {
+                for (j, value) in M::apply(half).into_iter().enumerate() {
+                    V::store(to.at(i, j).add(first), value);
                 }
             }
+            first += V::LANES;
         }
-        first += V::LANES;
+        if first == count {
+            return;
+        }
+        let mask = V::mask(count - first);
+        let mut half = [[V::zero(); FROM]; TO];
+        for j in 0..FROM {
+            let mut column = [V::zero(); FROM];
+            for (i, cell) in column.iter_mut().enumerate() {
+                *cell = V::load_masked(mask, from.at(i, j).add(first));
+            }
+            let column = M::apply(column);
+            for i in 0..TO {
+                half[i][j] = column[i];
+            }
+        }
+        for (i, half) in half.into_iter().enumerate() {
+            for (j, value) in M::apply(half).into_iter().enumerate() {
+                V::store_masked(mask, to.at(i, j).add(first), value);
+            }
+        }
     }
 }
 
 macro_rules! transforms {
     ($vectors:ident $features:literal) => {
         Transforms {
-            image: transforms!($vectors $features Image SIDE SIDE),
-            kernel: transforms!($vectors $features Kernel TAPS SIDE),
-            outputs: transforms!($vectors $features Outputs SIDE STEP),
-            gradient: transforms!($vectors $features Gradient STEP SIDE),
-            of_kernel: transforms!($vectors $features OfKernel SIDE TAPS),
+            image: transforms!($vectors $features Image SIDE SIDE, Read, Write),
+            image_at_border: transforms!($vectors $features Image SIDE SIDE, Each<*const f32, SIDE>, Write),
+            kernel: transforms!($vectors $features Kernel TAPS SIDE, Read, Write),
+            outputs: transforms!($vectors $features Outputs SIDE STEP, Read, Write),
+            outputs_at_border: transforms!($vectors $features Outputs SIDE STEP, Read, Each<*mut f32, STEP>),
+            gradient: transforms!($vectors $features Gradient STEP SIDE, Read, Write),
+            gradient_at_border: transforms!($vectors $features Gradient STEP SIDE, Each<*const f32, STEP>, Write),
+            of_kernel: transforms!($vectors $features OfKernel SIDE TAPS, Read, Write),
         }
     };
-    ($vectors:ident $features:literal $matrix:ident $from:ident $to:ident) => {{
+    ($vectors:ident $features:literal $matrix:ident $from:ident $to:ident, $read:ty, $write:ty) => {{
         #[target_feature(enable = $features)]
-        unsafe fn one(from: &[[*const f32; $from]; $from], to: &[[*mut f32; $to]; $to], count: usize) {
+        unsafe fn one(from: &$read, to: &$write, count: usize) {
             // SAFETY: the caller's.
             unsafe { both::<$vectors, $matrix, $from, $to>(from, to, count) }
         }
