@@ -144,47 +144,52 @@ unsafe fn both<V: Vectors, M: Matrix<V, FROM, TO>, const FROM: usize, const TO: 
     to: &impl Cells<*mut f32>,
     count: usize,
 ) {
-    let whole = count / V::LANES * V::LANES;
     // SAFETY: the caller's; a mask leaves out what lies behind the last channel.
     unsafe {
         let mut first = 0;
-        while first < whole {
-            let mut half = [[V::zero(); FROM]; TO];
-            for j in 0..FROM {
-                let mut column = [V::zero(); FROM];
-                for (i, cell) in column.iter_mut().enumerate() {
-                    *cell = V::load(from.at(i, j).add(first));
-                }
-                let column = M::apply(column);
-                for i in 0..TO {
-                    half[i][j] = column[i];
-                }
-            }
-            for (i, half) in half.into_iter().enumerate() {
-                for (j, value) in M::apply(half).into_iter().enumerate() {
-                    V::store(to.at(i, j).add(first), value);
-                }
-            }
+        while first + V::LANES <= count {
+            vector::<V, M, FROM, TO>(from, to, first, None);
             first += V::LANES;
         }
-        if first == count {
-            return;
+        if first < count {
+            vector::<V, M, FROM, TO>(from, to, first, Some(V::mask(count - first)));
         }
-        let mask = V::mask(count - first);
-        let mut half = [[V::zero(); FROM]; TO];
-        for j in 0..FROM {
-            let mut column = [V::zero(); FROM];
-            for (i, cell) in column.iter_mut().enumerate() {
-                *cell = V::load_masked(mask, from.at(i, j).add(first));
+    }
+}
+
+/// The same for as many channels as a vector has, or its mask.
+#[inline(always)]
+unsafe fn vector<V: Vectors, M: Matrix<V, FROM, TO>, const FROM: usize, const TO: usize>(
+    from: &impl Cells<*const f32>,
+    to: &impl Cells<*mut f32>,
+    first: usize,
+    mask: Option<V::Mask>,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut columns = [[V::zero(); TO]; FROM];
+        for (j, column) in columns.iter_mut().enumerate() {
+            let mut cells = [V::zero(); FROM];
+            for (i, cell) in cells.iter_mut().enumerate() {
+                let place = from.at(i, j).add(first);
+                *cell = match mask {
+                    None => V::load(place),
+                    Some(mask) => V::load_masked(mask, place),
+                };
             }
-            let column = M::apply(column);
-            for i in 0..TO {
-                half[i][j] = column[i];
-            }
+            *column = M::apply(cells);
         }
-        for (i, half) in half.into_iter().enumerate() {
-            for (j, value) in M::apply(half).into_iter().enumerate() {
-                V::store_masked(mask, to.at(i, j).add(first), value);
+        for i in 0..TO {
+            let mut row = [V::zero(); FROM];
+            for (value, column) in row.iter_mut().zip(&columns) {
+                *value = column[i];
+            }
+            for (j, value) in M::apply(row).into_iter().enumerate() {
+                let place = to.at(i, j).add(first);
+                match mask {
+                    None => V::store(place, value),
+                    Some(mask) => V::store_masked(mask, place, value),
+                }
             }
         }
     }
