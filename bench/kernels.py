@@ -4,7 +4,8 @@
     bench/kernels.py [--seconds 10] [--after 4] [--top 40] [--keep DIR] -- CONFIG [KEY=VALUE…]
 
 The CPU plugin's profiler says nothing. So `perf` samples a `simclr bench` that lets the plugin write what it compiles, and code without a
-name is looked up in those object files. Convolutions, matrix products and most elementwise operations are loops of the program's own.
+name is looked up in those object files. Convolutions, matrix products and most elementwise operations are loops of the program's own; the
+products of `winograd` count as `convolution` and `kernel_gradient`.
 `--keep` leaves the plugin's files in a folder: kernels as MLIR, as LLVM's code and as objects, and the module.
 """
 
@@ -113,7 +114,7 @@ def main():
             inside = place >= 0 and address < known[place][0] + known[place][1]
             name = known[place][2] if inside else "code without a name"
             family = "compiled: " + re.sub(r"[.\d]+$", "", name) if inside else name
-        elif file == os.path.basename(PROGRAM) and (loop := re.search(r"loops::(convolution|kernel_gradient|column_sums|elementwise)", symbol)):
+        elif file == os.path.basename(PROGRAM) and (loop := re.search(r"loops::(winograd|convolution|kernel_gradient|column_sums|elementwise)", symbol)):
             name = family = f"our loops: {loop[1]}"
         elif "kernel" in file:
             name = family = "the system"

@@ -68,7 +68,7 @@ impl Function for ConvolutionLoop {
     }
 }
 
-pub(super) struct Convolution {
+struct Convolution {
     images: usize,
     sides: [Side; 2],
     /// Columns of the kernel.
@@ -174,32 +174,47 @@ pub(super) struct Work<'a> {
     y: *mut f32,
 }
 
-impl Convolution {
-    /// Products with a matrix, of rows of so many inputs: a convolution of one pixel.
-    pub fn product(inputs: usize, outputs: usize) -> Self {
-        Convolution {
+/// Products of rows of numbers with a matrix: the convolution of a 1×1 kernel.
+pub(super) struct Product<'l> {
+    loops: &'l Loops<Loop>,
+    convolution: Convolution,
+    pieces: Vec<Vec<Run>>,
+}
+
+impl<'l> Product<'l> {
+    pub fn new(loops: &'l Loops<Loop>, inputs: usize, outputs: usize) -> Self {
+        let convolution = Convolution {
             images: 1,
             sides: [0, 1].map(|_| Side::new(1, 1, 1, 0, 1, 1)),
             taps: 1,
             inputs,
             outputs,
+        };
+        let [down, across] = &convolution.sides;
+        let pieces = convolution.pieces([&down.classes[0], &across.classes[0]]);
+        Product {
+            loops,
+            convolution,
+            pieces,
         }
     }
 
-    /// Such products: of the row of `x` at the first place of each pair, to the one of `y` at the second.
-    pub fn multiply(
-        &self,
-        loops: &Loops<Loop>,
-        x: &[f32],
-        matrix: &[f32],
-        y: &Shared,
-        rows: &[[usize; 2]],
-    ) {
-        let [down, across] = &self.sides;
-        let class = [&down.classes[0], &across.classes[0]];
-        self.class(loops, class, x, matrix, y, rows);
+    pub fn outputs(&self) -> usize {
+        self.convolution.outputs
     }
 
+    /// `[rows, outputs]` from `[rows, inputs]` and `[inputs, outputs]`.
+    pub fn multiply(&self, rows: usize, x: &[f32], matrix: &[f32], y: &mut [f32]) {
+        let Convolution {
+            inputs, outputs, ..
+        } = self.convolution;
+        let rows: Vec<[usize; 2]> = (0..rows).map(|i| [i * inputs, i * outputs]).collect();
+        self.convolution
+            .add_up(self.loops, &self.pieces, x, matrix, &Shared::new(y), &rows);
+    }
+}
+
+impl Convolution {
     /// Some images of the result.
     fn compute(&self, loops: &Loops<Loop>, x: &[f32], w: &[f32], y: &Shared, images: Range<usize>) {
         let [rows, columns] = &self.sides;
@@ -300,7 +315,19 @@ impl Convolution {
         y: &Shared,
         pixels: &[[usize; 2]],
     ) {
-        let pieces = self.pieces(class);
+        self.add_up(loops, &self.pieces(class), x, w, y, pixels);
+    }
+
+    /// What windows of these pieces give to pixels' outputs.
+    fn add_up(
+        &self,
+        loops: &Loops<Loop>,
+        pieces: &[Vec<Run>],
+        x: &[f32],
+        w: &[f32],
+        y: &Shared,
+        pixels: &[[usize; 2]],
+    ) {
         for output in (0..self.outputs).step_by(loops.width()) {
             let (vectors, last) = loops.vectors(self.outputs, output);
             let width = (vectors - 1) * loops.lanes + last;

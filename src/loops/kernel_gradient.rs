@@ -131,13 +131,14 @@ pub(super) struct Work<'a> {
 }
 
 /// A sum over pixels of products of their inputs with their outputs: the gradient of a 1×1 kernel.
-pub(super) struct Product {
+pub(super) struct Product<'l> {
+    loops: &'l Loops<Loop>,
     convolution: Convolution,
     blocks: Vec<Block>,
 }
 
-impl Product {
-    pub fn new(loops: &Loops<Loop>, pixels: usize, inputs: usize, outputs: usize) -> Self {
+impl<'l> Product<'l> {
+    pub fn new(loops: &'l Loops<Loop>, pixels: usize, inputs: usize, outputs: usize) -> Self {
         let side = |size| Side {
             size,
             outputs: size,
@@ -154,16 +155,18 @@ impl Product {
         };
         let blocks = convolution.tasks(loops).into_iter().flatten().collect();
         Product {
+            loops,
             convolution,
             blocks,
         }
     }
 
-    /// Adds it, of inputs `[pixels, inputs]` and outputs `[pixels, outputs]`, to what is there.
-    pub fn add(&self, loops: &Loops<Loop>, arrays: [&[f32]; 2], to: &Shared) {
+    /// Adds it, of `[pixels, inputs]` and `[pixels, outputs]`, to `[inputs, outputs]`.
+    pub fn add(&self, arrays: [&[f32]; 2], to: &mut [f32]) {
+        let to = Shared::new(to);
         for block in &self.blocks {
             self.convolution
-                .add_block(loops, block, &(0..1), &(0..1), arrays, to);
+                .add_block(self.loops, block, &(0..1), &(0..1), arrays, &to);
         }
     }
 }
@@ -340,8 +343,12 @@ impl Convolution {
         assert!(end(x_start, pass.x, block.inputs) <= x.len());
         assert!(end(dy_start, pass.dy, width) <= dy.len());
         let place = (block.row * self.taps[1] * self.inputs + block.first) * self.outputs;
-        // SAFETY: the processor has the instructions, or the function would not be registered; all that is read lies inside by the
-        // assertions, and what is written by the result's shape, in rows of a kernel that only this task has.
+        let dw = dw.part(
+            place + block.output,
+            (block.inputs - 1) * self.outputs + width,
+        );
+        // SAFETY: the processor has the instructions, or the function would not be registered; all that is read and written lies inside by
+        // the assertions, and is written in rows of a kernel that only this task has.
         unsafe {
             loops.table[vectors - 1][block.inputs - 1](&Work {
                 pass: &pass,
@@ -349,7 +356,7 @@ impl Convolution {
                 last,
                 x: x.as_ptr().add(x_start),
                 dy: dy.as_ptr().add(dy_start),
-                dw: dw.at(place + block.output),
+                dw,
             });
         }
     }

@@ -28,7 +28,8 @@ pub fn engine_without_loops(devices: usize) -> Engine {
     engine_with(devices, &Selection::without_loops())
 }
 
-fn engine_with(devices: usize, passes: &Selection) -> Engine {
+/// An engine with these passes.
+pub fn engine_with(devices: usize, passes: &Selection) -> Engine {
     Engine::new(
         Client::cpu(plugin(), devices).expect("a CPU client"),
         passes,

@@ -12,6 +12,7 @@ use simclr::random::threefry2x32;
 fn draw(seed: u32, i: u32, below: i64) -> i64 {
     i64::from(threefry2x32([seed, i], [0, 9])[0]) * below / (1i64 << 32)
 }
+
 /// Convolutions of all sorts, and products either way up, with the gradients of both operands.
 fn random_graph(seed: u32, dtype: DType) -> Module {
     let graph = Graph::new();
@@ -55,6 +56,7 @@ fn random_graph(seed: u32, dtype: DType) -> Module {
     outputs.extend(gradients(loss, &of).into_iter().flatten());
     graph.finish("random", &outputs).expect("the graph")
 }
+
 #[test]
 fn programs_with_calls_agree_with_double_precision() {
     if !callable() {
@@ -80,6 +82,7 @@ fn programs_with_calls_agree_with_double_precision() {
         }
     }
 }
+
 /// What the loops do not know stays with the plugin; a call would compute something else.
 #[test]
 fn other_convolutions_are_left_to_the_plugin() {
@@ -87,15 +90,20 @@ fn other_convolutions_are_left_to_the_plugin() {
         return;
     }
     let plain = || Conv::nhwc(vec![WindowDim::new(3, 1, 1, 1); 2]);
+    // Alike with few channels and with as many as Winograd's form is for.
     let called = |dtype: DType, conv: Conv, groups: i64, images: i64| {
-        let graph = Graph::new();
-        let x = graph.parameter("x", Shape::new(dtype, [images, 8, 8, 4]));
-        let w = graph.parameter("w", Shape::new(dtype, [3, 3, 4 / groups, 8]));
-        let module = graph
-            .finish("one", &[x.convolve(w, conv)])
-            .expect("a graph");
-        let rewritten = engine(1).rewritten(&module).expect("the passes");
-        count(&rewritten, |op| matches!(op, Op::CustomCall { .. })) == 1
+        let found = [4, 64].map(|channels| {
+            let graph = Graph::new();
+            let x = graph.parameter("x", Shape::new(dtype, [images, 8, 8, channels]));
+            let w = graph.parameter("w", Shape::new(dtype, [3, 3, channels / groups, 64]));
+            let module = graph
+                .finish("one", &[x.convolve(w, conv.clone())])
+                .expect("a graph");
+            let rewritten = engine(1).rewritten(&module).expect("the passes");
+            count(&rewritten, |op| matches!(op, Op::CustomCall { .. })) == 1
+        });
+        assert_eq!(found[0], found[1], "{conv:?}");
+        found[0]
     };
     assert!(called(DType::F32, plain(), 1, 2));
     assert!(!called(DType::Bf16, plain(), 1, 2));
@@ -131,4 +139,21 @@ fn other_convolutions_are_left_to_the_plugin() {
         let conv = changed(change);
         assert!(called(DType::F32, conv.clone(), 1, 2), "{conv:?}");
     }
+}
+
+/// Of an image without rows, padded, outputs are zeros; a loop takes no array of nothing.
+#[test]
+fn an_image_of_nothing_is_left_to_the_plugin() {
+    if !callable() {
+        return;
+    }
+    let graph = Graph::new();
+    let x = graph.parameter("x", Shape::new(DType::F32, [64, 0, 8, 64]));
+    let w = graph.parameter("w", Shape::new(DType::F32, [3, 3, 64, 64]));
+    let window = vec![WindowDim::new(3, 1, 2, 2), WindowDim::new(3, 1, 1, 1)];
+    let y = x.convolve(w, Conv::nhwc(window));
+    let module = graph.finish("nothing", &[y]).unwrap();
+    let values = run(&engine(1), &module).remove(0);
+    assert_eq!(values.len(), 64 * 2 * 8 * 64);
+    assert!(values.iter().all(|&value| value == 0.0));
 }

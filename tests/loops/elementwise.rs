@@ -4,7 +4,7 @@ use super::{apart, arguments, callable, count, run, the_same_bits};
 use crate::common::{engine, engine_without_loops};
 use simclr::engine::Engine;
 use simclr::grad::gradients;
-use simclr::hlo::passes::{Code, ELEMENTWISE_LOOP, WORDS};
+use simclr::hlo::passes::{Code, ELEMENTWISE_LOOP, Selection, WORDS};
 use simclr::hlo::{Binary, Conv, DType, Graph, Literal, Module, Op, Shape, Value, WindowDim};
 
 /// Two convolutions, normalised, with a shortcut around the second, rectified: a residual block, its loss, and gradients of all that is
@@ -89,7 +89,7 @@ fn a_normalised_block_is_computed_by_calls_and_agrees_with_double_precision() {
         let error = apart(found, exact);
         assert!(error < 1e-5, "result {i}: {error:.1e}");
     }
-    the_same_bits(&module);
+    the_same_bits(&module, &Selection::All);
 }
 
 /// Momentum and Adam in a loop, of a variable that something else reads, too, and of one that nothing else does.

@@ -11,7 +11,7 @@ mod sums;
 mod winograd;
 
 use binary::{simclr, stderr};
-use common::engine;
+use common::{engine, engine_with};
 use simclr::engine::{Cache, Engine};
 use simclr::grad::gradients;
 use simclr::hlo::passes::{
@@ -40,6 +40,7 @@ fn callable() -> bool {
     }
     callable
 }
+
 fn arguments(module: &Module) -> Vec<Literal> {
     let value = |i: usize, j: u32| {
         f64::from(threefry2x32([i as u32, 3], [j, 0])[0]) / 2_147_483_648.0 - 1.0
@@ -83,12 +84,13 @@ fn apart(found: &[f64], exact: &[f64]) -> f64 {
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
     norm(&mut found.iter().zip(exact).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied())
 }
+
 /// Three layers of large maps, with stride and 1×1, in a loop; loss, and gradients of all kernels. The loss is second in the loop's state,
 /// where a profile looks for what the forward pass gives.
 fn step() -> Module {
     let graph = Graph::new();
-    let image = graph.parameter("image", Shape::new(DType::F32, [32, 32, 32, 16]));
-    let kernels = [[3, 3, 16, 32], [3, 3, 32, 32], [1, 1, 32, 16]]
+    let image = graph.parameter("image", Shape::new(DType::F32, [32, 32, 32, 24]));
+    let kernels = [[3, 3, 24, 32], [3, 3, 32, 48], [1, 1, 48, 16]]
         .map(|dims| graph.parameter("kernel", Shape::new(DType::F32, dims)));
     let mut init = vec![graph.scalar(0i32), graph.scalar(0f32), image];
     init.extend(kernels);
@@ -125,17 +127,22 @@ fn calls_give_the_same_bits_every_time() {
         assert!(rewritten.to_string().contains(name));
     }
     for module in [step(), sums::normalised(DType::F32)] {
-        the_same_bits(&module);
+        the_same_bits(&module, &Selection::All);
     }
+    the_same_bits(&step(), &without("winograd"));
 }
 
-fn the_same_bits(module: &Module) {
+fn without(pass: &str) -> Selection {
+    Selection::Without(vec![pass.into()])
+}
+
+fn the_same_bits(module: &Module, passes: &Selection) {
     let folder = tempfile::tempdir().unwrap();
-    let first = run(&engine(1), module);
+    let first = run(&engine_with(1, passes), module);
     assert!(first.iter().flatten().all(|value| value.is_finite()));
     let client = Client::cpu(common::plugin(), 2).unwrap();
     let cache = Cache::new(folder.path().into(), &client, common::plugin().path()).unwrap();
-    let two = Engine::new(client, &Selection::All).with_cache(Some(cache.keeping_everything()));
+    let two = Engine::new(client, passes).with_cache(Some(cache.keeping_everything()));
     let module = module.clone().with_replicas(2).unwrap();
     for kept in [false, true, true] {
         let program = two.compile(&module).unwrap();
@@ -154,7 +161,13 @@ fn a_profile_counts_calls_as_what_they_compute() {
     if !callable() {
         return;
     }
-    let found = profile(&engine(1), &step()).expect("a profile");
+    for passes in [Selection::All, without("winograd")] {
+        counts(&engine_with(1, &passes));
+    }
+}
+
+fn counts(engine: &Engine) {
+    let found = profile(engine, &step()).expect("a profile");
     let of = |row: &Row| (row.name.clone(), row.count, row.flops);
     let mut rows: Vec<_> = found.families.iter().map(of).collect();
     rows.retain(|(name, ..)| name.starts_with("convolutions"));
@@ -162,10 +175,10 @@ fn a_profile_counts_calls_as_what_they_compute() {
     // 2 · images · pixels · taps · inputs · outputs; the last layer is 1×1, of every fourth pixel.
     let work = |pixels: f64, inputs: f64, outputs: f64| 2.0 * 32.0 * pixels * inputs * outputs;
     let (first, second) = (
-        work(1024.0 * 9.0, 16.0, 32.0),
-        work(1024.0 * 9.0, 32.0, 32.0),
+        work(1024.0 * 9.0, 24.0, 32.0),
+        work(1024.0 * 9.0, 32.0, 48.0),
     );
-    let third = work(256.0, 32.0, 16.0);
+    let third = work(256.0, 48.0, 16.0);
     let expected = [
         ("convolutions, forward", 3, first + second + third),
         // Not of the image.
@@ -188,14 +201,15 @@ fn arrays_that_do_not_fit_are_refused() {
     if !callable() {
         return;
     }
-    let refused = |target: &str, config: &str, right: &[i64]| {
+    // Called with images of [2, 4, 4, 3].
+    let refused = |target: &str, config: &str, right: &[i64], result: &[i64]| {
         let graph = Graph::new();
         let left = graph.parameter("left", Shape::new(DType::F32, [2, 4, 4, 3]));
         let right = graph.parameter("right", Shape::new(DType::F32, right.to_vec()));
         let call = Op::CustomCall {
             target: target.into(),
             config: config.into(),
-            results: vec![Shape::new(DType::F32, [2, 4, 4, 5])],
+            results: vec![Shape::new(DType::F32, result.to_vec())],
             aliases: Vec::new(),
         };
         let module = graph
@@ -206,50 +220,104 @@ fn arrays_that_do_not_fit_are_refused() {
         let error = program.run(&engine, &[arguments(&module)]).err();
         error.expect("an error").to_string()
     };
-    let numbers_of_others =
+    let direct =
         "{stride = 1 : i64, dilation = 1 : i64, low_rows = 0 : i64, low_columns = 0 : i64}";
-    let words = refused(CONVOLUTION_LOOP, numbers_of_others, &[1, 1, 7, 5]);
-    assert!(
-        words.contains(
-            "simclr.convolution.1: images [2, 4, 4, 3] and kernel [1, 1, 7, 5] do not make"
+    let winograd = "{turned = 0 : i64, low_rows = 1 : i64, low_columns = 1 : i64}";
+    let turned = &winograd.replace("turned = 0", "turned = 1");
+    let outputs = &[2, 4, 4, 5][..];
+    // Each of a kind is wrong in one thing: inputs, images, the side of a kernel, its inputs.
+    for (target, config, right, result, expected) in [
+        (
+            CONVOLUTION_LOOP,
+            direct,
+            &[1, 1, 7, 5][..],
+            outputs,
+            "simclr.convolution.1: images [2, 4, 4, 3] and kernel [1, 1, 7, 5] do not make",
         ),
-        "{words}"
-    );
-    let words = refused(CONVOLUTION_LOOP, "{stride = 1 : i64}", &[1, 1, 3, 5]);
-    assert!(
-        words.contains("there is no attribute `dilation`"),
-        "{words}"
-    );
-    let words = refused(KERNEL_GRADIENT_LOOP, numbers_of_others, &[3, 4, 4, 5]);
-    assert!(
-        words.contains("simclr.kernel_gradient.1: images"),
-        "{words}"
-    );
-    // The result has 160 numbers, or the array's last dimension.
-    let words = refused(COLUMN_SUMS_LOOP, "{square = 0 : i64}", &[5]);
-    assert!(
-        words.contains("simclr.column_sums.1: an array of [2, 4, 4, 3] and [5]"),
-        "{words}"
-    );
-    let numbers = "{turned = 0 : i64, low_rows = 1 : i64, low_columns = 1 : i64}";
-    for (kernel, turned) in [([3, 3, 7, 5], 0), ([3, 3, 3, 5], 1), ([1, 3, 3, 5], 0)] {
-        let numbers = numbers.replace("turned = 0", &format!("turned = {turned}"));
-        let words = refused(WINOGRAD_LOOP, &numbers, &kernel);
-        let expected =
-            format!("simclr.winograd.1: images [2, 4, 4, 3] and kernel {kernel:?} do not make");
-        assert!(words.contains(&expected), "{words}");
+        (
+            CONVOLUTION_LOOP,
+            "{stride = 1 : i64}",
+            &[1, 1, 3, 5],
+            outputs,
+            "there is no attribute `dilation`",
+        ),
+        (
+            KERNEL_GRADIENT_LOOP,
+            direct,
+            &[3, 4, 4, 5],
+            &[1, 1, 3, 5],
+            "simclr.kernel_gradient.1: images",
+        ),
+        (
+            KERNEL_GRADIENT_LOOP,
+            direct,
+            &[80],
+            outputs,
+            "outputs have dimensions [80], expected four",
+        ),
+        (
+            WINOGRAD_LOOP,
+            winograd,
+            &[3, 3, 7, 5],
+            outputs,
+            "simclr.winograd.1: images [2, 4, 4, 3] and kernel [3, 3, 7, 5] do not make",
+        ),
+        (
+            WINOGRAD_LOOP,
+            winograd,
+            &[1, 3, 3, 5],
+            outputs,
+            "and kernel [1, 3, 3, 5] do not make",
+        ),
+        (
+            WINOGRAD_LOOP,
+            winograd,
+            &[3, 3, 3, 5],
+            &[3, 4, 4, 5],
+            "do not make [3, 4, 4, 5]",
+        ),
+        (
+            WINOGRAD_LOOP,
+            turned,
+            &[3, 3, 3, 5],
+            outputs,
+            "and turned kernel [3, 3, 3, 5] do not make",
+        ),
+        (
+            WINOGRAD_LOOP,
+            &winograd.replace("turned = 0", "turned = 2"),
+            &[3, 3, 3, 5],
+            outputs,
+            "`turned` is 2, expected 0 or 1",
+        ),
+        (
+            WINOGRAD_GRADIENT_LOOP,
+            winograd,
+            &[3, 4, 4, 5],
+            &[3, 3, 3, 5],
+            "simclr.winograd_gradient.1: images [2, 4, 4, 3] and outputs [3, 4, 4, 5] do not make",
+        ),
+        (
+            WINOGRAD_GRADIENT_LOOP,
+            winograd,
+            outputs,
+            &[3, 1, 3, 5],
+            "do not make a kernel [3, 1, 3, 5]",
+        ),
+        // The result has 160 numbers, or the array's last dimension.
+        (
+            COLUMN_SUMS_LOOP,
+            "{square = 0 : i64}",
+            &[5],
+            outputs,
+            "simclr.column_sums.1: an array of [2, 4, 4, 3] and [5]",
+        ),
+    ] {
+        let words = refused(target, config, right, result);
+        assert!(words.contains(expected), "{words}");
     }
-    let words = refused(WINOGRAD_GRADIENT_LOOP, numbers, &[3, 4, 4, 5]);
-    assert!(
-        words.contains("simclr.winograd_gradient.1: images"),
-        "{words}"
-    );
-    let words = refused(KERNEL_GRADIENT_LOOP, numbers_of_others, &[80]);
-    assert!(
-        words.contains("outputs have dimensions [80], expected four"),
-        "{words}"
-    );
 }
+
 /// The pinned plugin as one without extensions, made here; none without a C compiler.
 fn without_extensions(folder: &Path) -> Option<std::path::PathBuf> {
     let file = folder.join("without_extensions.so");

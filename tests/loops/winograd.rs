@@ -1,7 +1,7 @@
 //! Convolutions of 3×3 kernels by minimal filtering.
 
-use super::{apart, callable, calls, count, run};
-use crate::common::{engine, engine_without_loops};
+use super::{apart, callable, calls, count, run, without};
+use crate::common::{engine, engine_with, engine_without_loops};
 use simclr::grad::gradients;
 use simclr::hlo::passes::{
     CONVOLUTION_LOOP, KERNEL_GRADIENT_LOOP, WINOGRAD_GRADIENT_LOOP, WINOGRAD_LOOP,
@@ -77,78 +77,88 @@ fn it_is_taken_where_it_pays() {
     assert_eq!(plain([64, 8, 8], [64, 64]), [2, 1]);
     assert_eq!(plain([64, 8, 8], [16, 16]), [0, 0], "few channels");
     assert_eq!(plain([64, 8, 8], [3, 256]), [0, 0], "few inputs");
-    assert_eq!(plain([256, 8, 8], [20, 32]), [2, 0], "sums take their time");
     assert_eq!(
-        plain([256, 2, 2], [128, 128]),
+        plain([256, 8, 8], [20, 32]),
         [2, 0],
         "the border is left out"
     );
+    assert_eq!(plain([256, 2, 2], [128, 128]), [2, 0], "so it is here");
     assert_eq!(
         plain([256, 1, 1], [512, 512]),
         [0, 0],
         "of a tile one output"
     );
+    assert_eq!(plain([8, 4, 4], [512, 512]), [2, 0], "sums take their time");
     assert_eq!(
-        plain([1, 4, 4], [512, 512]),
+        plain([2, 4, 4], [512, 512]),
         [0, 0],
         "few tiles for a kernel"
     );
     // As many tiles by two replicas as by one, so that sharing a batch changes nothing.
-    assert_eq!(plain([8, 4, 4], [512, 512]), [2, 0]);
-    assert_eq!(plain([2, 4, 4], [512, 512]), [0, 0]);
+    assert_eq!(plain([4, 4, 4], [512, 512]), [2, 0]);
     let shared = found(DType::F32, [2, 4, 4], [512, 512], same(), 2);
     assert_eq!(shared, [2, 0]);
+    // Without padding there is no border to leave out.
+    let valid = [0, 1].map(|_| WindowDim::new(3, 1, 0, 0));
+    let unpadded = found(DType::F32, [256, 10, 10], [20, 32], valid, 1);
+    assert_eq!(unpadded[1], 1);
     let other = |window: [WindowDim; 2]| found(DType::F32, [64, 8, 8], [64, 64], window, 1);
     assert_eq!(other([0, 1].map(|_| WindowDim::new(3, 2, 1, 1))), [0, 0]);
     assert_eq!(other([0, 1].map(|_| WindowDim::new(1, 1, 0, 0))), [0, 0]);
-    let oblong = [WindowDim::new(3, 1, 1, 1), WindowDim::new(1, 1, 0, 0)];
-    assert_eq!(other(oblong), [0, 0]);
+    let [three, one] = [WindowDim::new(3, 1, 1, 1), WindowDim::new(1, 1, 0, 0)];
+    assert_eq!(other([three, one]), [0, 0]);
+    assert_eq!(other([one, three]), [0, 0]);
     for dtype in [DType::Bf16, DType::F64] {
         let found = found(dtype, [64, 8, 8], [64, 64], same(), 1);
         assert_eq!(found, [0, 0], "{dtype:?}");
     }
 }
 
-/// A kernel that is not turned round by `reverse`, convolved with as the gradient of an input is.
+/// Kernels that are turned round in other ways than the gradient of an input has them.
 #[test]
-fn a_kernel_read_from_the_other_side_need_not_be_turned() {
+fn kernels_are_turned_round_as_the_program_says() {
     if !callable() {
         return;
     }
-    let module = |dtype: DType| {
-        let graph = Graph::new();
-        let array = |dims: &[i64]| graph.parameter("array", Shape::new(dtype, dims.to_vec()));
-        let (x, w) = (array(&[8, 10, 10, 64]), array(&[3, 3, 80, 64]));
-        let mut conv = Conv::nhwc(same().to_vec());
-        (conv.dims.kernel_input, conv.dims.kernel_output) =
-            (conv.dims.kernel_output, conv.dims.kernel_input);
-        graph.finish("other", &[x.convolve(w, conv)]).unwrap()
-    };
-    let (calling, own) = (engine(1), engine_without_loops(1));
-    let rewritten = calling.rewritten(&module(DType::F32)).unwrap();
-    assert_eq!(calls(&rewritten, WINOGRAD_LOOP), 1);
-    let found = run(&calling, &module(DType::F32));
-    let exact = run(&own, &module(DType::F64));
-    assert!(apart(&found[0], &exact[0]) < 1e-6);
+    for reversed in [&[][..], &[0], &[1, 0], &[2, 3], &[0, 1, 2, 3]] {
+        let module = |dtype: DType| {
+            let graph = Graph::new();
+            let array = |dims: &[i64]| graph.parameter("array", Shape::new(dtype, dims.to_vec()));
+            let (x, w) = (array(&[8, 10, 10, 64]), array(&[3, 3, 80, 64]));
+            let w = match reversed {
+                [] => w,
+                dims => w.reverse(dims),
+            };
+            let mut conv = Conv::nhwc(same().to_vec());
+            (conv.dims.kernel_input, conv.dims.kernel_output) =
+                (conv.dims.kernel_output, conv.dims.kernel_input);
+            graph.finish("other", &[x.convolve(w, conv)]).unwrap()
+        };
+        let (calling, own) = (engine(1), engine_without_loops(1));
+        let rewritten = calling.rewritten(&module(DType::F32)).unwrap();
+        assert_eq!(calls(&rewritten, WINOGRAD_LOOP), 1);
+        let found = run(&calling, &module(DType::F32));
+        let exact = run(&own, &module(DType::F64));
+        assert!(apart(&found[0], &exact[0]) < 1e-6, "{reversed:?}");
+    }
 }
 
-/// Each name of a loop is switched off by itself.
+/// It is switched off by itself, and so are the other loops.
 #[test]
-fn without_it_the_other_loops_take_its_place() {
+fn each_kind_of_loop_is_switched_off_by_itself() {
     if !callable() {
         return;
     }
     let module = convolution(DType::F32, [8, 8, 8], [64, 64], same());
-    let passes = simclr::hlo::passes::Selection::Without(vec!["winograd".into()]);
-    let client = simclr::pjrt::Client::cpu(crate::common::plugin(), 1).unwrap();
-    let engine = simclr::engine::Engine::new(client, &passes);
-    let rewritten = engine.rewritten(&module).unwrap();
-    let names = [
-        WINOGRAD_LOOP,
-        WINOGRAD_GRADIENT_LOOP,
-        CONVOLUTION_LOOP,
-        KERNEL_GRADIENT_LOOP,
-    ];
-    let found = names.map(|name| calls(&rewritten, name));
-    assert_eq!(found, [0, 0, 2, 1]);
+    for (pass, expected) in [("winograd", [0, 0, 2, 1]), ("own-loops", [2, 1, 0, 0])] {
+        let rewritten = engine_with(1, &without(pass)).rewritten(&module).unwrap();
+        let names = [
+            WINOGRAD_LOOP,
+            WINOGRAD_GRADIENT_LOOP,
+            CONVOLUTION_LOOP,
+            KERNEL_GRADIENT_LOOP,
+        ];
+        let found = names.map(|name| calls(&rewritten, name));
+        assert_eq!(found, expected, "without {pass}");
+    }
 }

@@ -29,9 +29,7 @@ const LARGE: i64 = 1 << 20;
 pub(super) fn run(module: &Module) -> Result<Module, Error> {
     let replicas = module.replicas as i64;
     module.rewrite(&|_, node, operands| match (&node.op, &node.ty) {
-        (Op::Convolution(conv), Type::Array(shape))
-            if is_plain(conv, shape) && operands.iter().all(|x| x.shape().elements() > 0) =>
-        {
+        (Op::Convolution(conv), Type::Array(shape)) if is_plain(conv, operands, shape) => {
             convolution(conv, operands[0], operands[1], shape)
         }
         (
@@ -71,12 +69,13 @@ pub(super) fn of_input_gradient() -> ConvDims {
     }
 }
 
-/// Two directions alike but for size and padding, no groups, f32, something in it.
-pub(super) fn is_plain(conv: &Conv, result: &Shape) -> bool {
+/// Two directions alike but for size and padding, no groups, f32, something in all arrays.
+pub(super) fn is_plain(conv: &Conv, operands: &[Value], result: &Shape) -> bool {
     let alike = |value: fn(&WindowDim) -> i64| value(&conv.window[0]) == value(&conv.window[1]);
     conv.window.len() == 2
         && result.dtype == DType::F32
         && result.elements() > 0
+        && operands.iter().all(|x| x.shape().elements() > 0)
         && conv.feature_groups == 1
         && conv.batch_groups == 1
         && alike(|w| w.stride)

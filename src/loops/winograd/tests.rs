@@ -1,7 +1,9 @@
 //! Both functions against the sums as they are written down, in double precision.
 
+use super::super::shared::Shared;
 use super::super::trials::{agree, random};
 use super::super::vectors::supported;
+use super::super::{convolution, kernel_gradient};
 use super::*;
 
 /// Images, rows, columns, inputs, outputs, zeros before rows and columns, outputs down and across. Maps smaller than a tile, outputs left
@@ -84,18 +86,14 @@ fn convolutions_are_the_sum_that_is_written_down() {
                 // What was there must not matter.
                 let mut points = vec![f32::NAN; POINTS * c * k];
                 let shared = Shared::new(&mut points);
-                cut(c, parts, |count, range| {
-                    for part in 0..count {
-                        filter.transform_kernel(loops, transforms, w, turned, &shared, range(part));
-                    }
-                });
+                for inputs in split(c, parts) {
+                    filter.transform_kernel(loops, transforms, w, turned, &shared, inputs);
+                }
                 let mut y = vec![f32::NAN; n * rows * columns * k];
                 let shared = Shared::new(&mut y);
-                cut(filter.tiles.count(), parts, |count, range| {
-                    for part in 0..count {
-                        filter.convolve(loops, transforms, &x, &points, &shared, range(part));
-                    }
-                });
+                for tiles in split(filter.tiles.count(), parts) {
+                    filter.convolve(loops, transforms, &x, &points, &shared, tiles);
+                }
                 y
             };
             let found = computed(1, &w, false);
@@ -132,8 +130,10 @@ fn gradients_are_the_sum_that_is_written_down() {
             let filter = filter(sizes);
             let computed = |parts: usize| {
                 let mut dw = vec![f32::NAN; 9 * c * k];
-                let share: Share = &|parts, work| (0..parts).for_each(work);
-                filter.gradient(loops, transforms, [&x, &dy], &mut dw, parts, share);
+                let arrays = [&x[..], &dy];
+                filter.gradient(loops, transforms, arrays, &mut dw, parts, &|parts, work| {
+                    (0..parts).for_each(work);
+                });
                 dw
             };
             let found = computed(1);
