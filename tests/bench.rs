@@ -112,7 +112,7 @@ fn a_dump_that_cannot_be_written_is_an_error() {
 #[test]
 fn a_profile_counts_every_convolution_of_the_step() {
     common::plugin();
-    // Where loops of ours are called every convolution is one (`tests/loops.rs`); here they are the plugin's.
+    // Where loops of ours are called every convolution is one (`tests/loops`); here they are the plugin's.
     let output = bench(&[
         "--json",
         "--steps=1",
