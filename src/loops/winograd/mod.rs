@@ -6,9 +6,9 @@
 //! matrix product over the inputs, `M = V · U`, is the convolution of 1×1 that [`super::convolution`] knows; and `Aᵀ M A` are the outputs. The
 //! gradient of the kernel is the transpose of that: `Gᵀ (Σ Vᵀ · (A dy Aᵀ)) G`, a sum over all tiles.
 //!
-//! All factors are 0, ±1 and ½, so that rounding is at most twice that of the loop that sums as it is written down. A number of an image that is
-//! infinite or none spoils all outputs of the tiles that see it. The order of every sum depends on shapes alone, not on how many threads share
-//! the work.
+//! All factors are 0, ±1 and ½, so that rounding is one to 2.2 times that of [`super::convolution`] (docs/benchmarks.md), whose sums are short. A
+//! number of an image that is infinite or none spoils all outputs of the tiles that see it. The order of every sum depends on shapes alone, not on
+//! how many threads share the work.
 #![expect(
     unsafe_code,
     reason = "transforms read and write by addresses; threads write to parts of one array"
