@@ -17,7 +17,7 @@ fn random(seed: u32, count: usize) -> Vec<f64> {
         .collect()
 }
 
-/// All but the one whose calls know f32 alone, which `tests/loops` is for.
+/// All but those whose calls know f32 alone, which `tests/loops` is for.
 fn of_any_type() -> impl Iterator<Item = &'static Pass> {
     ALL.iter().filter(|pass| !pass.loops)
 }

@@ -261,6 +261,9 @@ fn flops(body: &Computation, node: &Node) -> Option<f64> {
 fn family(body: &Computation, node: &Node, forward: bool) -> &'static str {
     match &node.op {
         Op::Dot(_) => return "matrix products",
+        Op::CustomCall { target, .. } if target == WINOGRAD_GRADIENT_LOOP => {
+            return "convolutions, gradient of the kernel";
+        }
         Op::CustomCall { target, .. } if target == WINOGRAD_LOOP && !forward => {
             return "convolutions, gradient of the input";
         }

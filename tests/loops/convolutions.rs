@@ -90,17 +90,24 @@ fn other_convolutions_are_left_to_the_plugin() {
         return;
     }
     let plain = || Conv::nhwc(vec![WindowDim::new(3, 1, 1, 1); 2]);
+    let rewritten = |dtype: DType, conv: Conv, groups: i64, images: i64, channels: i64| {
+        let graph = Graph::new();
+        let x = graph.parameter("x", Shape::new(dtype, [images, 8, 8, channels]));
+        let w = graph.parameter("w", Shape::new(dtype, [3, 3, channels / groups, 64]));
+        let module = graph
+            .finish("one", &[x.convolve(w, conv)])
+            .expect("a graph");
+        engine(1).rewritten(&module).expect("the passes")
+    };
     // Alike with few channels and with as many as Winograd's form is for.
+    for (channels, expected) in [(4, 0), (64, 1)] {
+        let module = rewritten(DType::F32, plain(), 1, 2, channels);
+        assert_eq!(calls(&module, WINOGRAD_LOOP), expected);
+    }
     let called = |dtype: DType, conv: Conv, groups: i64, images: i64| {
         let found = [4, 64].map(|channels| {
-            let graph = Graph::new();
-            let x = graph.parameter("x", Shape::new(dtype, [images, 8, 8, channels]));
-            let w = graph.parameter("w", Shape::new(dtype, [3, 3, channels / groups, 64]));
-            let module = graph
-                .finish("one", &[x.convolve(w, conv.clone())])
-                .expect("a graph");
-            let rewritten = engine(1).rewritten(&module).expect("the passes");
-            count(&rewritten, |op| matches!(op, Op::CustomCall { .. })) == 1
+            let module = rewritten(dtype, conv.clone(), groups, images, channels);
+            count(&module, |op| matches!(op, Op::CustomCall { .. })) == 1
         });
         assert_eq!(found[0], found[1], "{conv:?}");
         found[0]

@@ -17,8 +17,8 @@ const TAPS: i64 = 3;
 const POINTS: i64 = 16;
 
 /// What the transforms take, as products that take as long: for each channel of a tile on either side, and for each number of the kernel. By them,
-/// and by the sums below, the rule of [`pays`] was fitted, on the safe side, to what the shapes of ResNets take on a core with AVX-512
-/// (docs/benchmarks.md). With AVX2 both take longer; a program does not depend on which there is.
+/// and by the sums below, the rule of [`pays`] was fitted to what the shapes of ResNets take on a core with AVX-512 (docs/benchmarks.md): on the safe side
+/// from 64 channels on, while with 16 to 32 some of what is taken takes up to a tenth longer. With AVX2 both take longer; a program does not depend on which there is.
 const TILE: i64 = 180;
 const KERNEL: i64 = 250;
 /// Products at a point of a tile for which a kernel's gradient reads and writes their sum, in the time of another one.

@@ -6,7 +6,7 @@
 //! matrix product over the inputs, `M = V · U`, is the convolution of 1×1 that [`super::convolution`] knows; and `Aᵀ M A` are the outputs. The
 //! gradient of the kernel is the transpose of that: `Gᵀ (Σ Vᵀ · (A dy Aᵀ)) G`, a sum over all tiles.
 //!
-//! All factors are 0, ±1 and ½, so that rounding is one to 2.2 times that of [`super::convolution`] (docs/benchmarks.md), whose sums are short. A
+//! All factors are 0, ±1 and ½, so that forward rounding is 1.1 to 2.2 times that of [`super::convolution`] (docs/benchmarks.md), whose sums are short. A
 //! number of an image that is infinite or none spoils all outputs of the tiles that see it. The order of every sum depends on shapes alone, not on
 //! how many threads share the work.
 #![expect(
@@ -28,8 +28,8 @@ use std::ops::Range;
 use tiles::{Side, Tiles};
 use transforms::{Grid, SIDE, Transforms};
 
-/// Tiles that are transformed before their products, so that what these read is in the cache still. From 32 to 192 is alike for convolutions; a
-/// kernel's gradient takes longer with more.
+/// Tiles that are transformed before their products, so that what these read is in the cache still. From 32 to 192 is alike for convolutions; the
+/// gradient of a kernel of 64 channels takes longer with more.
 const TILES: usize = 64;
 
 /// Points of a tile.
