@@ -7,6 +7,7 @@
 //! Forward sums are folded where columns are long, which makes them more exact too. Short ones keep their order: another rounding of
 //! the statistics takes networks of a hundred layers further from the original's numbers than those numbers' own noise.
 
+use super::{by_columns, column_length, is_gradient};
 use crate::hlo::{Error, Module, Monoid, Op, Reducer, Value};
 
 /// Smaller arrays stay in the cache however they are read.
@@ -24,11 +25,9 @@ pub(super) fn run(module: &Module) -> Result<Module, Error> {
             reducer: Reducer::Monoid(Monoid::Add),
         } => {
             let x = operands[0];
-            let all_but_last = (0..x.rank() as i64 - 1).eq(dims.iter().copied());
             let large = x.dims().iter().product::<i64>() >= LARGE;
-            let backward = node.scope.split('/').next() == Some("gradient");
-            let rows: i64 = x.dims().iter().rev().skip(1).product();
-            (all_but_last && large && (backward || rows * replicas >= LONG) && x.dtype().is_float())
+            let taken = is_gradient(node) || column_length(x) * replicas >= LONG;
+            (by_columns(x.rank(), dims) && large && taken && x.dtype().is_float())
                 .then(|| folded(x))
                 .flatten()
                 .map(|sum| sum + operands[1].broadcast_trailing(&sum.dims()))

@@ -19,8 +19,23 @@ pub use own_elementwise::{Code, ELEMENTWISE_LOOP, TAKES, WORDS};
 pub use own_loops::{COLUMN_SUMS_LOOP, CONVOLUTION_LOOP, KERNEL_GRADIENT_LOOP};
 pub use winograd::{WINOGRAD_GRADIENT_LOOP, WINOGRAD_LOOP};
 
-use super::graph::Error;
+use super::graph::{Error, Node, Value};
 use super::module::Module;
+
+/// Whether a reduction over `dims` sums an array of this rank by columns: over all dimensions but the last.
+fn by_columns(rank: usize, dims: &[i64]) -> bool {
+    (0..rank as i64 - 1).eq(dims.iter().copied())
+}
+
+/// How long such columns are.
+fn column_length(x: Value) -> i64 {
+    x.dims().iter().rev().skip(1).product()
+}
+
+/// Whether differentiation made the node.
+fn is_gradient(node: &Node) -> bool {
+    node.scope.split('/').next() == Some("gradient")
+}
 
 /// One rewrite.
 #[derive(Clone, Copy)]

@@ -5,6 +5,7 @@
 //! with both operands transposed. Our loops read large arrays as they lie; only kernels are turned round where the gradient of an input wants
 //! them so. They know f32 alone, no groups, as much stride one way as the other, and no negative padding; any size will do, 1×1 too.
 
+use super::{by_columns, column_length};
 use crate::hlo::{
     Binary, Conv, ConvDims, DType, DotDims, Error, Module, Monoid, Op, Reducer, Shape, Type, Value,
     WindowDim,
@@ -38,7 +39,9 @@ pub(super) fn run(module: &Module) -> Result<Module, Error> {
                 reducer: Reducer::Monoid(Monoid::Add),
             },
             Type::Array(shape),
-        ) if rows(operands[0]) * replicas >= MANY => sums(dims, operands[0], operands[1], shape),
+        ) if column_length(operands[0]) * replicas >= MANY => {
+            sums(dims, operands[0], operands[1], shape)
+        }
         (Op::Dot(dims), Type::Array(shape)) => product(dims, operands[0], operands[1], shape),
         _ => None,
     })
@@ -144,17 +147,11 @@ fn product<'g>(dims: &DotDims, a: Value<'g>, b: Value<'g>, result: &Shape) -> Op
     Some(called.reshape(&result.dims))
 }
 
-/// Of all dimensions but the last.
-fn rows(x: Value) -> i64 {
-    x.dims().iter().rev().skip(1).product()
-}
-
 /// Sums of what a loop of ours has computed, of its distance from something for each of the last dimension, or of that distance squared: batch
 /// statistics. The plugin reads such an array column by column, and what else is summed it computes meanwhile. Long columns only.
 fn sums<'g>(dims: &[i64], x: Value<'g>, init: Value<'g>, result: &Shape) -> Option<Value<'g>> {
-    let all_but_last = (0..x.rank() as i64 - 1).eq(dims.iter().copied());
     let zero = matches!(&init.node().op, Op::Constant(literal) if literal.to_f64s() == [0.0]);
-    if !(all_but_last && result.dtype == DType::F32 && zero) {
+    if !(by_columns(x.rank(), dims) && result.dtype == DType::F32 && zero) {
         return None;
     }
     let graph = x.graph();

@@ -1,5 +1,6 @@
 //! What becomes a call: which values are kept, what lies between them, and what is computed together.
 
+use super::super::{by_columns, is_gradient};
 use super::code::code;
 use crate::hlo::{
     Binary, Computation, DType, Monoid, Node, NodeId, Op, Reducer, Shape, Type, Unary,
@@ -136,10 +137,9 @@ impl<'a> Plan<'a> {
         let operand = shape(self.node(x))?;
         let zero =
             matches!(&self.node(init).op, Op::Constant(literal) if literal.to_f64s() == [0.0]);
-        let all_but_last = (0..operand.dims.len() as i64 - 1).eq(dims.iter().copied());
-        let backward = node.scope.split('/').next() == Some("gradient");
         let plain = operand.dtype == DType::F32 && operand.dims.len() > 1 && zero;
-        (plain && all_but_last && backward && large(self.node(x))).then_some(x)
+        let columns = by_columns(operand.dims.len(), dims) && is_gradient(node);
+        (plain && columns && large(self.node(x))).then_some(x)
     }
 
     /// An earlier sum of the same.
