@@ -3,6 +3,7 @@
 use super::Configuration;
 use super::ui::Ui;
 use crate::train::{Profile, Row, dump, measure, profile, traced};
+use anyhow::{Context, bail};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -26,6 +27,9 @@ pub(super) struct Arguments {
     /// families of operations and layers, taking the step apart and timing its parts (about a minute)
     #[arg(long)]
     profile: bool,
+    /// Write what the plugin's profiler sees of three steps to this file, in Chrome's trace format (for Perfetto)
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -49,12 +53,19 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         devices,
         arguments.steps.max(1),
         arguments.step_only,
-        arguments.profile,
+        arguments.profile || arguments.trace.is_some(),
         ui.begin,
     )?;
+    if let Some(path) = &arguments.trace {
+        let Some(traced) = &found.traced else {
+            bail!("--trace: the plugin of {} has no profiler, so there is nothing to write to {}; leave --trace out (--profile works without one)", engine.client().platform_name(), path.display());
+        };
+        let events = serde_json::to_vec(&traced.trace.chrome())?;
+        std::fs::write(path, events).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     let (low, median, high) = found.step_seconds();
     let images = found.batch as f64 / median;
-    let recorded = found.traced.as_ref().and_then(traced);
+    let recorded = found.traced.as_ref().filter(|_| arguments.profile).and_then(traced);
     let apart = recorded.is_none();
     let parts = match recorded {
         Some(parts) => Some(parts),

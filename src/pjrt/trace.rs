@@ -2,6 +2,7 @@
 
 use crate::proto::xplane::{XSpace, x_stat::Value};
 use prost::Message;
+use serde_json::json;
 
 /// Something that took time.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,12 +68,49 @@ impl Trace {
         Ok(Trace { spans })
     }
 
+    /// As Chrome's trace events, for a viewer such as Perfetto: a process for each device and host, a thread for each of its streams and
+    /// threads; times in µs.
+    pub fn chrome(&self) -> Vec<serde_json::Value> {
+        let (mut planes, mut lines) = (Vec::new(), Vec::new());
+        let mut events: Vec<_> = self
+            .spans
+            .iter()
+            .map(|span| {
+                let plane = number(&mut planes, span.plane.as_str());
+                let line = number(&mut lines, (plane, span.line.as_str()));
+                json!({
+                    "ph": "X", "pid": plane, "tid": line, "name": span.name, "ts": 1e6 * span.start, "dur": 1e6 * span.seconds,
+                    "args": {"instruction": span.instruction},
+                })
+            })
+            .collect();
+        let named = |kind: &str, plane: usize, line: usize, name: &str| json!({"ph": "M", "name": kind, "pid": plane, "tid": line, "args": {"name": name}});
+        for (plane, name) in planes.iter().enumerate() {
+            events.push(named("process_name", plane, 0, name));
+        }
+        for (line, (plane, name)) in lines.iter().enumerate() {
+            events.push(named("thread_name", *plane, line, name));
+        }
+        events
+    }
+
     /// Spans of devices other than the host, if any were recorded.
     pub fn devices(&self) -> impl Iterator<Item = &Span> {
         self.spans
             .iter()
             .filter(|span| span.plane.starts_with("/device:"))
     }
+}
+
+/// The place of a name among those known, behind which it comes if it is new.
+fn number<T: PartialEq>(known: &mut Vec<T>, name: T) -> usize {
+    known
+        .iter()
+        .position(|other| *other == name)
+        .unwrap_or_else(|| {
+            known.push(name);
+            known.len() - 1
+        })
 }
 
 #[cfg(test)]
@@ -134,6 +172,12 @@ mod tests {
         assert_eq!(found, [("a kernel", "fusion.1"), ("another", "fusion.2")]);
         assert!((trace.spans[0].seconds - 3e-6).abs() < 1e-12);
         assert!((trace.spans[0].start - 2.005e-6).abs() < 1e-12);
+        let events = trace.chrome();
+        assert_eq!(events[1]["args"]["instruction"], "fusion.2");
+        assert_eq!(events[0]["dur"], 3.0);
+        let named = |event: &serde_json::Value| event["args"]["name"].as_str().map(String::from);
+        let names: Vec<_> = events.iter().filter_map(named).collect();
+        assert_eq!(names, ["/device:GPU:0", "Stream #1"]);
         bytes.push(0);
         assert_eq!(Trace::read(&bytes).unwrap(), trace);
         bytes.push(0);
