@@ -4,7 +4,7 @@ mod common;
 
 use simclr::grad::gradients;
 use simclr::hlo::passes::{ALL, Pass, Selection};
-use simclr::hlo::{Conv, DType, Graph, Literal, Module, Op, Shape, WindowDim};
+use simclr::hlo::{Conv, DType, Graph, Literal, Module, Monoid, Op, Shape, WindowDim};
 use simclr::loss::nt_xent;
 use simclr::model::Network;
 use simclr::nn::{Builder, Settings, initial_value};
@@ -123,8 +123,34 @@ fn random_graph(seed: u32) -> Module {
     let centred = large - large.mean(&[0, 1, 2]).broadcast_trailing(&dims);
     let window = vec![WindowDim::new(3, 1, 1, 1); 2];
     let w = centred.tanh().convolve(behind, Conv::nhwc(window)) * 0.1;
-    let loss =
-        (w * w).sum_all() + (y * y).sum_all() + (z * z).sum_all() + (weights * weights).sum_all();
+    // Windows that overlap or leave pixels out; of pixels that are equal, the first is the largest.
+    let steps = graph.parameter("steps", Shape::new(DType::F64, [2, 9, 8, 3]));
+    inputs.push(steps);
+    let size = 2 + draw(70, 2);
+    let window =
+        |i: u32| WindowDim::new(size, 1 + draw(i, 3), draw(i + 1, size), draw(i + 2, size));
+    let windows = [
+        WindowDim::identity(),
+        window(71),
+        window(75),
+        WindowDim::identity(),
+    ];
+    let clamped = steps.clamp(-0.3, 0.3);
+    let p = clamped.reduce_window(Monoid::Maximum, &windows).tanh();
+    let p = p * graph.parameter("slopes", p.shape());
+    // A window over pictures.
+    let picture = graph.parameter("picture", Shape::new(DType::F64, [2, 16, 13, 3]));
+    let stem = graph.parameter("stem", Shape::new(DType::F64, [7, 7, 3, 4]));
+    inputs.extend([picture, stem]);
+    let window = |i: u32| WindowDim::new(7, 2 + draw(i, 2), draw(i + 1, 7), draw(i + 2, 7));
+    let v = picture.convolve(stem, Conv::nhwc(vec![window(81), window(85)]));
+    let v = (v * 0.1).tanh();
+    let loss = (w * w).sum_all()
+        + (y * y).sum_all()
+        + (z * z).sum_all()
+        + (weights * weights).sum_all()
+        + p.sum_all()
+        + (v * v).sum_all();
     let mut outputs = vec![loss];
     for (gradient, input) in gradients(loss, &inputs).into_iter().zip(&inputs) {
         outputs.push(gradient.unwrap_or_else(|| graph.zeros(&input.shape())));

@@ -58,14 +58,22 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     )?;
     if let Some(path) = &arguments.trace {
         let Some(traced) = &found.traced else {
-            bail!("--trace: the plugin of {} has no profiler, so there is nothing to write to {}; leave --trace out (--profile works without one)", engine.client().platform_name(), path.display());
+            bail!(
+                "--trace: the plugin of {} has no profiler, so there is nothing to write to {}; leave --trace out (--profile works without one)",
+                engine.client().platform_name(),
+                path.display()
+            );
         };
         let events = serde_json::to_vec(&traced.trace.chrome())?;
         std::fs::write(path, events).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let (low, median, high) = found.step_seconds();
     let images = found.batch as f64 / median;
-    let recorded = found.traced.as_ref().filter(|_| arguments.profile).and_then(traced);
+    let recorded = found
+        .traced
+        .as_ref()
+        .filter(|_| arguments.profile)
+        .and_then(traced);
     let apart = recorded.is_none();
     let parts = match recorded {
         Some(parts) => Some(parts),

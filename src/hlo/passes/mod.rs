@@ -10,7 +10,9 @@ mod kernel_gradients;
 mod own_elementwise;
 mod own_loops;
 mod pointwise_convolutions;
+mod pool_gradients;
 mod shared_values;
+mod space_to_depth;
 mod sums_of_squares;
 mod tiny_maps;
 mod winograd;
@@ -132,6 +134,20 @@ pub const ALL: &[Pass] = &[
         about: "equal values of cheap operations are computed once",
         loops: false,
         run: shared_values::run,
+    },
+    Pass {
+        name: "space-to-depth",
+        platform: "cuda",
+        about: "strided convolutions over up to four channels, and the gradients of their kernels, become ones at stride 1 over cells of pixels: matrix units take channels by eight or sixteen",
+        loops: false,
+        run: space_to_depth::run,
+    },
+    Pass {
+        name: "pool-gradients",
+        platform: "cuda",
+        about: "gradients of max-pooling look up which cell each window chose: the plugin scatters by atomic additions",
+        loops: false,
+        run: pool_gradients::run,
     },
 ];
 
