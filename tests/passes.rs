@@ -4,7 +4,9 @@ mod common;
 
 use simclr::grad::gradients;
 use simclr::hlo::passes::{ALL, Pass, Selection};
-use simclr::hlo::{Conv, DType, Graph, Literal, Module, Monoid, Op, Shape, WindowDim};
+use simclr::hlo::{
+    Computation, Conv, DType, Graph, Literal, Module, Monoid, Op, Shape, Type, WindowDim,
+};
 use simclr::loss::nt_xent;
 use simclr::model::Network;
 use simclr::nn::{Builder, Settings, initial_value};
@@ -42,12 +44,18 @@ fn arguments(module: &Module) -> Vec<Literal> {
         .collect()
 }
 
-fn compare(title: &str, module: &Module, arguments: &[Literal], tolerance: f64) {
+fn compare(
+    title: &str,
+    passes: impl Iterator<Item = &'static Pass>,
+    module: &Module,
+    arguments: &[Literal],
+    tolerance: f64,
+) {
     let expected = plain(module, arguments);
     let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
     // A gradient that is zero but for rounding is held against the largest one.
     let largest = expected.iter().map(|v| norm(v)).fold(0.0, f64::max);
-    for pass in of_any_type() {
+    for pass in passes {
         let rewritten = (pass.run)(module).expect("the pass");
         assert_eq!(
             rewritten.results(),
@@ -164,6 +172,7 @@ fn passes_agree_on_random_convolution_graphs() {
         let module = random_graph(seed);
         compare(
             &format!("graph {seed}"),
+            of_any_type(),
             &module,
             &arguments(&module),
             1e-12,
@@ -171,60 +180,118 @@ fn passes_agree_on_random_convolution_graphs() {
     }
 }
 
-/// Loss and gradients of a network, inside a loop as in the training step.
+/// Loss and gradients of a network in f64 on images of such a side, inside a loop as in the training step; and arguments for it.
+fn resnet_step(network: &Network, side: i64) -> (Module, Vec<Literal>) {
+    let variables = network.variables().unwrap();
+    let graph = Graph::new();
+    let settings = Settings {
+        dtype: DType::F64,
+        activations: DType::F64,
+        ..Settings::default()
+    };
+    let images = graph.parameter("images", Shape::new(DType::F64, [4, side, side, 3]));
+    let mut init = vec![graph.scalar(0i32), images, graph.scalar(0.0f64)];
+    for variable in &variables {
+        let shape = Shape::new(DType::F64, variable.dims.clone());
+        init.push(graph.parameter(&variable.name, shape));
+    }
+    let result = graph.while_loop(
+        &init,
+        |_, s| s[0].lt(1.0),
+        |graph, s| {
+            let values = s[3..].to_vec();
+            let mut builder = Builder::with_values(graph, settings.clone(), values.clone());
+            let z = network.forward(&mut builder, s[1]).z();
+            let squares = values.iter().map(|v| (*v * *v).sum_all());
+            let decay = squares.fold(graph.scalar(0.0f64), |sum, square| sum + square);
+            let loss = nt_xent(z, 0.5, true, 1).loss + decay * 1e-4;
+            let found = gradients(loss, &values);
+            let mut next = vec![s[0] + 1.0, s[1], loss];
+            next.extend(found.into_iter().zip(&values).map(|(g, v)| g.unwrap_or(*v)));
+            next
+        },
+    );
+    let module = graph.finish("step", &result[2..]).expect("the graph");
+    let pixels = random(1, (4 * side * side * 3) as usize);
+    let mut arguments = vec![Literal::new(&[4, side, side, 3], &pixels)];
+    for (i, variable) in variables.iter().enumerate() {
+        let mut values: Vec<f64> = initial_value(variable, i, 1)
+            .into_iter()
+            .map(f64::from)
+            .collect();
+        // The last scale of a block starts at zero, which would hide the block.
+        values.iter_mut().for_each(|v| *v += 0.05);
+        arguments.push(Literal::from_f64s(DType::F64, &variable.dims, &values));
+    }
+    (module, arguments)
+}
+
+fn narrow(resnet_depth: usize, image_size: usize) -> Network {
+    Network {
+        resnet_depth,
+        width_multiplier: 0.125,
+        image_size,
+        num_proj_layers: 2,
+        proj_out_dim: 16,
+        ..Network::default()
+    }
+}
+
 #[test]
 fn passes_agree_on_the_resnet_step() {
     for depth in [18, 50] {
-        let network = Network {
-            resnet_depth: depth,
-            width_multiplier: 0.125,
-            image_size: 32,
-            num_proj_layers: 2,
-            proj_out_dim: 16,
-            ..Network::default()
-        };
-        let variables = network.variables().unwrap();
-        let graph = Graph::new();
-        let settings = Settings {
-            dtype: DType::F64,
-            activations: DType::F64,
-            ..Settings::default()
-        };
-        let images = graph.parameter("images", Shape::new(DType::F64, [4, 16, 16, 3]));
-        let mut init = vec![graph.scalar(0i32), images, graph.scalar(0.0f64)];
-        for variable in &variables {
-            let shape = Shape::new(DType::F64, variable.dims.clone());
-            init.push(graph.parameter(&variable.name, shape));
-        }
-        let result = graph.while_loop(
-            &init,
-            |_, s| s[0].lt(1.0),
-            |graph, s| {
-                let values = s[3..].to_vec();
-                let mut builder = Builder::with_values(graph, settings.clone(), values.clone());
-                let z = network.forward(&mut builder, s[1]).z();
-                let squares = values.iter().map(|v| (*v * *v).sum_all());
-                let decay = squares.fold(graph.scalar(0.0f64), |sum, square| sum + square);
-                let loss = nt_xent(z, 0.5, true, 1).loss + decay * 1e-4;
-                let found = gradients(loss, &values);
-                let mut next = vec![s[0] + 1.0, s[1], loss];
-                next.extend(found.into_iter().zip(&values).map(|(g, v)| g.unwrap_or(*v)));
-                next
-            },
-        );
-        let module = graph.finish("step", &result[2..]).expect("the graph");
-        let mut arguments = vec![Literal::new(&[4, 16, 16, 3], &random(1, 4 * 16 * 16 * 3))];
-        for (i, variable) in variables.iter().enumerate() {
-            let mut values: Vec<f64> = initial_value(variable, i, 1)
-                .into_iter()
-                .map(f64::from)
-                .collect();
-            // The last scale of a block starts at zero, which would hide the block.
-            values.iter_mut().for_each(|v| *v += 0.05);
-            arguments.push(Literal::from_f64s(DType::F64, &variable.dims, &values));
-        }
-        compare(&format!("ResNet-{depth}"), &module, &arguments, 1e-8);
+        let (module, arguments) = resnet_step(&narrow(depth, 32), 16);
+        let title = format!("ResNet-{depth}");
+        compare(&title, of_any_type(), &module, &arguments, 1e-8);
     }
+}
+
+/// Every operation of a module, those of its loops too.
+fn operations(computation: &Computation, found: &mut Vec<(Op, Vec<i64>)>) {
+    for node in &computation.nodes {
+        let first = node
+            .operands
+            .first()
+            .map(|id| &computation.nodes[id.index()].ty);
+        let dims = first.map_or(Vec::new(), |ty| match ty {
+            Type::Array(shape) => shape.dims.clone(),
+            _ => Vec::new(),
+        });
+        found.push((node.op.clone(), dims));
+        if let Op::While { body, .. } = &node.op {
+            operations(body, found);
+        }
+    }
+}
+
+/// Stem and pool of networks for large images, of which the passes for GPUs leave nothing.
+#[test]
+fn passes_for_gpus_agree_on_stem_and_pool() {
+    let (module, arguments) = resnet_step(&narrow(18, 64), 64);
+    let of_gpus = || ALL.iter().filter(|pass| pass.platform == "cuda");
+    compare("64 pixels", of_gpus(), &module, &arguments, 1e-8);
+    let left = |module: &Module| {
+        let mut found = Vec::new();
+        operations(&module.entry, &mut found);
+        let pools = found
+            .iter()
+            .filter(|(op, _)| matches!(op, Op::SelectAndScatter { .. }));
+        // Forward, images have three channels behind their pixels; of the gradient of the stem's kernel, pixels are two apart.
+        let stems = found.iter().filter(|(op, dims)| match op {
+            Op::Convolution(conv) => {
+                dims[3] == 3
+                    && conv
+                        .window
+                        .iter()
+                        .all(|w| w.stride == 2 || w.window_dilation == 2)
+            }
+            _ => false,
+        });
+        (stems.count(), pools.count())
+    };
+    assert_eq!(left(&module), (2, 1));
+    let rewritten = of_gpus().fold(module, |module, pass| (pass.run)(&module).unwrap());
+    assert_eq!(left(&rewritten), (0, 0));
 }
 
 /// Each pass does something on a step: a pass that matches nothing would agree with everything.

@@ -50,6 +50,8 @@ pub struct Pass {
     pub about: &'static str,
     /// Whether its programs call loops of ours ([`crate::loops`]), which an engine must have made known to its plugin.
     pub loops: bool,
+    /// Whether it was measured to gain on its platform. One that was not runs only where `runtime.passes` names it.
+    pub measured: bool,
     /// The rewrite.
     pub run: fn(&Module) -> Result<Module, Error>,
 }
@@ -63,6 +65,7 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "3×3 convolutions in f32 of enough channels, and their gradients, become calls of this program's own loops that take 16 instead of 36 products for every 4 outputs",
         loops: true,
+        measured: true,
         run: winograd::run,
     },
     Pass {
@@ -70,6 +73,7 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "convolutions, their gradients, large products and long batch statistics in f32 become calls of this program's own loops: the plugin packs what it multiplies, transposes both operands of a kernel's gradient, and sums column by column",
         loops: true,
+        measured: true,
         run: own_loops::run,
     },
     Pass {
@@ -77,6 +81,7 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "elementwise operations in f32 and sums of gradients by columns become calls of a loop of this program's own: the plugin compiles a kernel for each, which is most of the time to the first step",
         loops: true,
+        measured: true,
         run: own_elementwise::run,
     },
     Pass {
@@ -84,6 +89,7 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "1×1 convolutions, forward and backward, become matrix products",
         loops: false,
+        measured: true,
         run: pointwise_convolutions::run,
     },
     Pass {
@@ -91,6 +97,7 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "gradients of narrow kernels become one matrix product of shifted copies: the plugin transposes both operands, and packs the image for every tap",
         loops: false,
+        measured: true,
         run: kernel_gradients::run,
     },
     Pass {
@@ -98,6 +105,7 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "convolutions get NHWC × HWIO operands by explicit transposes: the plugin does so itself only outside loops, and is twenty times slower without",
         loops: false,
+        measured: true,
         run: canonical_convolutions::run,
     },
     Pass {
@@ -105,6 +113,7 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "convolutions over maps smaller than their window become matrix products: the plugin has only scalar code for them",
         loops: false,
+        measured: true,
         run: tiny_maps::run,
     },
     Pass {
@@ -112,6 +121,7 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "sums of gradients, and long ones of activations, over all dimensions but the last are folded first: the plugin sums column by column through the whole array",
         loops: false,
+        measured: true,
         run: column_sums::run,
     },
     Pass {
@@ -119,6 +129,7 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "what convolutions and products read is computed once and kept: the plugin computes it again in every transposition",
         loops: false,
+        measured: true,
         run: kept_operands::run,
     },
     Pass {
@@ -126,6 +137,7 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "sums of all squares of large arrays become matrix products, which need no kernels compiled for their shape",
         loops: false,
+        measured: true,
         run: sums_of_squares::run,
     },
     Pass {
@@ -133,6 +145,7 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "equal values of cheap operations are computed once",
         loops: false,
+        measured: true,
         run: shared_values::run,
     },
     Pass {
@@ -140,6 +153,7 @@ pub const ALL: &[Pass] = &[
         platform: "cuda",
         about: "strided convolutions over up to four channels, and the gradients of their kernels, become ones at stride 1 over cells of pixels: matrix units take channels by eight or sixteen",
         loops: false,
+        measured: false,
         run: space_to_depth::run,
     },
     Pass {
@@ -147,6 +161,7 @@ pub const ALL: &[Pass] = &[
         platform: "cuda",
         about: "gradients of max-pooling look up which cell each window chose: the plugin scatters by atomic additions",
         loops: false,
+        measured: false,
         run: pool_gradients::run,
     },
 ];
@@ -157,12 +172,12 @@ pub const WITHOUT_LOOPS: &str = "[-winograd,-own-loops,-own-elementwise]";
 /// Which passes run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Selection {
-    /// Every one of the platform.
+    /// Every one of the platform that was measured.
     #[default]
     All,
     /// These; none of an empty list.
     Only(Vec<String>),
-    /// Every one of the platform but these.
+    /// Every one that was measured but these.
     Without(Vec<String>),
 }
 
@@ -201,12 +216,12 @@ impl Selection {
         format!("all, none, those to run among {names}, or those to leave out, each behind a minus")
     }
 
-    fn takes(&self, name: &str) -> bool {
-        let named = |names: &[String]| names.iter().any(|one| one == name);
+    fn takes(&self, pass: &Pass) -> bool {
+        let named = |names: &[String]| names.iter().any(|one| one == pass.name);
         match self {
-            Selection::All => true,
+            Selection::All => pass.measured,
             Selection::Only(names) => named(names),
-            Selection::Without(names) => !named(names),
+            Selection::Without(names) => pass.measured && !named(names),
         }
     }
 }
@@ -214,7 +229,7 @@ impl Selection {
 /// The selected passes for a platform by its PJRT name (`cpu`, `cuda`, `tpu`), in order.
 pub fn for_platform(platform: &str, selection: &Selection) -> Vec<Pass> {
     ALL.iter()
-        .filter(|pass| pass.platform == platform && selection.takes(pass.name))
+        .filter(|pass| pass.platform == platform && selection.takes(pass))
         .copied()
         .collect()
 }
@@ -256,6 +271,13 @@ mod tests {
             assert_eq!(count(wrong), None, "{wrong:?}");
         }
         assert!(for_platform("tpu", &Selection::All).is_empty());
+        // What was not measured runs only where it is named.
+        let of_gpus = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
+            for_platform("cuda", &Selection::parse(&words).unwrap()).len()
+        };
+        assert_eq!(of_gpus(&["space-to-depth", "pool-gradients"]), 2);
+        assert_eq!(of_gpus(&["all"]) + of_gpus(&["-space-to-depth"]), 0);
         let words = WITHOUT_LOOPS.trim_matches(['[', ']']).split(',');
         let words: Vec<String> = words.map(String::from).collect();
         assert_eq!(Selection::parse(&words), Some(Selection::without_loops()));
