@@ -131,7 +131,7 @@ fn random_graph(seed: u32) -> Module {
     let centred = large - large.mean(&[0, 1, 2]).broadcast_trailing(&dims);
     let window = vec![WindowDim::new(3, 1, 1, 1); 2];
     let w = centred.tanh().convolve(behind, Conv::nhwc(window)) * 0.1;
-    // Windows that overlap or leave pixels out; of pixels that are equal, the first is the largest.
+    // Windows that overlap or leave pixels out. Which of equal pixels the plugin takes does not follow from its rules: none have a slope.
     let steps = graph.parameter("steps", Shape::new(DType::F64, [2, 9, 8, 3]));
     inputs.push(steps);
     let size = 2 + draw(70, 2);
@@ -292,6 +292,59 @@ fn passes_for_gpus_agree_on_stem_and_pool() {
     assert_eq!(left(&module), (2, 1));
     let rewritten = of_gpus().fold(module, |module, pass| (pass.run)(&module).unwrap());
     assert_eq!(left(&rewritten), (0, 0));
+}
+
+/// Of equal pixels, each window takes the first, row by row: held against loops over the windows.
+#[test]
+fn of_equal_pixels_the_gradient_goes_to_the_first() {
+    let pass = ALL.iter().find(|pass| pass.name == "pool-gradients");
+    let run = pass.unwrap().run;
+    let (height, width) = (9, 8);
+    for (rows, columns) in [
+        (WindowDim::new(3, 2, 0, 1), WindowDim::new(3, 2, 1, 1)),
+        (WindowDim::new(3, 3, 1, 1), WindowDim::new(2, 1, 1, 0)),
+        (WindowDim::new(2, 3, 0, 1), WindowDim::new(3, 1, 2, 2)),
+    ] {
+        let graph = Graph::new();
+        let x = graph.parameter("x", Shape::new(DType::F64, [1, height, width, 1]));
+        let windows = [WindowDim::identity(), rows, columns, WindowDim::identity()];
+        let (down, across) = (rows.output(height), columns.output(width));
+        let dy = graph.parameter("dy", Shape::new(DType::F64, [1, down, across, 1]));
+        let module = graph.finish("pool", &[x.select_and_scatter(dy, &windows)]);
+        let whole = |seed, count: i64| -> Vec<f64> {
+            let values = random(seed, count as usize).into_iter();
+            values.map(|value| (2.0 * value).round()).collect()
+        };
+        let (pixels, slopes) = (
+            whole(1, height * width),
+            random(2, (down * across) as usize),
+        );
+        let mut expected = vec![0.0; pixels.len()];
+        for (window, slope) in slopes.iter().enumerate() {
+            let (i, j) = (window as i64 / across, window as i64 % across);
+            let mut first: Option<usize> = None;
+            for y in i * rows.stride - rows.low..i * rows.stride - rows.low + rows.size {
+                for x in j * columns.stride - columns.low
+                    ..j * columns.stride - columns.low + columns.size
+                {
+                    if (0..height).contains(&y) && (0..width).contains(&x) {
+                        let here = (y * width + x) as usize;
+                        if first.is_none_or(|found| pixels[here] > pixels[found]) {
+                            first = Some(here);
+                        }
+                    }
+                }
+            }
+            expected[first.expect("a pixel")] += slope;
+        }
+        let arguments = [
+            Literal::new(&[1, height, width, 1], &pixels),
+            Literal::new(&[1, down, across, 1], &slopes),
+        ];
+        let found = plain(&run(&module.unwrap()).unwrap(), &arguments);
+        let apart = found[0].iter().zip(&expected).map(|(a, b)| (a - b).abs());
+        assert!(apart.fold(0.0, f64::max) < 1e-12, "{windows:?}");
+    }
 }
 
 /// Each pass does something on a step: a pass that matches nothing would agree with everything.

@@ -360,7 +360,8 @@ pub enum Op {
         window: Vec<WindowDim>,
         monoid: Monoid,
     },
-    /// `(x, source, init)`: each source element is added at the first maximum of its window.
+    /// `(x, source, init)`: each source element is added at the maximum of its window; of equal ones mostly, but not always, at the
+    /// first: the CPU plugin's order is its own.
     SelectAndScatter {
         window: Vec<WindowDim>,
     },

@@ -80,7 +80,7 @@ impl<'g> Value<'g> {
         )
     }
 
-    /// Adds each element of `source` at the first maximum of its window in `self`, to zeros.
+    /// Adds each element of `source` at the maximum of its window in `self`, to zeros; of equal ones the plugin takes one.
     pub fn select_and_scatter(self, source: Value<'g>, window: &[WindowDim]) -> Value<'g> {
         let init = self.graph.scalar_of(self.dtype(), 0.0);
         self.graph.push(
