@@ -307,10 +307,17 @@ fn arrays_that_do_not_fit_are_refused() {
         // The result has 160 numbers, or the array's last dimension.
         (
             COLUMN_SUMS_LOOP,
-            "{square = 0 : i64}",
+            "{square = 0 : i64, in_order = 0 : i64, rounded = 0 : i64}",
             &[5],
             outputs,
             "simclr.column_sums.1: an array of [2, 4, 4, 3] and [5]",
+        ),
+        (
+            COLUMN_SUMS_LOOP,
+            "{square = 0 : i64, in_order = 5 : i64, rounded = 0 : i64}",
+            &[3],
+            &[3],
+            "32 rows are not 5 equal parts",
         ),
     ] {
         let words = refused(target, config, right, result);

@@ -1,11 +1,11 @@
 //! Long sums of batch statistics.
 
-use super::{apart, callable, calls, run};
+use super::{apart, arguments, callable, calls, run};
 use crate::common::{engine, engine_without_loops};
 use simclr::grad::gradients;
 use simclr::hlo::passes::COLUMN_SUMS_LOOP;
 use simclr::hlo::{
-    Conv, DType, DotDims, Graph, Module, Monoid, Op, Reducer, Shape, Value, WindowDim,
+    Conv, DType, DotDims, Graph, Literal, Module, Monoid, Op, Reducer, Shape, Value, WindowDim,
 };
 
 /// Mean, variance and their gradients of what a convolution and a product compute, as batch normalisation has them.
@@ -114,6 +114,97 @@ fn other_sums_are_left_to_the_plugin() {
     assert_eq!(found(40_000, DType::F64, 1, &[0], 0.0, |[x, ..]| x), 0);
     assert_eq!(found(4_100, DType::F32, 1, &[0], 0.0, |[x, ..]| x), 0);
     assert_eq!(found(4_100, DType::F32, 2, &[0], 0.0, |[x, ..]| x), 1);
+}
+
+/// Images of these dimensions from a convolution, their sums by columns, and those of their squared distances from given numbers.
+fn short(dims: [i64; 4]) -> Module {
+    let [images, height, width, channels] = dims;
+    let graph = Graph::new();
+    let array = |dims: &[i64]| graph.parameter("array", Shape::new(DType::F32, dims.to_vec()));
+    let (image, kernel) = (
+        array(&[images, height, width, 24]),
+        array(&[1, 1, 24, channels]),
+    );
+    let x = image.convolve(kernel, Conv::nhwc(vec![WindowDim::new(1, 1, 0, 0); 2]));
+    let [sums, squares] = statistics(x, array(&[channels]));
+    graph
+        .finish("short", &[x, sums, squares])
+        .expect("the graph")
+}
+
+fn statistics<'g>(x: Value<'g>, middle: Value<'g>) -> [Value<'g>; 2] {
+    let over = [0, 1, 2];
+    let apart = x - middle.broadcast_trailing(&x.dims());
+    [x.sum(&over), square(apart).sum(&over)]
+}
+
+/// Short sums of batch statistics, which are calls too, are the plugin's to the bit: other programs' numbers are held against them. (What
+/// order the plugin's code has was seen on processors with AVX-512.)
+#[test]
+fn short_sums_are_the_plugins_to_the_bit() {
+    #[cfg(target_arch = "x86_64")]
+    let seen = is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    let seen = false;
+    if !callable() || !seen {
+        eprintln!("SKIPPED: the order of the plugin's sums is known of AVX-512 only");
+        return;
+    }
+    let (calling, own) = (engine(1), engine_without_loops(1));
+    for dims in [
+        [16, 14, 14, 256],
+        [16, 7, 7, 65],
+        [5, 13, 13, 33],
+        [32, 6, 6, 40],
+        // In parts.
+        [64, 8, 8, 48],
+        [96, 4, 4, 512],
+    ] {
+        let module = short(dims);
+        let rewritten = calling.rewritten(&module).unwrap();
+        assert_eq!(calls(&rewritten, COLUMN_SUMS_LOOP), 2, "{dims:?}");
+        let found = run(&calling, &module);
+        let graph = Graph::new();
+        let x = graph.parameter("x", Shape::new(DType::F32, dims));
+        let middle = graph.parameter("middle", Shape::new(DType::F32, [dims[3]]));
+        let plain = graph.finish("plain", &statistics(x, middle));
+        let program = own.compile(&plain.expect("the graph")).expect("a program");
+        let values = vec![
+            Literal::from_f64s(DType::F32, &dims, &found[0]),
+            arguments(&module).remove(2),
+        ];
+        let plain = program.run(&own, &[values]).expect("results");
+        for (i, plain) in plain[0].iter().enumerate() {
+            assert!(plain.to_f64s() == found[1 + i], "{dims:?}, result {i}");
+        }
+    }
+}
+
+/// Those that the plugin adds up in another order stay with it.
+#[test]
+fn short_sums_of_another_order_are_left_to_the_plugin() {
+    if !callable() {
+        return;
+    }
+    for (dims, calls_of_ours) in [
+        ([16, 14, 14, 64], 2),
+        // Several pixels at once in squares, in everything.
+        ([16, 8, 8, 64], 1),
+        ([16, 20, 20, 64], 1),
+        ([16, 2, 2, 512], 0),
+        ([64, 2, 2, 512], 0),
+        ([16, 1, 1, 2048], 0),
+        // Unequal parts, parts of maps.
+        ([33, 6, 6, 64], 0),
+        ([2, 36, 36, 64], 0),
+    ] {
+        let rewritten = engine(1).rewritten(&short(dims)).unwrap();
+        assert_eq!(
+            calls(&rewritten, COLUMN_SUMS_LOOP),
+            calls_of_ours,
+            "{dims:?}"
+        );
+    }
 }
 
 fn square(x: Value) -> Value {

@@ -20,9 +20,13 @@ pub const KERNEL_GRADIENT_LOOP: &str = "simclr.kernel_gradient.1";
 /// The loop of sums over all dimensions but the last; the number as above.
 pub const COLUMN_SUMS_LOOP: &str = "simclr.column_sums.1";
 
-/// Rows, of all replicas together, from which such a sum is a call, so that sharing a batch changes nothing of it. With all of them, 3 of 10,445
-/// golden checks of networks fail: another rounding of short columns takes a ResNet-152 further from the original's numbers than their own noise.
+/// Rows, of all replicas together, from which such a sum is made by blocks in double precision, so that sharing a batch changes nothing of it.
+/// Shorter columns are added up in the plugin's order: with another one, 3 of 10,445 golden checks of networks fail, since another rounding
+/// takes a ResNet-152 further from the original's numbers than their own noise.
 const MANY: i64 = 1 << 13;
+
+/// The plugin splits dimensions that are longer than this into parts that it sums by themselves.
+const PART: i64 = 32;
 
 /// Multiplications of a product from which it is a call; others take no time.
 const LARGE: i64 = 1 << 20;
@@ -39,9 +43,7 @@ pub(super) fn run(module: &Module) -> Result<Module, Error> {
                 reducer: Reducer::Monoid(Monoid::Add),
             },
             Type::Array(shape),
-        ) if column_length(operands[0]) * replicas >= MANY => {
-            sums(dims, operands[0], operands[1], shape)
-        }
+        ) => sums(dims, operands[0], operands[1], shape, replicas),
         (Op::Dot(dims), Type::Array(shape)) => product(dims, operands[0], operands[1], shape),
         _ => None,
     })
@@ -148,8 +150,14 @@ fn product<'g>(dims: &DotDims, a: Value<'g>, b: Value<'g>, result: &Shape) -> Op
 }
 
 /// Sums of what a loop of ours has computed, of its distance from something for each of the last dimension, or of that distance squared: batch
-/// statistics. The plugin reads such an array column by column, and what else is summed it computes meanwhile. Long columns only.
-fn sums<'g>(dims: &[i64], x: Value<'g>, init: Value<'g>, result: &Shape) -> Option<Value<'g>> {
+/// statistics. The plugin reads such an array column by column, and what else is summed it computes meanwhile.
+fn sums<'g>(
+    dims: &[i64],
+    x: Value<'g>,
+    init: Value<'g>,
+    result: &Shape,
+    replicas: i64,
+) -> Option<Value<'g>> {
     let zero = matches!(&init.node().op, Op::Constant(literal) if literal.to_f64s() == [0.0]);
     if !(by_columns(x.rank(), dims) && result.dtype == DType::F32 && zero) {
         return None;
@@ -169,7 +177,29 @@ fn sums<'g>(dims: &[i64], x: Value<'g>, init: Value<'g>, result: &Shape) -> Opti
         None if square == 0 => (x, graph.zeros(result)),
         None => return None,
     };
-    is_call(x).then(|| call(COLUMN_SUMS_LOOP, &[("square", square)], [x, middle], result))
+    let (in_order, rounded) = match column_length(x) * replicas >= MANY {
+        true => (0, 0),
+        false => order(&x.dims(), square == 1)?,
+    };
+    let numbers = [
+        ("square", square),
+        ("in_order", in_order),
+        ("rounded", rounded),
+    ];
+    is_call(x).then(|| call(COLUMN_SUMS_LOOP, &numbers, [x, middle], result))
+}
+
+/// How the plugin adds up the columns of images: in so many parts of the images, row by row; and 1 where it squares before, in a kernel of its
+/// own, as it does where it makes parts. None where it is not known: it also parts maps that are large, and of maps as wide as a vector it
+/// adds several pixels at once.
+fn order(dims: &[i64], square: bool) -> Option<(i64, i64)> {
+    let &[images, height, width, _] = dims else {
+        return None;
+    };
+    let vector = width == 2 || square && images <= PART && (width.count_ones() == 1 || width >= 16);
+    let whole = height <= PART && width <= PART && (images <= PART || images % PART == 0);
+    let parts = (images / PART).max(1);
+    (whole && width > 1 && !vector).then_some((parts, i64::from(images > PART)))
 }
 
 /// The vector that is repeated along all dimensions but the last.
