@@ -2,9 +2,13 @@
 
 use super::Configuration;
 use super::ui::Ui;
+use crate::pjrt::Profiler;
+use crate::report;
 use crate::train::{Profile, Row, dump, measure, profile, traced};
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
+use std::fs::File;
+use std::io::BufWriter;
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -27,8 +31,8 @@ pub(super) struct Arguments {
     /// families of operations and layers, taking the step apart and timing its parts (about a minute)
     #[arg(long)]
     profile: bool,
-    /// Write what the plugin's profiler sees of three steps to this file, in Chrome's trace format (for Perfetto)
-    #[arg(long, value_name = "FILE")]
+    /// Write what the plugin's profiler sees of three launches to this file, in Chrome's trace format, for a viewer such as Perfetto
+    #[arg(long, value_name = "FILE", conflicts_with = "dump")]
     trace: Option<PathBuf>,
     /// As JSON
     #[arg(long)]
@@ -47,6 +51,20 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         dump(&loaded, devices, path)?;
         return Ok(0);
     }
+    // Before anything is measured that would be lost.
+    let trace = match &arguments.trace {
+        None => None,
+        Some(path) if Profiler::is_in(&engine.client().plugin()) => {
+            let file =
+                File::create(path).map_err(|error| report::Error::io("write", path)(error))?;
+            Some((path, file))
+        }
+        Some(path) => bail!(
+            "--trace: the plugin of {} has no profiler, so there is nothing to write to {}; leave --trace out (--profile works without one)",
+            engine.client().platform_name(),
+            path.display()
+        ),
+    };
     let found = measure(
         &loaded,
         &engine,
@@ -56,16 +74,15 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         arguments.profile || arguments.trace.is_some(),
         ui.begin,
     )?;
-    if let Some(path) = &arguments.trace {
-        let Some(traced) = &found.traced else {
-            bail!(
-                "--trace: the plugin of {} has no profiler, so there is nothing to write to {}; leave --trace out (--profile works without one)",
-                engine.client().platform_name(),
-                path.display()
-            );
-        };
-        let events = serde_json::to_vec(&traced.trace.chrome())?;
-        std::fs::write(path, events).with_context(|| format!("cannot write {}", path.display()))?;
+    if let (Some((path, file)), Some(traced)) = (trace, &found.traced) {
+        let events = traced.trace.chrome();
+        serde_json::to_writer(BufWriter::new(file), &events)
+            .map_err(|error| report::Error::io("write", path)(error.into()))?;
+        ui.note(&format!(
+            "wrote {} with {} events",
+            path.display(),
+            events.len()
+        ));
     }
     let (low, median, high) = found.step_seconds();
     let images = found.batch as f64 / median;

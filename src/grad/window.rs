@@ -1,6 +1,6 @@
 //! Gradients of reductions over windows.
 
-use crate::hlo::{Monoid, PadDim, Value, WindowDim};
+use crate::hlo::{Monoid, Value, WindowDim};
 
 /// Cotangent of the operand of a reduce-window.
 pub(super) fn reduce_window<'g>(
@@ -47,44 +47,14 @@ pub(super) fn reduce_window<'g>(
 
 /// Cotangent of the source of a select-and-scatter: for each window, the cotangent at its first maximum.
 pub(super) fn selected<'g>(window: &[WindowDim], x: Value<'g>, ct: Value<'g>) -> Value<'g> {
-    let pad: Vec<PadDim> = window
-        .iter()
-        .map(|w| PadDim {
-            low: w.low,
-            high: w.high,
-            interior: 0,
-        })
-        .collect();
-    let padded = x.pad(f64::NEG_INFINITY, &pad);
-    let values = ct.pad(0.0, &pad);
-    let outputs: Vec<i64> = window
-        .iter()
-        .zip(x.dims())
-        .map(|(w, d)| w.output(d))
-        .collect();
-    let stride: Vec<i64> = window.iter().map(|w| w.stride).collect();
-    let taken = |source: Value<'g>, offset: &[i64]| {
-        let limit: Vec<i64> = (0..offset.len())
-            .map(|i| offset[i] + (outputs[i] - 1) * stride[i] + 1)
-            .collect();
-        source.slice(offset, &limit, &stride)
+    let seen = x.cells(f64::NEG_INFINITY, window);
+    let mut pairs = seen.into_iter().zip(ct.cells(0.0, window));
+    let Some(first) = pairs.next() else {
+        return x.graph().fail("gradient", "a window holds no element");
     };
-    let mut offset = vec![0; window.len()];
-    let mut best = taken(padded, &offset);
-    let mut value = taken(values, &offset);
-    loop {
-        // The next place in the window, last dimension fastest.
-        let Some(place) = (0..window.len())
-            .rev()
-            .find(|&i| offset[i] + 1 < window[i].size)
-        else {
-            return value;
-        };
-        offset[place] += 1;
-        offset[place + 1..].fill(0);
-        let candidate = taken(padded, &offset);
+    let (_, value) = pairs.fold(first, |(best, value), (candidate, own)| {
         let larger = candidate.gt(best);
-        best = larger.select(candidate, best);
-        value = larger.select(taken(values, &offset), value);
-    }
+        (larger.select(candidate, best), larger.select(own, value))
+    });
+    value
 }

@@ -3,7 +3,7 @@
 //! Rows are read in order, once. As many make a sum of their own as lie in a block; blocks are added in double precision. Both the blocks
 //! and their order depend on shapes alone, not on how many threads share the work.
 //!
-//! Short columns are added up in the plugin's order instead, one row after the other: so their sums are the plugin's to the bit.
+//! Short columns are added up one row after the other instead, as the plugin does: so that their sums are its own to the bit.
 #![expect(
     unsafe_code,
     reason = "vector instructions, and threads that write to parts of one array"
@@ -57,7 +57,7 @@ impl Function for ColumnSums {
         }
         let rows = x.values.len() / columns;
         if in_order > 0 {
-            let parts = in_order as usize;
+            let parts = in_order;
             if rows % parts != 0 {
                 return Err(format!("{rows} rows are not {parts} equal parts"));
             }
@@ -68,7 +68,7 @@ impl Function for ColumnSums {
             } else {
                 sharing.parts()
             };
-            let per = columns.div_ceil(threads).next_multiple_of(loops().width());
+            let per = columns.div_ceil(threads).next_multiple_of(loops().lanes);
             sharing.share(columns.div_ceil(per), &|share| {
                 let own = share * per..columns.min((share + 1) * per);
                 add_in_order(loops(), x.values, middle.values, term, parts, &own, &shared);

@@ -15,7 +15,7 @@ pub struct Span {
     pub name: String,
     /// The instruction of the optimised program that it belongs to, where the plugin says.
     pub instruction: Option<String>,
-    /// Seconds from some beginning.
+    /// Seconds from the beginning of the first span.
     pub start: f64,
     /// Seconds.
     pub seconds: f64,
@@ -54,18 +54,29 @@ impl Trace {
                             Value::RefValue(id) => stat_name(*id as i64).map(String::from),
                             _ => None,
                         });
-                    spans.push(Span {
+                    let span = Span {
                         plane: plane.name.clone(),
                         line: line.name.clone(),
                         name: name.map(|found| found.name.clone()).unwrap_or_default(),
                         instruction,
-                        start: line.timestamp_ns as f64 * 1e-9 + event.offset_ps as f64 * 1e-12,
+                        start: 0.0,
                         seconds: event.duration_ps as f64 * 1e-12,
-                    });
+                    };
+                    // Since 1970: a double would hold quarters of a microsecond.
+                    let picoseconds =
+                        i128::from(line.timestamp_ns) * 1000 + i128::from(event.offset_ps);
+                    spans.push((picoseconds, span));
                 }
             }
         }
-        Ok(Trace { spans })
+        let first = spans.iter().map(|&(start, _)| start).min().unwrap_or(0);
+        let from_first = |(start, span)| Span {
+            start: (start - first) as f64 * 1e-12,
+            ..span
+        };
+        Ok(Trace {
+            spans: spans.into_iter().map(from_first).collect(),
+        })
     }
 
     /// As Chrome's trace events, for a viewer such as Perfetto: a process for each device and host, a thread for each of its streams and
@@ -138,9 +149,9 @@ mod tests {
                 },
             )
         };
-        let event = |metadata_id, value| XEvent {
+        let event = |metadata_id, offset_ps, value| XEvent {
             metadata_id,
-            offset_ps: 2_000_000,
+            offset_ps,
             duration_ps: 3_000_000,
             stats: vec![XStat {
                 metadata_id: 1,
@@ -151,10 +162,10 @@ mod tests {
             name: "/device:GPU:0".into(),
             lines: vec![XLine {
                 name: "Stream #1".into(),
-                timestamp_ns: 5,
+                timestamp_ns: 1_790_000_000_000_000_000,
                 events: vec![
-                    event(7, Value::StrValue("fusion.1".into())),
-                    event(8, Value::RefValue(2)),
+                    event(7, 2_000_000, Value::StrValue("fusion.1".into())),
+                    event(8, 2_001_000, Value::RefValue(2)),
                 ],
             }],
             event_metadata: [meta(7, "a kernel"), meta(8, "another")].into(),
@@ -171,7 +182,12 @@ mod tests {
             .collect();
         assert_eq!(found, [("a kernel", "fusion.1"), ("another", "fusion.2")]);
         assert!((trace.spans[0].seconds - 3e-6).abs() < 1e-12);
-        assert!((trace.spans[0].start - 2.005e-6).abs() < 1e-12);
+        // A nanosecond apart, half a century after the beginning of their clock.
+        let starts = [trace.spans[0].start, trace.spans[1].start];
+        assert!(
+            starts[0] == 0.0 && (starts[1] - 1e-9).abs() < 1e-15,
+            "{starts:?}"
+        );
         let events = trace.chrome();
         assert_eq!(events[1]["args"]["instruction"], "fusion.2");
         assert_eq!(events[0]["dur"], 3.0);

@@ -1,7 +1,7 @@
 //! Sums over dimensions and windows, convolutions, matrix products.
 
 use super::super::graph::Value;
-use super::super::op::{Conv, DotDims, Monoid, Op, Precision, Reducer, WindowDim};
+use super::super::op::{Conv, DotDims, Monoid, Op, PadDim, Precision, Reducer, WindowDim};
 use super::super::shape::DType;
 
 impl<'g> Value<'g> {
@@ -78,6 +78,35 @@ impl<'g> Value<'g> {
             },
             &[self, init],
         )
+    }
+
+    /// The elements of all windows, an array for each place in a window, the last dimension's places fastest; `fill` in the padding. Windows
+    /// without dilation.
+    pub fn cells(self, fill: f64, window: &[WindowDim]) -> Vec<Value<'g>> {
+        let around: Vec<PadDim> = window
+            .iter()
+            .map(|w| PadDim {
+                low: w.low,
+                high: w.high,
+                interior: 0,
+            })
+            .collect();
+        let padded = self.pad(fill, &around);
+        let dims = self.dims();
+        let strides: Vec<i64> = window.iter().map(|w| w.stride).collect();
+        let places: i64 = window.iter().map(|w| w.size).product();
+        (0..places)
+            .map(|place| {
+                let (mut start, mut rest) = (vec![0; window.len()], place);
+                for (start, w) in start.iter_mut().zip(window).rev() {
+                    (*start, rest) = (rest % w.size, rest / w.size);
+                }
+                let limit: Vec<i64> = (0..start.len())
+                    .map(|d| start[d] + (window[d].output(dims[d]) - 1) * strides[d] + 1)
+                    .collect();
+                padded.slice(&start, &limit, &strides)
+            })
+            .collect()
     }
 
     /// Adds each element of `source` at the maximum of its window in `self`, to zeros; of equal ones the plugin takes one.

@@ -23,6 +23,7 @@ pub use winograd::{WINOGRAD_GRADIENT_LOOP, WINOGRAD_LOOP};
 
 use super::graph::{Error, Node, Value};
 use super::module::Module;
+use super::op::Op;
 
 /// Whether a reduction over `dims` sums an array of this rank by columns: over all dimensions but the last.
 fn by_columns(rank: usize, dims: &[i64]) -> bool {
@@ -32,6 +33,11 @@ fn by_columns(rank: usize, dims: &[i64]) -> bool {
 /// How long such columns are.
 fn column_length(x: Value) -> i64 {
     x.dims().iter().rev().skip(1).product()
+}
+
+/// Whether a value is the constant 0.
+fn is_zero(value: Value) -> bool {
+    matches!(&value.node().op, Op::Constant(literal) if literal.to_f64s() == [0.0])
 }
 
 /// Whether differentiation made the node.
@@ -175,6 +181,8 @@ pub enum Selection {
     /// Every one of the platform that was measured.
     #[default]
     All,
+    /// Every one that was measured, and these.
+    With(Vec<String>),
     /// These; none of an empty list.
     Only(Vec<String>),
     /// Every one that was measured but these.
@@ -182,14 +190,17 @@ pub enum Selection {
 }
 
 impl Selection {
-    /// Reads `runtime.passes`: `all`, `none`, names of those that run, or names of those that do not, each behind a minus. Nothing if it
-    /// is none of these, or there is no pass of a name.
+    /// Reads `runtime.passes`: `all`, that and names of more, `none`, names of those that run, or names of those that do not, each behind a
+    /// minus. Nothing if it is none of these, or there is no pass of a name.
     pub fn parse(words: &[String]) -> Option<Self> {
         let known = |name: &str| ALL.iter().any(|pass| pass.name == name);
         match words {
             [] => None,
             [word] if word == "all" => Some(Selection::All),
             [word] if word == "none" => Some(Selection::Only(Vec::new())),
+            [word, more @ ..] if word == "all" && more.iter().all(|word| known(word)) => {
+                Some(Selection::With(more.to_vec()))
+            }
             _ if words.iter().all(|word| known(word)) => Some(Selection::Only(words.to_vec())),
             _ => words
                 .iter()
@@ -203,7 +214,7 @@ impl Selection {
         }
     }
 
-    /// Every pass of the platform but those whose programs call loops of ours: [`WITHOUT_LOOPS`].
+    /// Every measured pass but those whose programs call loops of ours: [`WITHOUT_LOOPS`].
     pub fn without_loops() -> Self {
         let calling = ALL.iter().filter(|pass| pass.loops);
         Selection::Without(calling.map(|pass| pass.name.into()).collect())
@@ -211,15 +222,35 @@ impl Selection {
 
     /// What [`Selection::parse`] reads, in words.
     pub fn expected() -> String {
-        let names: Vec<&str> = ALL.iter().map(|pass| pass.name).collect();
-        let names = names.join(", ");
-        format!("all, none, those to run among {names}, or those to leave out, each behind a minus")
+        let of = |platform: &str| {
+            let names = ALL.iter().filter(|pass| pass.platform == platform);
+            names.map(|pass| pass.name).collect::<Vec<_>>().join(", ")
+        };
+        format!(
+            "all, all and more by name, none, those to run among {} (cpu) and {} (cuda), or those to leave out, each behind a minus",
+            of("cpu"),
+            of("cuda")
+        )
+    }
+
+    /// Those of the passes to run that are another platform's, which do nothing on this one.
+    pub fn elsewhere(&self, platform: &str) -> Vec<&str> {
+        let (Selection::Only(names) | Selection::With(names)) = self else {
+            return Vec::new();
+        };
+        let here = |name: &&str| {
+            ALL.iter()
+                .any(|pass| pass.platform == platform && pass.name == *name)
+        };
+        let names = names.iter().map(String::as_str);
+        names.filter(|name| !here(name)).collect()
     }
 
     fn takes(&self, pass: &Pass) -> bool {
         let named = |names: &[String]| names.iter().any(|one| one == pass.name);
         match self {
             Selection::All => pass.measured,
+            Selection::With(names) => pass.measured || named(names),
             Selection::Only(names) => named(names),
             Selection::Without(names) => pass.measured && !named(names),
         }
@@ -259,7 +290,11 @@ mod tests {
         // In the order in which they run, whatever the order of the words.
         let two = ["tiny-maps", "kernel-gradients"];
         assert_eq!(count(&two), Some(vec!["kernel-gradients", "tiny-maps"]));
-        let rest: Vec<&str> = all.into_iter().filter(|name| !two.contains(name)).collect();
+        let rest: Vec<&str> = all
+            .iter()
+            .copied()
+            .filter(|name| !two.contains(name))
+            .collect();
         assert_eq!(count(&["-tiny-maps", "-kernel-gradients"]), Some(rest));
         for wrong in [
             &[][..],
@@ -278,6 +313,11 @@ mod tests {
         };
         assert_eq!(of_gpus(&["space-to-depth", "pool-gradients"]), 2);
         assert_eq!(of_gpus(&["all"]) + of_gpus(&["-space-to-depth"]), 0);
+        assert_eq!(of_gpus(&["all", "space-to-depth"]), 1);
+        let more = Selection::With(vec!["tiny-maps".into(), "space-to-depth".into()]);
+        assert_eq!(more.elsewhere("cpu"), ["space-to-depth"]);
+        assert_eq!(for_platform("cpu", &more).len(), all.len());
+        assert!(Selection::All.elsewhere("cuda").is_empty());
         let words = WITHOUT_LOOPS.trim_matches(['[', ']']).split(',');
         let words: Vec<String> = words.map(String::from).collect();
         assert_eq!(Selection::parse(&words), Some(Selection::without_loops()));

@@ -4,7 +4,10 @@
 //! array cleared before. Here every window notes in a byte which of its cells is the first that is largest, and every cell of the image
 //! looks at the few windows that hold it: two loops that read and write each array once, and that the compiler joins with what stands
 //! before and behind them.
+//!
+//! A window that holds what is no number gives no gradient, and one at the border of nothing but −∞ gives it to the padding.
 
+use super::is_zero;
 use crate::hlo::{DType, Error, Literal, Module, Op, PadDim, Value, WindowDim};
 
 /// No cell of a window.
@@ -14,7 +17,7 @@ const NOWHERE: u8 = 254;
 
 pub(super) fn run(module: &Module) -> Result<Module, Error> {
     module.rewrite(&|_, node, operands| match &node.op {
-        Op::SelectAndScatter { window } if applies(window) => {
+        Op::SelectAndScatter { window } if applies(window) && is_zero(operands[2]) => {
             Some(gradient(window, operands[0], operands[1]))
         }
         _ => None,
@@ -38,7 +41,7 @@ fn gradient<'g>(window: &[WindowDim], x: Value<'g>, dy: Value<'g>) -> Value<'g> 
     let graph = x.graph();
     let [rows, columns] = [1, 2].map(|d| Direction::new(&window[d], x.dim(d), dy.dim(d)));
     let (images, channels) = (x.dim(0), x.dim(3));
-    let chosen = chosen(window, &rows, &columns, x);
+    let chosen = chosen(window, x);
     let dims = [
         images,
         rows.blocks,
@@ -110,31 +113,8 @@ fn gradient<'g>(window: &[WindowDim], x: Value<'g>, dy: Value<'g>) -> Value<'g> 
 }
 
 /// For each window the first of its cells, row by row, that is its largest; [`NONE`] where none equals it.
-fn chosen<'g>(
-    window: &[WindowDim],
-    rows: &Direction,
-    columns: &Direction,
-    x: Value<'g>,
-) -> Value<'g> {
-    let around: Vec<PadDim> = window
-        .iter()
-        .map(|w| PadDim {
-            low: w.low,
-            high: w.high,
-            interior: 0,
-        })
-        .collect();
-    let padded = x.pad(f64::NEG_INFINITY, &around);
-    let cells: Vec<Value> = (0..rows.size * columns.size)
-        .map(|cell| {
-            let (i, j) = (cell / columns.size, cell % columns.size);
-            padded.slice(
-                &[0, i, j, 0],
-                &[x.dim(0), rows.reach(i), columns.reach(j), x.dim(3)],
-                &[1, rows.stride, columns.stride, 1],
-            )
-        })
-        .collect();
+fn chosen<'g>(window: &[WindowDim], x: Value<'g>) -> Value<'g> {
+    let cells = x.cells(f64::NEG_INFINITY, window);
     let largest = cells.iter().copied().reduce(|a, b| a.max(b)).unwrap_or(x);
     let graph = x.graph();
     let code = |cell: u8| graph.scalar(cell).broadcast_scalar(&largest.dims());
@@ -176,10 +156,5 @@ impl Direction {
             high: self.blocks - self.outputs - blocks,
             interior: 0,
         }
-    }
-
-    /// Behind the last pixel that is this cell of a window.
-    fn reach(&self, cell: i64) -> i64 {
-        cell + (self.outputs - 1) * self.stride + 1
     }
 }

@@ -1,5 +1,5 @@
 //! Strided convolutions over few channels as convolutions at stride 1 over cells of pixels: a stem's 7×7 window at stride 2 over three
-//! channels is one of 4×4 over the sixteen of 2×2 pixels, one of them nothing.
+//! channels is one of 4×4 over sixteen channels, those of 2×2 pixels with three channels and a zero each.
 //!
 //! A GPU's matrix units take channels eight or sixteen at a time. cuDNN pads three channels in a copy of the images of its own, and
 //! gathers their pixels slowly all the same.
@@ -26,8 +26,8 @@ fn is_plain(conv: &Conv) -> bool {
 }
 
 fn forward<'g>(conv: &Conv, x: Value<'g>, kernel: Value<'g>) -> Option<Value<'g>> {
-    let apart = |w: &WindowDim| w.base_dilation != 1 || w.window_dilation != 1;
-    if conv.dims != ConvDims::nhwc() || conv.window.iter().any(apart) {
+    let dilated = |w: &WindowDim| w.base_dilation != 1 || w.window_dilation != 1;
+    if conv.dims != ConvDims::nhwc() || conv.window.iter().any(dilated) {
         return None;
     }
     let [down, across] = [0, 1].map(|i| {
@@ -52,8 +52,8 @@ fn forward<'g>(conv: &Conv, x: Value<'g>, kernel: Value<'g>) -> Option<Value<'g>
 
 /// The gradient of the kernel of such a convolution: a convolution whose window is all outputs, `stride` pixels apart.
 fn gradient<'g>(conv: &Conv, x: Value<'g>, dy: Value<'g>) -> Option<Value<'g>> {
-    let apart = |w: &WindowDim| w.base_dilation != 1 || w.stride != 1;
-    if conv.dims != of_kernel_gradient() || conv.window.iter().any(apart) {
+    let strided = |w: &WindowDim| w.base_dilation != 1 || w.stride != 1;
+    if conv.dims != of_kernel_gradient() || conv.window.iter().any(strided) {
         return None;
     }
     let [down, across] = [0, 1].map(|i| {
@@ -68,9 +68,9 @@ fn gradient<'g>(conv: &Conv, x: Value<'g>, dy: Value<'g>) -> Option<Value<'g>> {
         ..conv.clone()
     };
     let found = image.convolve(dy, window);
-    let (low, inputs, outputs) = ([down.front, across.front], x.dim(3), dy.dim(3));
+    let (front, inputs, outputs) = ([down.front, across.front], x.dim(3), dy.dim(3));
     let wide = inputs + channels(x).high;
-    let apart = [
+    let split = [
         down.taps,
         across.taps,
         down.stride,
@@ -84,12 +84,17 @@ fn gradient<'g>(conv: &Conv, x: Value<'g>, dy: Value<'g>) -> Option<Value<'g>> {
         wide,
         outputs,
     ];
-    let kernel = found.reshape(&apart).transpose(&[0, 2, 1, 3, 4, 5]);
-    let limit = [low[0] + down.size, low[1] + across.size, inputs, outputs];
+    let kernel = found.reshape(&split).transpose(&[0, 2, 1, 3, 4, 5]);
+    let limit = [
+        front[0] + down.size,
+        front[1] + across.size,
+        inputs,
+        outputs,
+    ];
     Some(
         kernel
             .reshape(&together)
-            .slice(&[low[0], low[1], 0, 0], &limit, &[1; 4]),
+            .slice(&[front[0], front[1], 0, 0], &limit, &[1; 4]),
     )
 }
 

@@ -3,6 +3,7 @@
 //! The CPU plugin turns each such reduction into three or four kernels of its own, which have to be compiled for every shape. As
 //! a matrix product it is one call into a library, and a small sum that is the same for all shapes.
 
+use super::is_zero;
 use crate::hlo::{Binary, DType, DotDims, Error, Module, Monoid, Op, Reducer, Value};
 
 /// Below this many elements a reduction is one small kernel.
@@ -22,10 +23,6 @@ pub(super) fn run(module: &Module) -> Result<Module, Error> {
         }
         _ => None,
     })
-}
-
-fn is_zero(value: Value) -> bool {
-    matches!(value.node().op, Op::Constant(literal) if literal.to_f64s() == [0.0])
 }
 
 /// `x` where the value is `x · x` of a floating-point type.
