@@ -109,6 +109,29 @@ fn a_dump_that_cannot_be_written_is_an_error() {
     refused(&output, 3, &[path]);
 }
 
+/// The CPU plugin has no profiler, which is told before anything is measured; a file that is there stays.
+#[test]
+fn a_trace_without_a_profiler_is_refused_at_once() {
+    common::plugin();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.json");
+    std::fs::write(&path, "an earlier one").unwrap();
+    let path = path.to_str().unwrap();
+    let output = bench(&["--trace", path, "runtime.passes=[all,pool-gradients]"]);
+    refused(&output, 1, &["no profiler", path, "leave --trace out"]);
+    let told = stderr(&output);
+    assert!(
+        told.contains("no pass for cpu and does nothing there: pool-gradients; leave it out"),
+        "{told}"
+    );
+    assert_eq!(std::fs::read_to_string(path).unwrap(), "an earlier one");
+    refused(
+        &bench(&["--trace", path, "--dump", path]),
+        2,
+        &["cannot be used with"],
+    );
+}
+
 #[test]
 fn a_profile_counts_every_convolution_of_the_step() {
     common::plugin();

@@ -346,6 +346,35 @@ fn of_equal_pixels_the_gradient_goes_to_the_first() {
     }
 }
 
+/// As the pass says of itself: the padding is −∞, too.
+#[test]
+fn a_window_of_nothing_gives_its_gradient_to_the_padding() {
+    let pass = ALL.iter().find(|pass| pass.name == "pool-gradients");
+    let graph = Graph::new();
+    let x = graph.parameter("x", Shape::new(DType::F64, [1, 2, 4, 1]));
+    let window = WindowDim::new(2, 2, 0, 0);
+    let across = WindowDim::new(2, 2, 1, 1);
+    let windows = [WindowDim::identity(), window, across, WindowDim::identity()];
+    let dy = graph.parameter("dy", Shape::new(DType::F64, [1, 1, 3, 1]));
+    let module = graph.finish("pool", &[x.select_and_scatter(dy, &windows)]);
+    let pixels = [
+        f64::NEG_INFINITY,
+        1.0,
+        -1.0,
+        2.0,
+        f64::NEG_INFINITY,
+        0.0,
+        0.0,
+        1.0,
+    ];
+    let arguments = [
+        Literal::new(&[1, 2, 4, 1], &pixels),
+        Literal::new(&[1, 1, 3, 1], &[1.0, 1.0, 1.0]),
+    ];
+    let found = plain(&(pass.unwrap().run)(&module.unwrap()).unwrap(), &arguments);
+    assert_eq!(found[0], [0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+}
+
 /// As on a GPU, in bf16, where the sum over windows must not be rounded at each of them.
 #[test]
 fn the_gradient_of_a_pool_in_bf16_is_rounded_once() {

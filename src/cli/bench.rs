@@ -7,8 +7,8 @@ use crate::report;
 use crate::train::{Profile, Row, dump, measure, profile, traced};
 use anyhow::bail;
 use clap::Args;
-use std::fs::File;
-use std::io::BufWriter;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 #[derive(Args)]
@@ -55,9 +55,10 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     let trace = match &arguments.trace {
         None => None,
         Some(path) if Profiler::is_in(&engine.client().plugin()) => {
-            let file =
-                File::create(path).map_err(|error| report::Error::io("write", path)(error))?;
-            Some((path, file))
+            // An earlier trace stays until there is another.
+            let mut options = OpenOptions::new();
+            let file = options.write(true).create(true).truncate(false).open(path);
+            Some((path, file.map_err(report::Error::io("write", path))?))
         }
         Some(path) => bail!(
             "--trace: the plugin of {} has no profiler, so there is nothing to write to {}; leave --trace out (--profile works without one)",
@@ -76,8 +77,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     )?;
     if let (Some((path, file)), Some(traced)) = (trace, &found.traced) {
         let events = traced.trace.chrome();
-        serde_json::to_writer(BufWriter::new(file), &events)
-            .map_err(|error| report::Error::io("write", path)(error.into()))?;
+        write(file, &events).map_err(report::Error::io("write", path))?;
         ui.note(&format!(
             "wrote {} with {} events",
             path.display(),
@@ -184,6 +184,13 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     }
     ui.result(&text)?;
     Ok(0)
+}
+
+fn write(file: File, events: &[serde_json::Value]) -> io::Result<()> {
+    file.set_len(0)?;
+    let mut file = BufWriter::new(file);
+    serde_json::to_writer(&mut file, events)?;
+    file.flush()
 }
 
 fn rows(rows: &[Row]) -> Vec<serde_json::Value> {

@@ -125,14 +125,6 @@ fn open_platform(
         }
         _ => None,
     };
-    let elsewhere = choice.passes.elsewhere(client.platform_name());
-    if !elsewhere.is_empty() {
-        tracing::warn!(
-            "runtime.passes: {} does nothing on {}, where it is no pass",
-            elsewhere.join(", "),
-            client.platform_name()
-        );
-    }
     let engine = Engine::new(client, choice.passes)
         .with_compiler_options(choice.compiler_options)
         .with_cache(cache);

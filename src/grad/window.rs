@@ -45,7 +45,8 @@ pub(super) fn reduce_window<'g>(
     }
 }
 
-/// Cotangent of the source of a select-and-scatter: for each window, the cotangent at its first maximum.
+/// Cotangent of the source of a select-and-scatter: for each window, the cotangent at its first maximum. (Of equal ones the plugin may have taken
+/// another.)
 pub(super) fn selected<'g>(window: &[WindowDim], x: Value<'g>, ct: Value<'g>) -> Value<'g> {
     let seen = x.cells(f64::NEG_INFINITY, window);
     let mut pairs = seen.into_iter().zip(ct.cells(0.0, window));

@@ -3,14 +3,17 @@
 use crate::proto::xplane::{XSpace, x_stat::Value};
 use prost::Message;
 use serde_json::json;
+use std::collections::BTreeMap;
 
 /// Something that took time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
     /// Device or host, such as `/device:GPU:0`.
     pub plane: String,
-    /// Stream or thread.
+    /// Stream or thread, by name.
     pub line: String,
+    /// Its number among all: names may be equal.
+    pub thread: usize,
     /// A kernel, a copy, a call.
     pub name: String,
     /// The instruction of the optimised program that it belongs to, where the plugin says.
@@ -39,10 +42,10 @@ impl Trace {
             [message @ .., 0] => XSpace::decode(message),
             _ => Err(error),
         })?;
-        let mut spans = Vec::new();
+        let (mut spans, mut threads) = (Vec::new(), 0..);
         for plane in space.planes {
             let stat_name = |id: i64| plane.stat_metadata.get(&id).map(|stat| stat.name.as_str());
-            for line in &plane.lines {
+            for (line, thread) in plane.lines.iter().zip(&mut threads) {
                 for event in &line.events {
                     let name = plane.event_metadata.get(&event.metadata_id);
                     let instruction = event
@@ -57,6 +60,7 @@ impl Trace {
                     let span = Span {
                         plane: plane.name.clone(),
                         line: line.name.clone(),
+                        thread,
                         name: name.map(|found| found.name.clone()).unwrap_or_default(),
                         instruction,
                         start: 0.0,
@@ -82,25 +86,28 @@ impl Trace {
     /// As Chrome's trace events, for a viewer such as Perfetto: a process for each device and host, a thread for each of its streams and
     /// threads; times in µs.
     pub fn chrome(&self) -> Vec<serde_json::Value> {
-        let (mut planes, mut lines) = (Vec::new(), Vec::new());
-        let mut events: Vec<_> = self
-            .spans
-            .iter()
-            .map(|span| {
-                let plane = number(&mut planes, span.plane.as_str());
-                let line = number(&mut lines, (plane, span.line.as_str()));
-                json!({
-                    "ph": "X", "pid": plane, "tid": line, "name": span.name, "ts": 1e6 * span.start, "dur": 1e6 * span.seconds,
-                    "args": {"instruction": span.instruction},
-                })
-            })
-            .collect();
-        let named = |kind: &str, plane: usize, line: usize, name: &str| json!({"ph": "M", "name": kind, "pid": plane, "tid": line, "args": {"name": name}});
+        let mut planes: Vec<&str> = Vec::new();
+        let mut threads = BTreeMap::new();
+        let mut events = Vec::new();
+        for span in &self.spans {
+            let known = planes.iter().position(|name| *name == span.plane);
+            let plane = known.unwrap_or_else(|| {
+                planes.push(&span.plane);
+                planes.len() - 1
+            });
+            threads.insert(span.thread, (plane, &span.line));
+            events.push(json!({
+                "ph": "X", "pid": plane, "tid": span.thread, "name": span.name,
+                "ts": 1e6 * span.start, "dur": 1e6 * span.seconds,
+                "args": {"instruction": span.instruction},
+            }));
+        }
+        let named = |kind: &str, plane: usize, thread: usize, name: &str| json!({"ph": "M", "name": kind, "pid": plane, "tid": thread, "args": {"name": name}});
         for (plane, name) in planes.iter().enumerate() {
             events.push(named("process_name", plane, 0, name));
         }
-        for (line, (plane, name)) in lines.iter().enumerate() {
-            events.push(named("thread_name", *plane, line, name));
+        for (thread, (plane, name)) in threads {
+            events.push(named("thread_name", plane, thread, name));
         }
         events
     }
@@ -111,17 +118,6 @@ impl Trace {
             .iter()
             .filter(|span| span.plane.starts_with("/device:"))
     }
-}
-
-/// The place of a name among those known, behind which it comes if it is new.
-fn number<T: PartialEq>(known: &mut Vec<T>, name: T) -> usize {
-    known
-        .iter()
-        .position(|other| *other == name)
-        .unwrap_or_else(|| {
-            known.push(name);
-            known.len() - 1
-        })
 }
 
 #[cfg(test)]
@@ -158,16 +154,17 @@ mod tests {
                 value: Some(value),
             }],
         };
+        let line = |event| XLine {
+            name: "Stream".into(),
+            timestamp_ns: 1_790_000_000_000_000_000,
+            events: vec![event],
+        };
         let plane = XPlane {
             name: "/device:GPU:0".into(),
-            lines: vec![XLine {
-                name: "Stream #1".into(),
-                timestamp_ns: 1_790_000_000_000_000_000,
-                events: vec![
-                    event(7, 2_000_000, Value::StrValue("fusion.1".into())),
-                    event(8, 2_001_000, Value::RefValue(2)),
-                ],
-            }],
+            lines: vec![
+                line(event(7, 2_000_000, Value::StrValue("fusion.1".into()))),
+                line(event(8, 2_001_000, Value::RefValue(2))),
+            ],
             event_metadata: [meta(7, "a kernel"), meta(8, "another")].into(),
             stat_metadata: [stat(1, "hlo_op"), stat(2, "fusion.2")].into(),
         };
@@ -191,9 +188,14 @@ mod tests {
         let events = trace.chrome();
         assert_eq!(events[1]["args"]["instruction"], "fusion.2");
         assert_eq!(events[0]["dur"], 3.0);
+        assert_eq!(
+            (&events[0]["tid"], &events[1]["tid"]),
+            (&0.into(), &1.into())
+        );
+        assert!((events[1]["ts"].as_f64().unwrap() - 1e-3).abs() < 1e-9);
         let named = |event: &serde_json::Value| event["args"]["name"].as_str().map(String::from);
         let names: Vec<_> = events.iter().filter_map(named).collect();
-        assert_eq!(names, ["/device:GPU:0", "Stream #1"]);
+        assert_eq!(names, ["/device:GPU:0", "Stream", "Stream"]);
         bytes.push(0);
         assert_eq!(Trace::read(&bytes).unwrap(), trace);
         bytes.push(0);

@@ -77,7 +77,7 @@ pub const ALL: &[Pass] = &[
     Pass {
         name: "own-loops",
         platform: "cpu",
-        about: "convolutions, their gradients, large products and long batch statistics in f32 become calls of this program's own loops: the plugin packs what it multiplies, transposes both operands of a kernel's gradient, and sums column by column",
+        about: "convolutions, their gradients, large products and batch statistics in f32 become calls of this program's own loops: the plugin packs what it multiplies, transposes both operands of a kernel's gradient, and sums column by column",
         loops: true,
         measured: true,
         run: own_loops::run,
@@ -234,7 +234,7 @@ impl Selection {
     }
 
     /// Those of the passes to run that are another platform's, which do nothing on this one.
-    pub fn elsewhere(&self, platform: &str) -> Vec<&str> {
+    fn elsewhere(&self, platform: &str) -> Vec<&str> {
         let (Selection::Only(names) | Selection::With(names)) = self else {
             return Vec::new();
         };
@@ -257,8 +257,15 @@ impl Selection {
     }
 }
 
-/// The selected passes for a platform by its PJRT name (`cpu`, `cuda`, `tpu`), in order.
+/// The selected passes for a platform by its PJRT name (`cpu`, `cuda`, `tpu`), in order. Those that are named and another platform's are told
+/// in the log.
 pub fn for_platform(platform: &str, selection: &Selection) -> Vec<Pass> {
+    let elsewhere = selection.elsewhere(platform).join(", ");
+    if !elsewhere.is_empty() {
+        tracing::warn!(
+            "runtime.passes names what is no pass for {platform} and does nothing there: {elsewhere}; leave it out"
+        );
+    }
     ALL.iter()
         .filter(|pass| pass.platform == platform && selection.takes(pass))
         .copied()

@@ -1,4 +1,4 @@
-//! Convolutions, their gradients, large products of two matrices, and long sums of batch statistics as calls of loops of our own
+//! Convolutions, their gradients, large products of two matrices, and sums of batch statistics as calls of loops of our own
 //! ([`crate::loops`]).
 //!
 //! The plugin packs operands for products anew at every call, and runs a kernel's gradient as a convolution whose window is the whole map,
@@ -189,26 +189,34 @@ fn sums<'g>(
 }
 
 /// How the plugin adds up the columns of images: in so many parts of the images, row by row; and 1 where it squares before, in a kernel of its
-/// own, as it does where it makes parts. None where it is not known: it also parts maps that are large and parts that are many, and of maps as
-/// wide as a vector it adds several pixels at once.
+/// own, as it does where it makes parts. None where it is not known. It parts maps of more than 32 pixels a side, and parts that are more than 32;
+/// and on the way along a row its compiler adds up several pixels at once: of two pixels, always; of squares in the same kernel, of a power of
+/// two, of 16 and more, and of some maps that are not square.
 fn order(dims: &[i64], square: bool) -> Option<(i64, i64)> {
     let &[images, height, width, _] = dims else {
         return None;
     };
-    let vector = width == 2 || square && images <= PART && (width.count_ones() == 1 || width >= 16);
+    let alone = height == width && width < 16 && width.count_ones() > 1;
+    let several = width <= 2 || square && images <= PART && !alone;
     let equal = images <= PART || images % PART == 0 && images / PART <= PART;
     let whole = height <= PART && width <= PART && equal;
-    let known = whole && width > 1 && !vector && as_seen();
+    let known = whole && !several && as_seen();
     known.then(|| ((images / PART).max(1), i64::from(images > PART)))
 }
 
-/// Whether the processor has the vectors for which the plugin's order was found. With AVX2 it is another one.
+/// Whether the processor is of the family with which the plugin's order was found, AMD's 25 (Zen 4, with AVX-512): what its compiler adds up at
+/// once depends on that. With AVX2 it was another order.
 fn as_seen() -> bool {
     #[cfg(target_arch = "x86_64")]
-    let found = is_x86_feature_detected!("avx512f");
+    {
+        use std::arch::x86_64::__cpuid;
+        let (maker, signature) = (__cpuid(0), __cpuid(1).eax);
+        let amd = (maker.ebx, maker.edx, maker.ecx) == (0x6874_7541, 0x6974_6e65, 0x444d_4163);
+        let family = (signature >> 8 & 15) + (signature >> 20 & 255);
+        amd && family == 25 && is_x86_feature_detected!("avx512f")
+    }
     #[cfg(not(target_arch = "x86_64"))]
-    let found = false;
-    found
+    false
 }
 
 /// The vector that is repeated along all dimensions but the last.

@@ -5,7 +5,7 @@
 //! looks at the few windows that hold it: two loops that read and write each array once, and that the compiler joins with what stands
 //! before and behind them.
 //!
-//! A window that holds what is no number gives no gradient, and one at the border of nothing but −∞ gives it to the padding.
+//! A window of nothing but −∞ at the border gives its gradient to the padding, and one that holds what is no number to none or another cell.
 
 use super::is_zero;
 use crate::hlo::{DType, Error, Literal, Module, Op, PadDim, Value, WindowDim};

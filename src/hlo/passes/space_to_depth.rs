@@ -115,7 +115,7 @@ struct Cells {
 }
 
 impl Cells {
-    /// None where the window has no second cell, and where stride or output are not such that there is something to gain or do.
+    /// None where the window is no longer than a cell, the stride 1, or there is no output.
     fn new(size: i64, stride: i64, low: i64, outputs: i64) -> Option<Self> {
         let first = (-low).div_euclid(stride.max(1));
         let taps = (size - 1 - low).div_euclid(stride.max(1)) - first + 1;
