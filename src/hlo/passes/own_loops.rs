@@ -10,6 +10,7 @@ use crate::hlo::{
     Binary, Conv, ConvDims, DType, DotDims, Error, Module, Monoid, Op, Reducer, Shape, Type, Value,
     WindowDim,
 };
+use std::sync::LazyLock;
 
 /// The loop of convolutions, forward and of the input's gradient. The number is that of the order of its sums, so that a program which sums in
 /// another order is another program: a run that goes on with one says so.
@@ -204,19 +205,20 @@ fn order(dims: &[i64], square: bool) -> Option<(i64, i64)> {
     known.then(|| ((images / PART).max(1), i64::from(images > PART)))
 }
 
-/// Whether the processor is of the family with which the plugin's order was found, AMD's 25 (Zen 4, with AVX-512): what its compiler adds up at
-/// once depends on that. With AVX2 it was another order.
+/// Whether the processor is of the family with which the plugin's order was found, AMD's 25 with AVX-512 (Zen 4), as Linux tells: what its
+/// compiler adds up at once depends on that. With AVX2 it was another order.
 fn as_seen() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::__cpuid;
-        let (maker, signature) = (__cpuid(0), __cpuid(1).eax);
-        let amd = (maker.ebx, maker.edx, maker.ecx) == (0x6874_7541, 0x6974_6e65, 0x444d_4163);
-        let family = (signature >> 8 & 15) + (signature >> 20 & 255);
-        amd && family == 25 && is_x86_feature_detected!("avx512f")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    static SEEN: LazyLock<bool> = LazyLock::new(|| {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let told = |key: &str, word: &str| {
+            text.lines()
+                .filter_map(|line| line.split_once(':'))
+                .find(|(name, _)| name.trim() == key)
+                .is_some_and(|(_, words)| words.split_whitespace().any(|one| one == word))
+        };
+        told("vendor_id", "AuthenticAMD") && told("cpu family", "25") && told("flags", "avx512f")
+    });
+    *SEEN
 }
 
 /// The vector that is repeated along all dimensions but the last.
