@@ -45,7 +45,7 @@ impl Function for ColumnSums {
             (1, _) => Term::Square,
             _ => Term::Distance,
         };
-        let in_order = call.number("in_order")?;
+        let parts = call.number("in_order")?;
         let sharing = call.sharing();
         let (dims, result) = call.result()?;
         let columns = result.len();
@@ -56,8 +56,7 @@ impl Function for ColumnSums {
             ));
         }
         let rows = x.values.len() / columns;
-        if in_order > 0 {
-            let parts = in_order;
+        if parts > 0 {
             if rows % parts != 0 {
                 return Err(format!("{rows} rows are not {parts} equal parts"));
             }
