@@ -61,7 +61,7 @@ def kind(op, rest, found):
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    files = glob.glob(os.path.join(sys.argv[1], "*gpu_after_optimizations.txt"))
+    files = glob.glob(os.path.join(sys.argv[1], "**", "*gpu_after_optimizations.txt"), recursive=True)
     if len(files) != 1:
         sys.exit(f"{sys.argv[1]} holds {len(files)} programs (*gpu_after_optimizations.txt), expected 1; dump into an empty folder")
     found = computations(open(files[0]).read())

@@ -56,8 +56,6 @@ pub struct Pass {
     pub about: &'static str,
     /// Whether its programs call loops of ours ([`crate::loops`]), which an engine must have made known to its plugin.
     pub loops: bool,
-    /// Whether it was measured to gain on its platform. One that was not runs only where `runtime.passes` names it.
-    pub measured: bool,
     /// The rewrite.
     pub run: fn(&Module) -> Result<Module, Error>,
 }
@@ -71,7 +69,6 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "3×3 convolutions in f32 of enough channels, and their gradients, become calls of this program's own loops that take 16 instead of 36 products for every 4 outputs",
         loops: true,
-        measured: true,
         run: winograd::run,
     },
     Pass {
@@ -79,7 +76,6 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "convolutions, their gradients, large products and batch statistics in f32 become calls of this program's own loops: the plugin packs what it multiplies, transposes both operands of a kernel's gradient, and sums column by column",
         loops: true,
-        measured: true,
         run: own_loops::run,
     },
     Pass {
@@ -87,7 +83,6 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "elementwise operations in f32 and sums of gradients by columns become calls of a loop of this program's own: the plugin compiles a kernel for each, which is most of the time to the first step",
         loops: true,
-        measured: true,
         run: own_elementwise::run,
     },
     Pass {
@@ -95,7 +90,6 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "1×1 convolutions, forward and backward, become matrix products",
         loops: false,
-        measured: true,
         run: pointwise_convolutions::run,
     },
     Pass {
@@ -103,7 +97,6 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "gradients of narrow kernels become one matrix product of shifted copies: the plugin transposes both operands, and packs the image for every tap",
         loops: false,
-        measured: true,
         run: kernel_gradients::run,
     },
     Pass {
@@ -111,7 +104,6 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "convolutions get NHWC × HWIO operands by explicit transposes: the plugin does so itself only outside loops, and is twenty times slower without",
         loops: false,
-        measured: true,
         run: canonical_convolutions::run,
     },
     Pass {
@@ -119,7 +111,6 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "convolutions over maps smaller than their window become matrix products: the plugin has only scalar code for them",
         loops: false,
-        measured: true,
         run: tiny_maps::run,
     },
     Pass {
@@ -127,7 +118,6 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "sums of gradients, and long ones of activations, over all dimensions but the last are folded first: the plugin sums column by column through the whole array",
         loops: false,
-        measured: true,
         run: column_sums::run,
     },
     Pass {
@@ -135,7 +125,6 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "what convolutions and products read is computed once and kept: the plugin computes it again in every transposition",
         loops: false,
-        measured: true,
         run: kept_operands::run,
     },
     Pass {
@@ -143,7 +132,6 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "sums of all squares of large arrays become matrix products, which need no kernels compiled for their shape",
         loops: false,
-        measured: true,
         run: sums_of_squares::run,
     },
     Pass {
@@ -151,7 +139,6 @@ pub const ALL: &[Pass] = &[
         platform: "cpu",
         about: "equal values of cheap operations are computed once",
         loops: false,
-        measured: true,
         run: shared_values::run,
     },
     Pass {
@@ -159,7 +146,6 @@ pub const ALL: &[Pass] = &[
         platform: "cuda",
         about: "strided convolutions over up to four channels, and the gradients of their kernels, become ones at stride 1 over cells of pixels: matrix units take channels by eight or sixteen",
         loops: false,
-        measured: false,
         run: space_to_depth::run,
     },
     Pass {
@@ -167,7 +153,6 @@ pub const ALL: &[Pass] = &[
         platform: "cuda",
         about: "gradients of max-pooling look up which cell each window chose: the plugin scatters by atomic additions",
         loops: false,
-        measured: false,
         run: pool_gradients::run,
     },
 ];
@@ -178,29 +163,24 @@ pub const WITHOUT_LOOPS: &str = "[-winograd,-own-loops,-own-elementwise]";
 /// Which passes run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Selection {
-    /// Every one of the platform that was measured.
+    /// Every one of the platform.
     #[default]
     All,
-    /// Every one that was measured, and these.
-    With(Vec<String>),
     /// These; none of an empty list.
     Only(Vec<String>),
-    /// Every one that was measured but these.
+    /// Every one but these.
     Without(Vec<String>),
 }
 
 impl Selection {
-    /// Reads `runtime.passes`: `all`, that and names of more, `none`, names of those that run, or names of those that do not, each behind a
-    /// minus. Nothing if it is none of these, or there is no pass of a name.
+    /// Reads `runtime.passes`: `all`, `none`, names of those that run, or names of those that do not, each behind a minus. Nothing if it is
+    /// none of these, or there is no pass of a name.
     pub fn parse(words: &[String]) -> Option<Self> {
         let known = |name: &str| ALL.iter().any(|pass| pass.name == name);
         match words {
             [] => None,
             [word] if word == "all" => Some(Selection::All),
             [word] if word == "none" => Some(Selection::Only(Vec::new())),
-            [word, more @ ..] if word == "all" && more.iter().all(|word| known(word)) => {
-                Some(Selection::With(more.to_vec()))
-            }
             _ if words.iter().all(|word| known(word)) => Some(Selection::Only(words.to_vec())),
             _ => words
                 .iter()
@@ -214,7 +194,7 @@ impl Selection {
         }
     }
 
-    /// Every measured pass but those whose programs call loops of ours: [`WITHOUT_LOOPS`].
+    /// Every pass but those whose programs call loops of ours: [`WITHOUT_LOOPS`].
     pub fn without_loops() -> Self {
         let calling = ALL.iter().filter(|pass| pass.loops);
         Selection::Without(calling.map(|pass| pass.name.into()).collect())
@@ -227,7 +207,7 @@ impl Selection {
             names.map(|pass| pass.name).collect::<Vec<_>>().join(", ")
         };
         format!(
-            "all, all and more by name, none, those to run among {} (cpu) and {} (cuda), or those to leave out, each behind a minus",
+            "all, none, those to run among {} (cpu) and {} (cuda), or those to leave out, each behind a minus",
             of("cpu"),
             of("cuda")
         )
@@ -235,7 +215,7 @@ impl Selection {
 
     /// Those of the passes to run that are another platform's, which do nothing on this one.
     fn elsewhere(&self, platform: &str) -> Vec<&str> {
-        let (Selection::Only(names) | Selection::With(names)) = self else {
+        let Selection::Only(names) = self else {
             return Vec::new();
         };
         let here = |name: &&str| {
@@ -249,10 +229,9 @@ impl Selection {
     fn takes(&self, pass: &Pass) -> bool {
         let named = |names: &[String]| names.iter().any(|one| one == pass.name);
         match self {
-            Selection::All => pass.measured,
-            Selection::With(names) => pass.measured || named(names),
+            Selection::All => true,
             Selection::Only(names) => named(names),
-            Selection::Without(names) => pass.measured && !named(names),
+            Selection::Without(names) => !named(names),
         }
     }
 }
@@ -308,22 +287,18 @@ mod tests {
             &["typo"],
             &["-typo"],
             &["none", "tiny-maps"],
+            &["all", "tiny-maps"],
             &["-tiny-maps", "kernel-gradients"],
         ] {
             assert_eq!(count(wrong), None, "{wrong:?}");
         }
         assert!(for_platform("tpu", &Selection::All).is_empty());
-        // What was not measured runs only where it is named.
-        let of_gpus = |words: &[&str]| {
-            let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
-            for_platform("cuda", &Selection::parse(&words).unwrap()).len()
-        };
-        assert_eq!(of_gpus(&["space-to-depth", "pool-gradients"]), 2);
-        assert_eq!(of_gpus(&["all"]) + of_gpus(&["-space-to-depth"]), 0);
-        assert_eq!(of_gpus(&["all", "space-to-depth"]), 1);
-        let more = Selection::With(vec!["tiny-maps".into(), "space-to-depth".into()]);
-        assert_eq!(more.elsewhere("cpu"), ["space-to-depth"]);
-        assert_eq!(for_platform("cpu", &more).len(), all.len());
+        // Those of another platform do nothing here, and are told of where they were asked for.
+        let some = Selection::Only(vec!["tiny-maps".into(), "space-to-depth".into()]);
+        assert_eq!(some.elsewhere("cpu"), ["space-to-depth"]);
+        let (here, there) = (for_platform("cpu", &some), for_platform("cuda", &some));
+        assert_eq!([here.len(), there.len()], [1, 1]);
+        assert_eq!(for_platform("cuda", &Selection::All).len(), 2);
         assert!(Selection::All.elsewhere("cuda").is_empty());
         let words = WITHOUT_LOOPS.trim_matches(['[', ']']).split(',');
         let words: Vec<String> = words.map(String::from).collect();
