@@ -43,13 +43,20 @@ fn root(server: &dyn Fn(&Path) -> Gcs) -> (tempfile::TempDir, Gcs, PathBuf) {
 
 /// Names of what lies in a run folder; those of event files hold the time.
 fn names(folder: &Path) -> BTreeSet<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
-    let mut names: BTreeSet<String> = entries.map(|entry| name(entry.unwrap())).collect();
+    let mut names = BTreeSet::from_iter(names_below(folder));
     names.remove("lock");
     let events = |name: &String| name.starts_with("events.");
     assert!(names.iter().any(events), "{names:?}");
     names.retain(|name| !events(name));
+    names
+}
+
+/// Names in a folder.
+fn names_below(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
+    let mut names: Vec<String> = entries.map(|entry| name(entry.unwrap())).collect();
+    names.sort();
     names
 }
 
@@ -345,6 +352,74 @@ fn a_state_that_cannot_be_sent_is_kept() {
     let log = fs::read_to_string(far.join("log.txt")).unwrap();
     assert!(log.contains("the state of step 4 is kept"), "{log}");
     assert_eq!(log.matches("resuming at step 4").count(), 2, "{log}");
+}
+
+/// Two machines in one folder: the one that began later goes on, the other stops without writing again.
+#[test]
+fn the_last_that_began_writes() {
+    let other = r#"{"machine":"elsewhere","process":7,"began":5}"#;
+    let begins = Arc::new(AtomicBool::new(true));
+    let (root, server, disk) = root(&|root| {
+        let (begins, name) = (begins.clone(), root.join("b/run/writer.json"));
+        Gcs::start(root, move |request| {
+            let saved = request.path.ends_with("step-00000002/manifest.json");
+            if request.method == "PUT" && saved && begins.load(Ordering::Relaxed) {
+                fs::write(&name, other).unwrap();
+            }
+            Fault::None
+        })
+    });
+    let far = root.path().join("b/run");
+    let output = train(&server, "gs://b/run", &[]);
+    let words = [
+        "`gs://b/run`",
+        "process 7 on `elsewhere`",
+        "leaves the last",
+    ];
+    refused(&output, 3, &words);
+    assert!(
+        !stderr(&output).contains("resume-from"),
+        "{}",
+        stderr(&output)
+    );
+    let steps = |far: &Path| names_below(&far.join("checkpoints"));
+    assert_eq!(steps(&far), ["step-00000002"]);
+    assert_eq!(fs::read_to_string(far.join("writer.json")).unwrap(), other);
+    let log = fs::read_to_string(far.join("log.txt")).unwrap();
+    assert!(
+        !log.contains("elsewhere"),
+        "written by the one that stopped: {log}"
+    );
+
+    // Whoever begins now is told of that process, and takes its name away at the end.
+    begins.store(false, Ordering::Relaxed);
+    let output = train(&server, "gs://b/run", &[]);
+    let text = stderr(&output);
+    succeeded(output);
+    for words in [
+        "process 7 on `elsewhere` began to write to gs://b/run",
+        "resuming at step 2",
+    ] {
+        assert!(text.contains(words), "{text}");
+    }
+    same(&far, &disk);
+
+    // So is one whose name was taken away: another has come and gone.
+    let far = root.path().join("b/gone");
+    let name = far.join("writer.json");
+    let gone = Gcs::start(root.path(), move |request| {
+        let saved = request.path.ends_with("step-00000002/manifest.json");
+        if request.method == "PUT" && saved {
+            fs::remove_file(&name).unwrap();
+        }
+        Fault::None
+    });
+    refused(
+        &train(&gone, "gs://b/gone", &[]),
+        3,
+        &["whose name is gone"],
+    );
+    assert_eq!(steps(&far), ["step-00000002"]);
 }
 
 /// Why a run ended stands in its log; where neither bucket nor disk takes the state, both are named.

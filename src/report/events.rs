@@ -125,7 +125,7 @@ fn new_file(folder: &Path, wall_time: f64) -> Result<(PathBuf, File), Error> {
 }
 
 /// The machine's name, in characters that are safe in a file name.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname")
         .or_else(|_| std::env::var("HOSTNAME"))
         .unwrap_or_default();

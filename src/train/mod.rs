@@ -23,7 +23,7 @@
 //! | [`checkpoint`] | checkpoints on disk |
 //! | [`trained`] | opening a run or a checkpoint for what comes after it |
 //! | [`run_dir`] | the run folder |
-//! | `stage` | the near side of one in a bucket |
+//! | `stage`, `writer` | the near side of one in a bucket, and who writes there |
 //! | [`views`] | pictures of views |
 //! | [`signals`] | requests to stop |
 
@@ -54,6 +54,7 @@ pub mod state;
 pub mod step;
 pub mod trained;
 pub mod views;
+mod writer;
 
 pub use given::dump;
 pub use measure::{Measured, Traced, measure};

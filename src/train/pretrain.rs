@@ -448,6 +448,9 @@ impl Saver<'_> {
         let path = match (saved, self.run_dir.stage()) {
             (Err(source), Some(stage)) => {
                 stage.give_up();
+                if let Error::RunDir(run_dir::Error::TakenOver { .. }) = source {
+                    return Err(source);
+                }
                 let source = Box::new(source);
                 // What was learned outlives a bucket that cannot be reached.
                 return Err(

@@ -1,4 +1,5 @@
-//! The run folder (`model_dir`): one process at a time, one configuration for ever. One in a bucket is locked on this machine only.
+//! The run folder (`model_dir`): one process at a time, one configuration for ever. One in a bucket is locked on this machine only; of several
+//! machines the last that began writes.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::stage::Stage;
+use super::writer::Writer;
 use crate::config::schema;
 use crate::data::{self, store};
 use crate::error::Class;
@@ -44,6 +46,17 @@ pub enum Error {
         path: PathBuf,
         /// The other process, if it has said.
         pid: Option<u32>,
+    },
+    /// Another process has begun to write to a folder in a bucket.
+    #[error(
+        "`{path}` is written by {} now, expected no other process than this one, which began earlier; this one stops and leaves the last \
+         checkpoint to the other; to go on here, stop that one and start this one again", writer(.by)
+    )]
+    TakenOver {
+        /// The folder.
+        path: PathBuf,
+        /// The other process; none if its name is gone again.
+        by: Option<Writer>,
     },
     /// A folder with other things in it, or a file.
     #[error(
@@ -100,7 +113,7 @@ impl Error {
     /// What the reader can do about it.
     pub fn class(&self) -> Class {
         match self {
-            Error::Io { .. } | Error::InUse { .. } => Class::Environment,
+            Error::Io { .. } | Error::InUse { .. } | Error::TakenOver { .. } => Class::Environment,
             Error::Bucket(error) => error.class(),
             Error::Foreign { .. } | Error::OtherConfig { .. } => Class::Usage,
             Error::Damaged { .. } => Class::Check,
@@ -119,6 +132,11 @@ impl Error {
 
 fn process(pid: &Option<u32>) -> String {
     pid.map_or("another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+fn writer(by: &Option<Writer>) -> String {
+    let gone = || "another process, whose name is gone again,".to_owned();
+    by.as_ref().map_or_else(gone, Writer::to_string)
 }
 
 /// The differences, in words.
@@ -251,6 +269,9 @@ impl RunDir {
             side,
             is_new,
         };
+        if let Some(stage) = run.stage() {
+            stage.enter()?;
+        }
         replace(&run.config(), config_yaml.into())?;
         Ok(run)
     }
@@ -271,9 +292,9 @@ impl RunDir {
     /// Sends what has grown to a folder in a bucket.
     ///
     /// # Errors
-    /// The bucket's.
+    /// If another process writes there by now, or the bucket refuses.
     pub(super) fn send(&self) -> Result<(), Error> {
-        Ok(self.stage().map_or(Ok(()), Stage::send)?)
+        self.stage().map_or(Ok(()), Stage::send)
     }
 
     /// The near side of a folder in a bucket.

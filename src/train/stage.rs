@@ -2,6 +2,7 @@
 //! this machine and is sent again when it has grown.
 
 use super::run_dir::{self, Lock};
+use super::writer::Writer;
 use crate::data::{self, store};
 use crate::places::cache_folder;
 use crate::report::{disk, metrics};
@@ -10,7 +11,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A folder of this machine that stands for one in a bucket.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub(super) struct Stage {
     place: PathBuf,
     near: PathBuf,
     _lock: Lock,
+    writer: Writer,
     sent: Mutex<Sent>,
 }
 
@@ -27,7 +29,8 @@ pub(super) struct Stage {
 struct Sent {
     /// SHA-256 of each file.
     files: HashMap<String, Vec<u8>>,
-    /// Whether the end sends, too: not before all was fetched, so that a refused start changes nothing, nor again what has just failed.
+    /// Whether the end sends, too: not before this process is the one that writes, so that a refused start changes nothing, nor again what has
+    /// just failed.
     at_end: bool,
 }
 
@@ -57,6 +60,7 @@ impl Stage {
             place: place.to_owned(),
             near,
             _lock: lock,
+            writer: Writer::new(),
             sent: Mutex::default(),
         })
     }
@@ -74,7 +78,7 @@ impl Stage {
         names.extend(files.iter().map(|file| file.to_string()));
         names.sort();
         names.dedup();
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sent = self.lock_sent();
         for name in names {
             let near = self.near.join(&name);
             let here = run_dir::content(&near)?;
@@ -87,7 +91,16 @@ impl Stage {
             }
             sent.files.insert(name, Sha256::digest(&there).to_vec());
         }
-        sent.at_end = true;
+        Ok(())
+    }
+
+    /// Makes this process the one that writes there, now that all is fetched and nothing is refused any more.
+    ///
+    /// # Errors
+    /// The bucket's.
+    pub(super) fn enter(&self) -> Result<(), run_dir::Error> {
+        self.writer.enter(&self.place)?;
+        self.lock_sent().at_end = true;
         Ok(())
     }
 
@@ -119,6 +132,10 @@ impl Stage {
         Ok(())
     }
 
+    fn lock_sent(&self) -> MutexGuard<'_, Sent> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Where this process writes.
     pub(super) fn near(&self) -> &Path {
         &self.near
@@ -131,23 +148,24 @@ impl Stage {
 
     /// Whether the end sends what has changed until then.
     pub(super) fn sends_at_end(&self) -> bool {
-        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let sent = self.lock_sent();
         sent.at_end
     }
 
     /// Leaves what has not been sent to the next start: the bucket takes nothing now.
     pub(super) fn give_up(&self) {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sent = self.lock_sent();
         sent.at_end = false;
     }
 
     /// Sends what has changed since it was sent last.
     ///
     /// # Errors
-    /// The bucket's.
-    pub(super) fn send(&self) -> Result<(), data::Error> {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+    /// If another process writes there by now, or the bucket refuses.
+    pub(super) fn send(&self) -> Result<(), run_dir::Error> {
+        let mut sent = self.lock_sent();
         sent.at_end = false;
+        self.writer.check(&self.place)?;
         for name in self.files()? {
             let bytes = store::read(&self.near.join(&name))?;
             let hash = Sha256::digest(&bytes).to_vec();
@@ -167,7 +185,7 @@ impl Drop for Stage {
         if !self.sends_at_end() {
             return;
         }
-        match self.send() {
+        match self.send().and_then(|()| self.writer.leave(&self.place)) {
             // What stays is swept when a run begins.
             Ok(()) => drop(self.sweep()),
             Err(error) => {
