@@ -44,7 +44,8 @@ fn root(server: &dyn Fn(&Path) -> Gcs) -> (tempfile::TempDir, Gcs, PathBuf) {
 /// Names of what lies in a run folder; those of event files hold the time.
 fn names(folder: &Path) -> BTreeSet<String> {
     let mut names = BTreeSet::from_iter(names_below(folder));
-    names.remove("lock");
+    // Who writes, by another way in each.
+    names.retain(|name| name != "lock" && name != "writer.json");
     let events = |name: &String| name.starts_with("events.");
     assert!(names.iter().any(events), "{names:?}");
     names.retain(|name| !events(name));
@@ -354,72 +355,143 @@ fn a_state_that_cannot_be_sent_is_kept() {
     assert_eq!(log.matches("resuming at step 4").count(), 2, "{log}");
 }
 
-/// Two machines in one folder: the one that began later goes on, the other stops without writing again.
+/// The name that another machine's process writes to a run folder.
+const OTHER: &str = r#"{"machine":"elsewhere","process":7,"began":5}"#;
+
+/// Whether it is the first writing of a file of a run.
+fn first(request: &Request, file: &str) -> bool {
+    request.method == "PUT" && request.again == 0 && request.path.ends_with(file)
+}
+
+/// Two machines in one folder: the one that entered last goes on, the other stops, whether it finds out before it sends or before the
+/// manifest. Whoever begins then is told of that machine.
 #[test]
-fn the_last_that_began_writes() {
-    let other = r#"{"machine":"elsewhere","process":7,"began":5}"#;
-    let begins = Arc::new(AtomicBool::new(true));
+fn the_last_that_entered_writes() {
+    let met = Arc::new(AtomicU64::new(2));
     let (root, server, disk) = root(&|root| {
-        let (begins, name) = (begins.clone(), root.join("b/run/writer.json"));
+        let (met, name) = (met.clone(), root.join("b/run/writer.json"));
         Gcs::start(root, move |request| {
-            let saved = request.path.ends_with("step-00000002/manifest.json");
-            if request.method == "PUT" && saved && begins.load(Ordering::Relaxed) {
-                fs::write(&name, other).unwrap();
+            let enters = match met.load(Ordering::Relaxed) {
+                // Seen by what is sent before step 4, and after the state of step 6.
+                2 => first(request, "step-00000002/manifest.json"),
+                6 => first(request, "step-00000006/state.safetensors"),
+                _ => false,
+            };
+            if enters {
+                fs::write(&name, OTHER).unwrap();
             }
             Fault::None
         })
     });
     let far = root.path().join("b/run");
-    let output = train(&server, "gs://b/run", &[]);
     let words = [
         "`gs://b/run`",
         "process 7 on `elsewhere`",
-        "leaves the last",
+        "stop that process",
     ];
-    refused(&output, 3, &words);
-    assert!(
-        !stderr(&output).contains("resume-from"),
-        "{}",
-        stderr(&output)
-    );
-    let steps = |far: &Path| names_below(&far.join("checkpoints"));
-    assert_eq!(steps(&far), ["step-00000002"]);
-    assert_eq!(fs::read_to_string(far.join("writer.json")).unwrap(), other);
+    let stops = |before: &str, whole: &[&str]| {
+        let output = train(&server, "gs://b/run", &[]);
+        refused(&output, 3, &words);
+        let text = stderr(&output);
+        assert!(!text.contains("resume-from"), "{text}");
+        assert!(text.contains(before), "{text}");
+        let steps = names_below(&far.join("checkpoints"));
+        let manifest = |step: &String| far.join("checkpoints").join(step).join("manifest.json");
+        let found: Vec<_> = steps
+            .iter()
+            .filter(|step| manifest(step).exists())
+            .collect();
+        assert_eq!(found, whole);
+        assert_eq!(fs::read_to_string(far.join("writer.json")).unwrap(), OTHER);
+    };
+    stops("compiling", &["step-00000002"]);
     let log = fs::read_to_string(far.join("log.txt")).unwrap();
     assert!(
         !log.contains("elsewhere"),
         "written by the one that stopped: {log}"
     );
+    met.store(6, Ordering::Relaxed);
+    let told = "process 7 on `elsewhere` wrote to gs://b/run before";
+    stops(told, &["step-00000002", "step-00000004"]);
 
-    // Whoever begins now is told of that process, and takes its name away at the end.
-    begins.store(false, Ordering::Relaxed);
+    met.store(0, Ordering::Relaxed);
     let output = train(&server, "gs://b/run", &[]);
     let text = stderr(&output);
     succeeded(output);
-    for words in [
-        "process 7 on `elsewhere` began to write to gs://b/run",
-        "resuming at step 2",
-    ] {
-        assert!(text.contains(words), "{text}");
-    }
+    assert!(
+        text.contains(told) && text.contains("resuming at step 4"),
+        "{text}"
+    );
     same(&far, &disk);
+    // One's own name, of an earlier start, is nothing to tell.
+    let text = stderr(&train(&server, "gs://b/run", &[]));
+    assert!(!text.contains("wrote to"), "{text}");
+}
 
-    // So is one whose name was taken away: another has come and gone.
-    let far = root.path().join("b/gone");
-    let name = far.join("writer.json");
-    let gone = Gcs::start(root.path(), move |request| {
-        let saved = request.path.ends_with("step-00000002/manifest.json");
-        if request.method == "PUT" && saved {
-            fs::remove_file(&name).unwrap();
+/// A start gives way to a run that makes checkpoints meanwhile, and leaves its name; so does one that is refused before its first step.
+#[test]
+fn a_start_beside_a_living_run_gives_way() {
+    let (root, server, _) = root(&|root| {
+        let name = root.join("b/run/writer.json");
+        Gcs::start(root, move |request| {
+            if first(request, "step-00000002/manifest.json") {
+                fs::write(&name, OTHER).unwrap();
+            }
+            Fault::None
+        })
+    });
+    let far = root.path().join("b/run");
+    refused(&train(&server, "gs://b/run", &[]), 3, &["elsewhere"]);
+    let nowhere = ["--resume-from", "gs://b/run/checkpoints/step-00000001"];
+    let output = train(&server, "gs://b/run", &nowhere);
+    refused(&output, 2, &["step-00000001"]);
+    assert_eq!(fs::read_to_string(far.join("writer.json")).unwrap(), OTHER);
+
+    // A checkpoint comes when the start has read what it goes on from.
+    let comes = far.join("checkpoints/step-00000004");
+    let at = comes.clone();
+    let living = Gcs::start(root.path(), move |request| {
+        if request.method == "GET" && request.path.ends_with("step-00000002/state.safetensors") {
+            fs::create_dir_all(&at).unwrap();
+            fs::write(at.join("manifest.json"), "{}").unwrap();
         }
         Fault::None
     });
+    let log = fs::read(far.join("log.txt")).unwrap();
+    let output = train(&living, "gs://b/run", &[]);
     refused(
-        &train(&gone, "gs://b/gone", &[]),
+        &output,
         3,
-        &["whose name is gone"],
+        &["`gs://b/run` is in use by a process that has written"],
     );
-    assert_eq!(steps(&far), ["step-00000002"]);
+    assert_eq!(fs::read_to_string(far.join("writer.json")).unwrap(), OTHER);
+    assert!(fs::read(far.join("log.txt")).unwrap() == log);
+    assert_eq!(names_below(&comes), ["manifest.json"]);
+}
+
+/// Where nobody's name is left, the state is kept.
+#[test]
+fn a_name_that_is_gone_costs_nothing() {
+    let (root, server, _) = root(&|root| {
+        let name = root.join("b/run/writer.json");
+        Gcs::start(root, move |request| {
+            if first(request, "step-00000002/manifest.json") {
+                fs::remove_file(&name).unwrap();
+            }
+            Fault::None
+        })
+    });
+    let output = train(&server, "gs://b/run", &[]);
+    let words = [
+        "gs://b/run/writer.json",
+        "the state of step 4 is kept",
+        "--resume-from",
+    ];
+    refused(&output, 4, &words);
+    assert_eq!(
+        names_below(&root.path().join("b/run/checkpoints")),
+        ["step-00000002"]
+    );
 }
 
 /// Why a run ended stands in its log; where neither bucket nor disk takes the state, both are named.

@@ -744,7 +744,7 @@ fn one_process_at_a_time_and_a_killed_one_lets_go() {
     // Within one process as well.
     let own = std::process::id();
     let error = open().unwrap_err();
-    assert!(matches!(error, run_dir::Error::InUse { pid: Some(pid), .. } if pid == own));
+    assert!(matches!(error, run_dir::Error::InUse { by, .. } if by == format!("process {own}")));
     drop(run);
     open().unwrap();
 }

@@ -608,7 +608,7 @@ pub const KEYS: &[Key] = &[
         Words,
         "[all]",
         false,
-        "Rewrites for the platform: all (those measured to gain), all and more by name, none, those to run by name, or those to leave out, as -NAME",
+        "Rewrites for the platform: all, none, those to run by name, or those to leave out, as -NAME",
     ),
     key(
         "runtime.compiler_options",

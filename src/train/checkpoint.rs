@@ -123,6 +123,17 @@ pub fn save(
     arrays: &[Array],
     keep: usize,
 ) -> Result<PathBuf, Error> {
+    save_if(dir, manifest, arrays, keep, &|| Ok(()))
+}
+
+/// As [`save`]; in a bucket the last that makes a checkpoint of it is written only if `alone` has nothing against it, after what takes long.
+pub(super) fn save_if(
+    dir: &Path,
+    manifest: &Manifest,
+    arrays: &[Array],
+    keep: usize,
+    alone: &dyn Fn() -> Result<(), Error>,
+) -> Result<PathBuf, Error> {
     let state = state_bytes(manifest, arrays)?;
     let record = FileRecord {
         sha256: sha256(&state),
@@ -137,7 +148,7 @@ pub fn save(
         serde_json::to_vec_pretty(&on_disk).expect("strings and finite numbers are valid JSON");
 
     if store::is_remote(dir) {
-        return remote::save(dir, &on_disk, state, json, keep);
+        return remote::save(dir, &on_disk, state, json, keep, alone);
     }
     create_folder(dir)?;
     sweep(dir);

@@ -201,6 +201,9 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
         say(run.screen, &text);
     }
     if leads {
+        if let Some(text) = run_dir.enter()? {
+            say(run.screen, &text);
+        }
         point.settle(run_dir)?;
     }
     let mut launcher = Launcher::new(
@@ -443,7 +446,11 @@ impl Saver<'_> {
         // Before the checkpoint, so that whoever goes on from it finds the steps that led to it.
         let saved = self.run_dir.send().map_err(Error::from).and_then(|()| {
             let folder = self.run_dir.checkpoints();
-            Ok(checkpoint::save(&folder, &manifest, &arrays, keep)?)
+            let alone = || Ok(self.run_dir.check()?);
+            match checkpoint::save_if(&folder, &manifest, &arrays, keep, &alone) {
+                Err(checkpoint::Error::RunDir(error)) => Err(Error::RunDir(*error)),
+                saved => Ok(saved?),
+            }
         });
         let path = match (saved, self.run_dir.stage()) {
             (Err(source), Some(stage)) => {

@@ -1,5 +1,5 @@
 //! The run folder (`model_dir`): one process at a time, one configuration for ever. One in a bucket is locked on this machine only; of several
-//! machines the last that began writes.
+//! machines the last writes (`writer`).
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::stage::Stage;
-use super::writer::Writer;
 use crate::config::schema;
 use crate::data::{self, store};
 use crate::error::Class;
@@ -38,25 +37,27 @@ pub enum Error {
     Bucket(Box<data::Error>),
     /// Another process trains here.
     #[error(
-        "`model_dir` `{path}` is in use by {}, expected a folder that no process is using; \
-         wait for that process, stop it, or choose another `model_dir`", process(.pid)
+        "`model_dir` `{path}` is in use by {by}, expected a folder that no process is using; \
+         wait for that process, stop it, or choose another `model_dir`"
     )]
     InUse {
         /// The run folder.
         path: PathBuf,
-        /// The other process, if it has said.
-        pid: Option<u32>,
+        /// The other process, as far as it has said.
+        by: String,
     },
     /// Another process has begun to write to a folder in a bucket.
     #[error(
-        "`{path}` is written by {} now, expected no other process than this one, which began earlier; this one stops and leaves the last \
-         checkpoint to the other; to go on here, stop that one and start this one again", writer(.by)
+        "`model_dir` `{path}` names {by} as the one that writes there, expected {expected}, this one; what was learned since the last \
+         checkpoint is left to that process, which does it again; stop that process before you start here again"
     )]
     TakenOver {
-        /// The folder.
+        /// The run folder.
         path: PathBuf,
-        /// The other process; none if its name is gone again.
-        by: Option<Writer>,
+        /// The other process.
+        by: String,
+        /// This process.
+        expected: String,
     },
     /// A folder with other things in it, or a file.
     #[error(
@@ -128,15 +129,6 @@ impl Error {
             source,
         }
     }
-}
-
-fn process(pid: &Option<u32>) -> String {
-    pid.map_or("another process".to_owned(), |pid| format!("process {pid}"))
-}
-
-fn writer(by: &Option<Writer>) -> String {
-    let gone = || "another process, whose name is gone again,".to_owned();
-    by.as_ref().map_or_else(gone, Writer::to_string)
 }
 
 /// The differences, in words.
@@ -269,9 +261,6 @@ impl RunDir {
             side,
             is_new,
         };
-        if let Some(stage) = run.stage() {
-            stage.enter()?;
-        }
         replace(&run.config(), config_yaml.into())?;
         Ok(run)
     }
@@ -295,6 +284,22 @@ impl RunDir {
     /// If another process writes there by now, or the bucket refuses.
     pub(super) fn send(&self) -> Result<(), Error> {
         self.stage().map_or(Ok(()), Stage::send)
+    }
+
+    /// Makes this process the one that writes to a folder in a bucket, now that nothing is refused any more. What to say of the one before.
+    ///
+    /// # Errors
+    /// If another process has written checkpoints since this one began, or the bucket refuses.
+    pub(super) fn enter(&self) -> Result<Option<String>, Error> {
+        self.stage().map_or(Ok(None), Stage::enter)
+    }
+
+    /// Looks whether this process is still the one that writes to a folder in a bucket.
+    ///
+    /// # Errors
+    /// If it is not, or the bucket refuses.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.stage().map_or(Ok(()), Stage::check)
     }
 
     /// The near side of a folder in a bucket.
@@ -428,9 +433,10 @@ pub(super) fn lock(folder: &Path) -> Result<Lock, Error> {
             let mut text = String::new();
             // The number helps, but its absence is no second error.
             let _ = file.read_to_string(&mut text);
+            let pid: Option<u32> = text.trim().parse().ok();
             return Err(Error::InUse {
                 path: folder.to_owned(),
-                pid: text.trim().parse().ok(),
+                by: pid.map_or("another process".into(), |pid| format!("process {pid}")),
             });
         }
         Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),

@@ -29,8 +29,11 @@ pub(super) struct Stage {
 struct Sent {
     /// SHA-256 of each file.
     files: HashMap<String, Vec<u8>>,
-    /// Whether the end sends, too: not before this process is the one that writes, so that a refused start changes nothing, nor again what has
-    /// just failed.
+    /// What lay there of checkpoints when this process began.
+    checkpoints: Vec<String>,
+    /// Whether this process has entered, as those that train do before their first step.
+    entered: bool,
+    /// Whether the end sends, too: not before all was fetched, so that a refused start changes nothing, nor again what has just failed.
     at_end: bool,
 }
 
@@ -50,9 +53,9 @@ impl Stage {
         let near = folders().join(name);
         fs::create_dir_all(&near).map_err(run_dir::Error::io("create", &near))?;
         let lock = run_dir::lock(&near).map_err(|error| match error {
-            run_dir::Error::InUse { pid, .. } => run_dir::Error::InUse {
+            run_dir::Error::InUse { by, .. } => run_dir::Error::InUse {
                 path: place.to_owned(),
-                pid,
+                by,
             },
             error => error,
         })?;
@@ -71,6 +74,8 @@ impl Stage {
     /// # Errors
     /// If the disk refuses, or the bucket.
     pub(super) fn fetch(&self, files: &[&str]) -> Result<(), run_dir::Error> {
+        // First, so that what is fetched belongs to these or to later ones.
+        let checkpoints = self.checkpoints()?;
         if store::entries(&self.place)?.is_empty() {
             self.sweep()?;
         }
@@ -78,7 +83,7 @@ impl Stage {
         names.extend(files.iter().map(|file| file.to_string()));
         names.sort();
         names.dedup();
-        let mut sent = self.lock_sent();
+        let mut sent = self.sent();
         for name in names {
             let near = self.near.join(&name);
             let here = run_dir::content(&near)?;
@@ -91,17 +96,47 @@ impl Stage {
             }
             sent.files.insert(name, Sha256::digest(&there).to_vec());
         }
+        (sent.checkpoints, sent.at_end) = (checkpoints, true);
         Ok(())
     }
 
-    /// Makes this process the one that writes there, now that all is fetched and nothing is refused any more.
-    ///
+    fn checkpoints(&self) -> Result<Vec<String>, data::Error> {
+        let mut found = store::below(&run_dir::checkpoints(&self.place))?;
+        found.sort();
+        Ok(found)
+    }
+
+    /// Makes this process the one that writes there, as [`super::run_dir::RunDir::enter`].
+    pub(super) fn enter(&self) -> Result<Option<String>, run_dir::Error> {
+        self.check()?;
+        let before = self.writer.enter(&self.place)?;
+        self.sent().entered = true;
+        Ok(before.map(|before| {
+            format!(
+                "{before} wrote to {} before; if it still runs, it stops when it next saves",
+                self.place.display()
+            )
+        }))
+    }
+
     /// # Errors
-    /// The bucket's.
-    pub(super) fn enter(&self) -> Result<(), run_dir::Error> {
-        self.writer.enter(&self.place)?;
-        self.lock_sent().at_end = true;
-        Ok(())
+    /// If another process has entered after this one, or, where this one has not, has written checkpoints since it began; or the bucket refuses.
+    pub(super) fn check(&self) -> Result<(), run_dir::Error> {
+        let sent = self.sent();
+        if sent.entered {
+            return self.writer.check(&self.place);
+        }
+        match self.checkpoints()? == sent.checkpoints {
+            true => Ok(()),
+            false => Err(run_dir::Error::InUse {
+                path: self.place.clone(),
+                by: "a process that has written checkpoints since this one began".into(),
+            }),
+        }
+    }
+
+    fn sent(&self) -> MutexGuard<'_, Sent> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is to be in the bucket, by its names there.
@@ -132,10 +167,6 @@ impl Stage {
         Ok(())
     }
 
-    fn lock_sent(&self) -> MutexGuard<'_, Sent> {
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Where this process writes.
     pub(super) fn near(&self) -> &Path {
         &self.near
@@ -148,24 +179,22 @@ impl Stage {
 
     /// Whether the end sends what has changed until then.
     pub(super) fn sends_at_end(&self) -> bool {
-        let sent = self.lock_sent();
-        sent.at_end
+        self.sent().at_end
     }
 
     /// Leaves what has not been sent to the next start: the bucket takes nothing now.
     pub(super) fn give_up(&self) {
-        let mut sent = self.lock_sent();
-        sent.at_end = false;
+        self.sent().at_end = false;
     }
 
     /// Sends what has changed since it was sent last.
     ///
     /// # Errors
-    /// If another process writes there by now, or the bucket refuses.
+    /// As of [`Self::check`].
     pub(super) fn send(&self) -> Result<(), run_dir::Error> {
-        let mut sent = self.lock_sent();
-        sent.at_end = false;
-        self.writer.check(&self.place)?;
+        self.give_up();
+        self.check()?;
+        let mut sent = self.sent();
         for name in self.files()? {
             let bytes = store::read(&self.near.join(&name))?;
             let hash = Sha256::digest(&bytes).to_vec();
@@ -185,7 +214,7 @@ impl Drop for Stage {
         if !self.sends_at_end() {
             return;
         }
-        match self.send().and_then(|()| self.writer.leave(&self.place)) {
+        match self.send() {
             // What stays is swept when a run begins.
             Ok(()) => drop(self.sweep()),
             Err(error) => {

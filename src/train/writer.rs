@@ -1,14 +1,14 @@
-//! Who writes to a folder in a bucket. No lock of a machine is seen by another, and whether a process elsewhere still runs nobody can tell:
-//! so the last one that began writes, and one that finds another's name stops.
+//! Who writes to a run folder in a bucket. No lock of a machine is seen by another, and whether a process elsewhere still runs nobody can tell:
+//! so the last one that entered writes, and one that finds another's name stops. One that has not entered yet gives way to checkpoints that
+//! appear meanwhile, since only a process that lives makes them.
 
 use super::run_dir::{self, Error};
-use crate::data::store;
-use crate::report::{events::host_name, progress, wall_time};
+use crate::report::{events::host_name, wall_time};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;
 
-/// The object that names the writer.
+/// The object that names the writer. It stays there when a run ends: deleting it could take away a later one's name.
 const FILE: &str = "writer.json";
 
 /// A process that writes.
@@ -38,46 +38,36 @@ impl Writer {
         }
     }
 
-    /// Writes its name to a folder in a bucket, and tells of the one that it finds there.
+    /// Writes its name to a folder. The one that was there, if it is of another machine: of this one a lock tells whether it runs.
     ///
     /// # Errors
     /// The bucket's.
-    pub(super) fn enter(&self, folder: &Path) -> Result<(), Error> {
-        if let Some(before) = found(folder)? {
-            let ago = self.began.saturating_sub(before.began) as f64 * 1e-9;
-            tracing::warn!(
-                "{before} began to write to {} {} ago and did not say that it ended; if it still runs, it stops at its next checkpoint",
-                folder.display(),
-                progress::duration(ago)
-            );
-        }
+    pub(super) fn enter(&self, folder: &Path) -> Result<Option<Writer>, Error> {
+        let before = found(folder)?.filter(|before| before.machine != self.machine);
         let name = serde_json::to_vec(self).expect("a name and two numbers are valid JSON");
-        run_dir::replace(&folder.join(FILE), name)
+        run_dir::replace(&folder.join(FILE), name)?;
+        Ok(before)
     }
 
     /// # Errors
-    /// If another process has begun to write there, or the bucket refuses.
+    /// If another process has entered, or the bucket refuses.
     pub(super) fn check(&self, folder: &Path) -> Result<(), Error> {
-        let by = found(folder)?;
-        if by.as_ref() == Some(self) {
-            return Ok(());
+        match found(folder)? {
+            Some(found) if found == *self => Ok(()),
+            Some(by) => Err(Error::TakenOver {
+                path: folder.to_owned(),
+                by: by.to_string(),
+                expected: self.to_string(),
+            }),
+            None => Err(Error::Damaged {
+                path: folder.join(FILE),
+                found: "nothing that can be read".into(),
+            }),
         }
-        Err(Error::TakenOver {
-            path: folder.to_owned(),
-            by,
-        })
-    }
-
-    /// Takes its name away, as the last that it does there.
-    ///
-    /// # Errors
-    /// The bucket's.
-    pub(super) fn leave(&self, folder: &Path) -> Result<(), Error> {
-        Ok(store::remove(&folder.join(FILE))?)
     }
 }
 
-/// The name in a folder; none if there is none, or one that cannot be read, which is nobody's.
+/// The name in a folder; none if there is none, or none that can be read.
 fn found(folder: &Path) -> Result<Option<Writer>, Error> {
     let content = run_dir::content(&folder.join(FILE))?;
     Ok(content.and_then(|bytes| serde_json::from_slice(&bytes).ok()))

@@ -1,7 +1,7 @@
 //! Rewrites for a target, applied after differentiation, so that a model is written once.
 //!
 //! A pass is a function from module to module with a name by which `runtime.passes` switches it on or off. No pass changes a
-//! result beyond rounding. `docs/benchmarks.md` has their figures among the levers.
+//! result of finite numbers beyond rounding; what it does with others it says itself. `docs/benchmarks.md` has their figures among the levers.
 
 mod canonical_convolutions;
 mod column_sums;
@@ -300,6 +300,9 @@ mod tests {
         assert_eq!([here.len(), there.len()], [1, 1]);
         assert_eq!(for_platform("cuda", &Selection::All).len(), 2);
         assert!(Selection::All.elsewhere("cuda").is_empty());
+        let rest = for_platform("cuda", &Selection::Without(vec!["space-to-depth".into()]));
+        let names: Vec<&str> = rest.iter().map(|pass| pass.name).collect();
+        assert_eq!(names, ["pool-gradients"]);
         let words = WITHOUT_LOOPS.trim_matches(['[', ']']).split(',');
         let words: Vec<String> = words.map(String::from).collect();
         assert_eq!(Selection::parse(&words), Some(Selection::without_loops()));

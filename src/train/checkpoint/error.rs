@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Dtype, FORMAT_VERSION};
 use crate::error::Class;
 use crate::report::disk;
-use crate::train::run_dir::{Difference, list};
+use crate::train::run_dir::{self, Difference, list};
 
 /// Why a checkpoint could not be written, or may not be used.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,9 @@ pub enum Error {
     /// The bucket said no.
     #[error("{0}; earlier checkpoints are untouched")]
     Bucket(Box<crate::data::Error>),
+    /// The run folder is not this process's any more.
+    #[error(transparent)]
+    RunDir(Box<run_dir::Error>),
     /// A path that does not lead to a checkpoint.
     #[error(
         "`{path}` is not a checkpoint, expected a folder with `manifest.json` in it, \
@@ -94,6 +97,15 @@ pub struct TensorMismatch {
     pub expected: Option<(Dtype, Vec<usize>)>,
 }
 
+impl From<run_dir::Error> for Error {
+    fn from(error: run_dir::Error) -> Self {
+        match error {
+            run_dir::Error::Bucket(error) => Error::Bucket(error),
+            error => Error::RunDir(Box::new(error)),
+        }
+    }
+}
+
 impl From<crate::data::Error> for Error {
     fn from(error: crate::data::Error) -> Self {
         Error::Bucket(Box::new(error))
@@ -106,6 +118,7 @@ impl Error {
         match self {
             Error::Io { .. } => Class::Environment,
             Error::Bucket(error) => error.class(),
+            Error::RunDir(error) => error.class(),
             Error::NotACheckpoint { .. } => Class::Usage,
             Error::Version { .. }
             | Error::Damaged { .. }

@@ -12,6 +12,7 @@ pub(super) fn save(
     state: Vec<u8>,
     manifest: Vec<u8>,
     keep: usize,
+    alone: &dyn Fn() -> Result<(), Error>,
 ) -> Result<PathBuf, Error> {
     let step = on_disk.manifest.step;
     let target = dir.join(folder_name(step));
@@ -24,6 +25,7 @@ pub(super) fn save(
         set_aside(&target)?;
     }
     store::write(&target.join(STATE), state.into())?;
+    alone()?;
     store::write(&target.join(MANIFEST), manifest.into())?;
     // It is safe by now, so that a failure is worth a warning, not the run.
     if let Err(error) = prune(dir, step, keep) {
@@ -61,12 +63,13 @@ fn folders(dir: &Path) -> Result<BTreeMap<u64, Files>, Error> {
     Ok(found)
 }
 
-/// Deletes all but the newest `keep` up to `step` (0: none of them), and those without a manifest, which nobody will finish.
+/// Deletes all but the newest `keep` up to `step` (0: none of them), and those before it without a manifest, which nobody will finish.
 fn prune(dir: &Path, step: u64, keep: usize) -> Result<(), Error> {
     let (mut whole, mut doomed): (Vec<_>, Vec<_>) = folders(dir)?
         .into_iter()
         .partition(|(_, files)| files.whole);
     whole.retain(|(found, _)| *found <= step);
+    doomed.retain(|(found, _)| *found < step);
     if keep > 0 {
         let surplus = whole.len().saturating_sub(keep);
         doomed.extend(whole.into_iter().take(surplus));
