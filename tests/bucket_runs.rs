@@ -411,7 +411,7 @@ fn the_last_that_entered_writes() {
         "written by the one that stopped: {log}"
     );
     met.store(6, Ordering::Relaxed);
-    let told = "process 7 on `elsewhere` wrote to gs://b/run before";
+    let told = "process 7 on `elsewhere` (begun 00:00:00 UTC) wrote to gs://b/run before";
     stops(told, &["step-00000002", "step-00000004"]);
 
     met.store(0, Ordering::Relaxed);
@@ -442,10 +442,37 @@ fn a_start_beside_a_living_run_gives_way() {
     });
     let far = root.path().join("b/run");
     refused(&train(&server, "gs://b/run", &[]), 3, &["elsewhere"]);
-    let nowhere = ["--resume-from", "gs://b/run/checkpoints/step-00000001"];
-    let output = train(&server, "gs://b/run", &nowhere);
-    refused(&output, 2, &["step-00000001"]);
-    assert_eq!(fs::read_to_string(far.join("writer.json")).unwrap(), OTHER);
+    let files = ["writer.json", "config.yaml", "metrics.jsonl", "log.txt"];
+    let content = || files.map(|file| fs::read_to_string(far.join(file)).unwrap());
+
+    // Refused before its first step, it leaves but a line in the log, and not even that where somebody has written to it meanwhile.
+    let nowhere = [
+        "keep_checkpoint_max=3",
+        "--resume-from",
+        "gs://b/run/checkpoints/step-00000001",
+    ];
+    let before = content();
+    refused(
+        &train(&server, "gs://b/run", &nowhere),
+        2,
+        &["step-00000001"],
+    );
+    let after = content();
+    assert_eq!(after[..3], before[..3]);
+    assert!(after[3].contains("step-00000001"), "{}", after[3]);
+    let log = far.join("log.txt");
+    let written = Gcs::start(root.path(), move |request| {
+        if request.path.contains("step-00000001") {
+            fs::write(&log, "of the one that lives").unwrap();
+        }
+        Fault::None
+    });
+    refused(
+        &train(&written, "gs://b/run", &nowhere),
+        2,
+        &["step-00000001"],
+    );
+    assert_eq!(content()[3], "of the one that lives");
 
     // A checkpoint comes when the start has read what it goes on from.
     let comes = far.join("checkpoints/step-00000004");
@@ -457,15 +484,12 @@ fn a_start_beside_a_living_run_gives_way() {
         }
         Fault::None
     });
-    let log = fs::read(far.join("log.txt")).unwrap();
-    let output = train(&living, "gs://b/run", &[]);
-    refused(
-        &output,
-        3,
-        &["`gs://b/run` is in use by a process that has written"],
-    );
-    assert_eq!(fs::read_to_string(far.join("writer.json")).unwrap(), OTHER);
-    assert!(fs::read(far.join("log.txt")).unwrap() == log);
+    let before = content();
+    let output = train(&living, "gs://b/run", &["keep_checkpoint_max=3"]);
+    let words = "`gs://b/run` is in use by process 7 on `elsewhere`";
+    refused(&output, 3, &[words, "a checkpoint has appeared"]);
+    assert_eq!(stderr(&output).matches(words).count(), 1);
+    assert_eq!(content(), before);
     assert_eq!(names_below(&comes), ["manifest.json"]);
 }
 
@@ -483,11 +507,10 @@ fn a_name_that_is_gone_costs_nothing() {
     });
     let output = train(&server, "gs://b/run", &[]);
     let words = [
-        "gs://b/run/writer.json",
+        "gs://b/run/writer.json` is gone",
         "the state of step 4 is kept",
-        "--resume-from",
     ];
-    refused(&output, 4, &words);
+    refused(&output, 3, &words);
     assert_eq!(
         names_below(&root.path().join("b/run/checkpoints")),
         ["step-00000002"]

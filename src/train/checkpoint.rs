@@ -126,7 +126,8 @@ pub fn save(
     save_if(dir, manifest, arrays, keep, &|| Ok(()))
 }
 
-/// As [`save`]; in a bucket the last that makes a checkpoint of it is written only if `alone` has nothing against it, after what takes long.
+/// As [`save`]; in a bucket what makes a checkpoint of it, after all that takes long, and what moves another away, only if `alone` has nothing
+/// against it.
 pub(super) fn save_if(
     dir: &Path,
     manifest: &Manifest,

@@ -167,6 +167,7 @@ impl<'a> Evaluator<'a> {
         };
         if let Some(stage) = &stage {
             stage.fetch(&[metrics::FILE])?;
+            stage.share();
         }
         let near = stage.as_ref().map_or(folder.as_path(), Stage::near);
         std::fs::create_dir_all(near).map_err(RunDirError::io("create", near))?;

@@ -142,7 +142,7 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
         run.log.open(&run_dir.near().join(log_file::FILE))?;
     }
     // Another process may have begun it meanwhile.
-    let point = match begin.filter(|_| run_dir.is_new()) {
+    let mut point = match begin.filter(|_| run_dir.is_new()) {
         Some(point) => point,
         None => find()?,
     };
@@ -200,12 +200,6 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
     if let Some(text) = point.otherwise_compiled(&compiled_hash) {
         say(run.screen, &text);
     }
-    if leads {
-        if let Some(text) = run_dir.enter()? {
-            say(run.screen, &text);
-        }
-        point.settle(run_dir)?;
-    }
     let mut launcher = Launcher::new(
         run.engine,
         &spec,
@@ -228,7 +222,8 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
             None => &[],
         },
     };
-    drop(point);
+    // They are on the devices.
+    point.values = Vec::new();
 
     let mut progress = Progress::start(run.screen, step, plan.total_steps);
     let mut window = Window::new(spec.metrics());
@@ -242,6 +237,16 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
     let most = spec.steps_per_launch;
     let mut stopped = run.processes.stop(step, most, run.stop.requested())?;
     run.processes.ready()?;
+    if stopped.is_none() {
+        // Nothing is refused any more.
+        if leads {
+            if let Some(text) = run_dir.enter()? {
+                say(run.screen, &text);
+            }
+            point.settle(run_dir)?;
+        }
+        run.processes.entered()?;
+    }
     let mut saved = resumed;
     while stopped.is_none() && step < plan.total_steps {
         // A clock of each process would make launches of different lengths.

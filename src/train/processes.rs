@@ -233,6 +233,14 @@ impl Processes {
         }
     }
 
+    /// Waits until the leader may write to the run folder, however long it takes: a bucket is tried for minutes.
+    pub(super) fn entered(&self) -> Result<(), Error> {
+        match &self.group {
+            Some(group) => Ok(group.all_here("entered", HOWEVER_LONG)?),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until the leader has saved, however long it takes: a bucket is tried for minutes, and collectives may be less patient.
     ///
     /// # Errors

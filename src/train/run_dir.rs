@@ -48,14 +48,24 @@ pub enum Error {
     },
     /// Another process has begun to write to a folder in a bucket.
     #[error(
-        "`model_dir` `{path}` names {by} as the one that writes there, expected {expected}, this one; what was learned since the last \
-         checkpoint is left to that process, which does it again; stop that process before you start here again"
+        "`model_dir` `{path}` names {by} as the one that writes there, expected {expected}, this one; what came since its last checkpoint \
+         is lost here; stop that process before you start here again"
     )]
     TakenOver {
         /// The run folder.
         path: PathBuf,
         /// The other process.
         by: String,
+        /// This process.
+        expected: String,
+    },
+    /// Nobody is named as the one that writes to a folder in a bucket.
+    #[error(
+        "`{path}` is gone or cannot be read, expected the name of {expected}, this one; start the same command again"
+    )]
+    NoWriter {
+        /// The object that names the writer.
+        path: PathBuf,
         /// This process.
         expected: String,
     },
@@ -114,7 +124,10 @@ impl Error {
     /// What the reader can do about it.
     pub fn class(&self) -> Class {
         match self {
-            Error::Io { .. } | Error::InUse { .. } | Error::TakenOver { .. } => Class::Environment,
+            Error::Io { .. }
+            | Error::InUse { .. }
+            | Error::TakenOver { .. }
+            | Error::NoWriter { .. } => Class::Environment,
             Error::Bucket(error) => error.class(),
             Error::Foreign { .. } | Error::OtherConfig { .. } => Class::Usage,
             Error::Damaged { .. } => Class::Check,
@@ -195,12 +208,14 @@ struct Marker {
     config: Vec<(String, String)>,
 }
 
-/// A run folder that this process alone may write to, until the value is dropped or the process ends in any way.
+/// A run folder that this process alone may write to, until the value is dropped or the process ends in any way; in a bucket, until another
+/// enters.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
     side: Side,
     is_new: bool,
+    config_yaml: String,
 }
 
 /// Where files grow.
@@ -260,8 +275,12 @@ impl RunDir {
             path: path.to_owned(),
             side,
             is_new,
+            config_yaml: config_yaml.into(),
         };
-        replace(&run.config(), config_yaml.into())?;
+        // Of an earlier run in a bucket only when this process enters: another may be the one that writes.
+        if is_new || run.stage().is_none() {
+            run.write_config()?;
+        }
         Ok(run)
     }
 
@@ -291,7 +310,16 @@ impl RunDir {
     /// # Errors
     /// If another process has written checkpoints since this one began, or the bucket refuses.
     pub(super) fn enter(&self) -> Result<Option<String>, Error> {
-        self.stage().map_or(Ok(None), Stage::enter)
+        let Some(stage) = self.stage() else {
+            return Ok(None);
+        };
+        let told = stage.enter()?;
+        self.write_config()?;
+        Ok(told)
+    }
+
+    fn write_config(&self) -> Result<(), Error> {
+        replace(&self.config(), self.config_yaml.clone().into())
     }
 
     /// Looks whether this process is still the one that writes to a folder in a bucket.

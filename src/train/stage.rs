@@ -2,10 +2,10 @@
 //! this machine and is sent again when it has grown.
 
 use super::run_dir::{self, Lock};
-use super::writer::Writer;
+use super::writer::{self, Writer};
 use crate::data::{self, store};
 use crate::places::cache_folder;
-use crate::report::{disk, metrics};
+use crate::report::{disk, log_file, metrics};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs;
@@ -31,10 +31,21 @@ struct Sent {
     files: HashMap<String, Vec<u8>>,
     /// What lay there of checkpoints when this process began.
     checkpoints: Vec<String>,
-    /// Whether this process has entered, as those that train do before their first step.
-    entered: bool,
+    standing: Standing,
     /// Whether the end sends, too: not before all was fetched, so that a refused start changes nothing, nor again what has just failed.
     at_end: bool,
+}
+
+/// What a process may send.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Its log, if nobody has written to that meanwhile: it has not entered yet, and another run may live there.
+    #[default]
+    Outside,
+    /// Everything, as long as no other enters.
+    Entered,
+    /// Everything: it does no harm to another.
+    Shared,
 }
 
 /// The lock's file, and what is kept of a state that could not be sent: the two that are no part of the run.
@@ -108,9 +119,23 @@ impl Stage {
 
     /// Makes this process the one that writes there, as [`super::run_dir::RunDir::enter`].
     pub(super) fn enter(&self) -> Result<Option<String>, run_dir::Error> {
-        self.check()?;
+        self.give_up();
+        let before = self.sent().checkpoints.clone();
+        if self
+            .checkpoints()?
+            .iter()
+            .any(|name| !before.contains(name))
+        {
+            let named = writer::found(&self.place)?;
+            let name = named.map_or("another process".to_owned(), |found| found.to_string());
+            return Err(run_dir::Error::InUse {
+                path: self.place.clone(),
+                by: format!("{name}: a checkpoint has appeared since this one began"),
+            });
+        }
         let before = self.writer.enter(&self.place)?;
-        self.sent().entered = true;
+        let mut sent = self.sent();
+        (sent.standing, sent.at_end) = (Standing::Entered, true);
         Ok(before.map(|before| {
             format!(
                 "{before} wrote to {} before; if it still runs, it stops when it next saves",
@@ -120,19 +145,18 @@ impl Stage {
     }
 
     /// # Errors
-    /// If another process has entered after this one, or, where this one has not, has written checkpoints since it began; or the bucket refuses.
+    /// If this process has entered and another one after it, or the bucket refuses.
     pub(super) fn check(&self) -> Result<(), run_dir::Error> {
-        let sent = self.sent();
-        if sent.entered {
-            return self.writer.check(&self.place);
+        let standing = self.sent().standing;
+        match standing {
+            Standing::Entered => self.writer.check(&self.place),
+            Standing::Outside | Standing::Shared => Ok(()),
         }
-        match self.checkpoints()? == sent.checkpoints {
-            true => Ok(()),
-            false => Err(run_dir::Error::InUse {
-                path: self.place.clone(),
-                by: "a process that has written checkpoints since this one began".into(),
-            }),
-        }
+    }
+
+    /// Sends everything from now on without entering: for what does no harm to another that writes there.
+    pub(super) fn share(&self) {
+        self.sent().standing = Standing::Shared;
     }
 
     fn sent(&self) -> MutexGuard<'_, Sent> {
@@ -198,10 +222,19 @@ impl Stage {
         for name in self.files()? {
             let bytes = store::read(&self.near.join(&name))?;
             let hash = Sha256::digest(&bytes).to_vec();
-            if sent.files.get(&name) != Some(&hash) {
-                store::write(&self.place.join(&name), bytes.into())?;
-                sent.files.insert(name, hash);
+            let known = sent.files.get(&name);
+            if known == Some(&hash) {
+                continue;
             }
+            let place = self.place.join(&name);
+            if sent.standing == Standing::Outside {
+                let there = run_dir::content(&place)?.map(|bytes| Sha256::digest(bytes).to_vec());
+                if name != log_file::FILE || there.as_ref() != known {
+                    continue;
+                }
+            }
+            store::write(&place, bytes.into())?;
+            sent.files.insert(name, hash);
         }
         sent.at_end = true;
         Ok(())
@@ -215,7 +248,8 @@ impl Drop for Stage {
             return;
         }
         match self.send() {
-            // What stays is swept when a run begins.
+            // What stays is swept when a run begins, or is what was not sent from outside.
+            Ok(()) if self.sent().standing == Standing::Outside => {}
             Ok(()) => drop(self.sweep()),
             Err(error) => {
                 tracing::warn!("metrics and log of {}: {error}", self.place.display());

@@ -1,6 +1,7 @@
 //! Who writes to a run folder in a bucket. No lock of a machine is seen by another, and whether a process elsewhere still runs nobody can tell:
 //! so the last one that entered writes, and one that finds another's name stops. One that has not entered yet gives way to checkpoints that
-//! appear meanwhile, since only a process that lives makes them.
+//! appear meanwhile, since only a process that lives makes them. What is on its way when another enters still arrives; a state that arrives
+//! so for a step that the other has saved, too, has another hash than its manifest says, unless it is the same.
 
 use super::run_dir::{self, Error};
 use crate::report::{events::host_name, wall_time};
@@ -24,7 +25,16 @@ pub struct Writer {
 
 impl fmt::Display for Writer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "process {} on `{}`", self.process, self.machine)
+        let Writer {
+            machine, process, ..
+        } = self;
+        let seconds = self.began / 1_000_000_000;
+        let [hours, minutes] = [seconds / 3600 % 24, seconds / 60 % 60];
+        let seconds = seconds % 60;
+        write!(
+            f,
+            "process {process} on `{machine}` (begun {hours:02}:{minutes:02}:{seconds:02} UTC)"
+        )
     }
 }
 
@@ -38,7 +48,7 @@ impl Writer {
         }
     }
 
-    /// Writes its name to a folder. The one that was there, if it is of another machine: of this one a lock tells whether it runs.
+    /// Writes its name to a folder. The one that was there, if it is of another machine: of this one its lock tells.
     ///
     /// # Errors
     /// The bucket's.
@@ -59,16 +69,16 @@ impl Writer {
                 by: by.to_string(),
                 expected: self.to_string(),
             }),
-            None => Err(Error::Damaged {
+            None => Err(Error::NoWriter {
                 path: folder.join(FILE),
-                found: "nothing that can be read".into(),
+                expected: self.to_string(),
             }),
         }
     }
 }
 
 /// The name in a folder; none if there is none, or none that can be read.
-fn found(folder: &Path) -> Result<Option<Writer>, Error> {
+pub(super) fn found(folder: &Path) -> Result<Option<Writer>, Error> {
     let content = run_dir::content(&folder.join(FILE))?;
     Ok(content.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }

@@ -1,7 +1,7 @@
 //! Rewrites for a target, applied after differentiation, so that a model is written once.
 //!
 //! A pass is a function from module to module with a name by which `runtime.passes` switches it on or off. No pass changes a
-//! result of finite numbers beyond rounding; what it does with others it says itself. `docs/benchmarks.md` has their figures among the levers.
+//! result of finite numbers beyond rounding. `docs/benchmarks.md` has their figures among the levers.
 
 mod canonical_convolutions;
 mod column_sums;

@@ -22,6 +22,7 @@ pub(super) fn save(
         if same {
             return Ok(target);
         }
+        alone()?;
         set_aside(&target)?;
     }
     store::write(&target.join(STATE), state.into())?;
