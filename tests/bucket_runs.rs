@@ -428,6 +428,56 @@ fn the_last_that_entered_writes() {
     assert!(!text.contains("wrote to"), "{text}");
 }
 
+/// A machine that hangs while it saves, is given up, and comes back when another has done the rest: what that wrote stays.
+#[test]
+fn one_that_was_taken_for_dead_stops() {
+    let (came, hangs) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicBool::new(true)),
+    );
+    let (root, server, disk) = root(&|root| {
+        let (came, hangs) = (came.clone(), hangs.clone());
+        Gcs::start(root, move |request| {
+            while of_step_4(request, "state.safetensors") && hangs.load(Ordering::Relaxed) {
+                came.store(true, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Fault::None
+        })
+    });
+    let far = root.path().join("b/run");
+    let first = program(&server, &[])
+        .args(tiny(Path::new("gs://b/run"), &KEYS))
+        .env("SIMCLR_GS_ATTEMPTS", "30")
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while !came.load(Ordering::Relaxed) {
+        assert!(
+            begin.elapsed() < Duration::from_secs(300),
+            "it never came so far"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let other = Gcs::start(root.path(), |_| Fault::None);
+    let output = train(&other, "gs://b/run", &[]);
+    let text = stderr(&output);
+    succeeded(output);
+    assert!(text.contains("resuming at step 2"), "{text}");
+    hangs.store(false, Ordering::Relaxed);
+    let output = first.wait_with_output().unwrap();
+    refused(
+        &output,
+        3,
+        &["`gs://b/run` names process", "stop that process"],
+    );
+    same(&far, &disk);
+    let log = fs::read_to_string(far.join("log.txt")).unwrap();
+    assert!(log.contains("pretrained 4 steps"), "{log}");
+}
+
 /// A start gives way to a run that makes checkpoints meanwhile, and leaves its name; so does one that is refused before its first step.
 #[test]
 fn a_start_beside_a_living_run_gives_way() {
