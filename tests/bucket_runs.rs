@@ -509,7 +509,14 @@ fn a_start_beside_a_living_run_gives_way() {
     );
     let after = content();
     assert_eq!(after[..3], before[..3]);
-    assert!(after[3].contains("step-00000001"), "{}", after[3]);
+    refused(
+        &train(&server, "gs://b/run", &nowhere),
+        2,
+        &["step-00000001"],
+    );
+    let lines = |text: &str| text.matches(" ERROR ").count();
+    let twice = lines(&before[3]) + 2;
+    assert_eq!(lines(&content()[3]), twice, "{}", content()[3]);
     let log = far.join("log.txt");
     let written = Gcs::start(root.path(), move |request| {
         if request.path.contains("step-00000001") {
@@ -528,7 +535,8 @@ fn a_start_beside_a_living_run_gives_way() {
     let comes = far.join("checkpoints/step-00000004");
     let at = comes.clone();
     let living = Gcs::start(root.path(), move |request| {
-        if request.method == "GET" && request.path.ends_with("step-00000002/state.safetensors") {
+        let read = request.path.ends_with("step-00000002/state.safetensors");
+        if request.method == "GET" && read && request.again == 0 {
             fs::create_dir_all(&at).unwrap();
             fs::write(at.join("manifest.json"), "{}").unwrap();
         }
@@ -541,6 +549,15 @@ fn a_start_beside_a_living_run_gives_way() {
     assert_eq!(stderr(&output).matches(words).count(), 1);
     assert_eq!(content(), before);
     assert_eq!(names_below(&comes), ["manifest.json"]);
+    // Of its curves nothing is left for the next start.
+    fs::remove_dir_all(&comes).unwrap();
+    let events = || {
+        let names = names_below(&far).into_iter();
+        names.filter(|name| name.starts_with("events.")).count()
+    };
+    let curves = events();
+    succeeded(train(&living, "gs://b/run", &[]));
+    assert_eq!(events(), curves + 1);
 }
 
 /// Where nobody's name is left, the state is kept.

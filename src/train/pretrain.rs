@@ -230,13 +230,13 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
     let mut speed = Speed::default();
     let mut input = InputWatch::default();
     let first_step = step;
-    let trained = Instant::now();
     // Spent on measurements in between, which are no training.
     let mut measured = Duration::ZERO;
     let knn_steps = config.knn_epochs * plan.epoch_steps;
     let most = spec.steps_per_launch;
     let mut stopped = run.processes.stop(step, most, run.stop.requested())?;
     run.processes.ready()?;
+    // Several processes that were asked to stop by now agree on it after their first launch.
     if stopped.is_none() {
         // Nothing is refused any more.
         if leads {
@@ -247,6 +247,7 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
         }
         run.processes.entered()?;
     }
+    let trained = Instant::now();
     let mut saved = resumed;
     while stopped.is_none() && step < plan.total_steps {
         // A clock of each process would make launches of different lengths.

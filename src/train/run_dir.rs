@@ -224,7 +224,7 @@ enum Side {
     /// In the run folder, which is this process's own.
     Here(#[expect(dead_code, reason = "held")] Lock),
     /// On this machine, to be sent.
-    Bucket(Stage),
+    Bucket(Box<Stage>),
 }
 
 impl RunDir {
@@ -241,7 +241,7 @@ impl RunDir {
     ) -> Result<RunDir, Error> {
         refuse_foreign(path)?;
         let side = if store::is_remote(path) {
-            Side::Bucket(Stage::open(path)?)
+            Side::Bucket(Stage::open(path)?.into())
         } else {
             fs::create_dir_all(path).map_err(Error::io("create", path))?;
             let lock = lock(path)?;
@@ -314,7 +314,7 @@ impl RunDir {
             return Ok(None);
         };
         let told = stage.enter()?;
-        self.write_config()?;
+        self.write_config().inspect_err(|_| stage.give_up())?;
         Ok(told)
     }
 

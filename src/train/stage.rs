@@ -31,8 +31,11 @@ struct Sent {
     files: HashMap<String, Vec<u8>>,
     /// What lay there of checkpoints when this process began.
     checkpoints: Vec<String>,
+    /// What lay on this machine then.
+    near: Option<Vec<String>>,
     standing: Standing,
-    /// Whether the end sends, too: not before all was fetched, so that a refused start changes nothing, nor again what has just failed.
+    /// Whether the end sends, too: not before all was fetched, so that a start refused before changes nothing, nor again what has just
+    /// failed.
     at_end: bool,
 }
 
@@ -44,8 +47,10 @@ enum Standing {
     Outside,
     /// Everything, as long as no other enters.
     Entered,
-    /// Everything: it does no harm to another.
+    /// Everything: it does no harm to a run that trains.
     Shared,
+    /// Nothing: another has entered.
+    Displaced,
 }
 
 /// The lock's file, and what is kept of a state that could not be sent: the two that are no part of the run.
@@ -108,6 +113,7 @@ impl Stage {
             sent.files.insert(name, Sha256::digest(&there).to_vec());
         }
         (sent.checkpoints, sent.at_end) = (checkpoints, true);
+        sent.near = Some(self.files()?);
         Ok(())
     }
 
@@ -147,11 +153,15 @@ impl Stage {
     /// # Errors
     /// If this process has entered and another one after it, or the bucket refuses.
     pub(super) fn check(&self) -> Result<(), run_dir::Error> {
-        let standing = self.sent().standing;
-        match standing {
-            Standing::Entered => self.writer.check(&self.place),
-            Standing::Outside | Standing::Shared => Ok(()),
+        let mut sent = self.sent();
+        if let Standing::Outside | Standing::Shared = sent.standing {
+            return Ok(());
         }
+        let found = self.writer.check(&self.place);
+        if let Err(run_dir::Error::TakenOver { .. }) = found {
+            sent.standing = Standing::Displaced;
+        }
+        found
     }
 
     /// Sends everything from now on without entering: for what does no harm to another that writes there.
@@ -187,6 +197,25 @@ impl Stage {
                 false => fs::remove_file(&path),
             };
             removed.map_err(io("remove", &path))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes what a process that never entered has added, since its curves are of no run; and its log, once the bucket has it.
+    fn forget(&self) -> Result<(), run_dir::Error> {
+        let sent = self.sent();
+        let Some(before) = &sent.near else {
+            return Ok(());
+        };
+        for name in self.files()? {
+            let path = self.near.join(&name);
+            let logged = name == log_file::FILE && {
+                let bytes = store::read(&path)?;
+                sent.files.get(&name) == Some(&Sha256::digest(&bytes).to_vec())
+            };
+            if logged || !before.contains(&name) {
+                fs::remove_file(&path).map_err(run_dir::Error::io("remove", &path))?;
+            }
         }
         Ok(())
     }
@@ -228,8 +257,11 @@ impl Stage {
             }
             let place = self.place.join(&name);
             if sent.standing == Standing::Outside {
+                if name != log_file::FILE {
+                    continue;
+                }
                 let there = run_dir::content(&place)?.map(|bytes| Sha256::digest(bytes).to_vec());
-                if name != log_file::FILE || there.as_ref() != known {
+                if there.as_ref() != known {
                     continue;
                 }
             }
@@ -241,19 +273,22 @@ impl Stage {
     }
 }
 
-/// The last lines are sent, too, however a run ends.
+/// The last lines are sent, too, however a run ends. What stays here goes on with the next start.
 impl Drop for Stage {
     fn drop(&mut self) {
-        if !self.sends_at_end() {
-            return;
+        let sent = self.sends_at_end().then(|| self.send());
+        if let Some(Err(error)) = &sent {
+            tracing::warn!("metrics and log of {}: {error}", self.place.display());
         }
-        match self.send() {
-            // What stays is swept when a run begins, or is what was not sent from outside.
-            Ok(()) if self.sent().standing == Standing::Outside => {}
-            Ok(()) => drop(self.sweep()),
-            Err(error) => {
-                tracing::warn!("metrics and log of {}: {error}", self.place.display());
-            }
+        let standing = self.sent().standing;
+        let swept = match standing {
+            Standing::Outside => self.forget(),
+            Standing::Displaced => self.sweep(),
+            Standing::Entered | Standing::Shared if matches!(sent, Some(Ok(()))) => self.sweep(),
+            Standing::Entered | Standing::Shared => Ok(()),
+        };
+        if let Err(error) = swept {
+            tracing::debug!("{error}");
         }
     }
 }

@@ -48,7 +48,7 @@ impl Writer {
         }
     }
 
-    /// Writes its name to a folder. The one that was there, if it is of another machine: of this one its lock tells.
+    /// Writes its name to a folder. The one that was there, if it is of another machine: of this one a lock tells, as long as it has one cache.
     ///
     /// # Errors
     /// The bucket's.
