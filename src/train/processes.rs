@@ -227,18 +227,12 @@ impl Processes {
     /// Waits for the others before the first launch, however long they take: the leader measures the untrained network, and collectives may
     /// be less patient.
     pub(super) fn ready(&self) -> Result<(), Error> {
-        match &self.group {
-            Some(group) => Ok(group.all_here("ready", HOWEVER_LONG)?),
-            None => Ok(()),
-        }
+        self.all_here("ready")
     }
 
     /// Waits until the leader may write to the run folder, however long it takes: a bucket is tried for minutes.
     pub(super) fn entered(&self) -> Result<(), Error> {
-        match &self.group {
-            Some(group) => Ok(group.all_here("entered", HOWEVER_LONG)?),
-            None => Ok(()),
-        }
+        self.all_here("entered")
     }
 
     /// Waits until the leader has saved, however long it takes: a bucket is tried for minutes, and collectives may be less patient.
@@ -246,8 +240,12 @@ impl Processes {
     /// # Errors
     /// If one does not come.
     pub(super) fn saved(&self, step: u64) -> Result<(), Error> {
+        self.all_here(&format!("saved/{step}"))
+    }
+
+    fn all_here(&self, point: &str) -> Result<(), Error> {
         match &self.group {
-            Some(group) => Ok(group.all_here(&format!("saved/{step}"), HOWEVER_LONG)?),
+            Some(group) => Ok(group.all_here(point, HOWEVER_LONG)?),
             None => Ok(()),
         }
     }

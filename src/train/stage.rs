@@ -110,7 +110,7 @@ impl Stage {
             if !here.is_some_and(|here| goes_on(&name, &there, &here)) {
                 disk::replace(&near, &there).map_err(run_dir::Error::io("write", &near))?;
             }
-            sent.files.insert(name, Sha256::digest(&there).to_vec());
+            sent.files.insert(name, hash(&there));
         }
         (sent.checkpoints, sent.at_end) = (checkpoints, true);
         sent.near = Some(self.files()?);
@@ -118,9 +118,7 @@ impl Stage {
     }
 
     fn checkpoints(&self) -> Result<Vec<String>, data::Error> {
-        let mut found = store::below(&run_dir::checkpoints(&self.place))?;
-        found.sort();
-        Ok(found)
+        store::below(&run_dir::checkpoints(&self.place))
     }
 
     /// Makes this process the one that writes there, as [`super::run_dir::RunDir::enter`].
@@ -211,7 +209,7 @@ impl Stage {
             let path = self.near.join(&name);
             let logged = name == log_file::FILE && {
                 let bytes = store::read(&path)?;
-                sent.files.get(&name) == Some(&Sha256::digest(&bytes).to_vec())
+                sent.files.get(&name) == Some(&hash(&bytes))
             };
             if logged || !before.contains(&name) {
                 fs::remove_file(&path).map_err(run_dir::Error::io("remove", &path))?;
@@ -250,9 +248,9 @@ impl Stage {
         let mut sent = self.sent();
         for name in self.files()? {
             let bytes = store::read(&self.near.join(&name))?;
-            let hash = Sha256::digest(&bytes).to_vec();
+            let now = hash(&bytes);
             let known = sent.files.get(&name);
-            if known == Some(&hash) {
+            if known == Some(&now) {
                 continue;
             }
             let place = self.place.join(&name);
@@ -260,13 +258,13 @@ impl Stage {
                 if name != log_file::FILE {
                     continue;
                 }
-                let there = run_dir::content(&place)?.map(|bytes| Sha256::digest(bytes).to_vec());
-                if there.as_ref() != known {
+                let there = run_dir::content(&place)?;
+                if there.map(|bytes| hash(&bytes)).as_ref() != known {
                     continue;
                 }
             }
             store::write(&place, bytes.into())?;
-            sent.files.insert(name, hash);
+            sent.files.insert(name, now);
         }
         sent.at_end = true;
         Ok(())
@@ -291,6 +289,10 @@ impl Drop for Stage {
             tracing::debug!("{error}");
         }
     }
+}
+
+fn hash(bytes: &[u8]) -> Vec<u8> {
+    Sha256::digest(bytes).to_vec()
 }
 
 /// Whether a file of this machine is the bucket's with more at its end.
