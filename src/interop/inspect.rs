@@ -55,33 +55,18 @@ pub fn inspect(path: &Path) -> Result<Contents, Error> {
     if store::is_dir(&path.join("checkpoints"))? {
         return run_folder(path);
     }
-    // TensorFlow's checkpoints are several files, which are opened on a disk only.
-    if store::is_remote(path) {
-        return match store::is_file(path)? {
-            true => of_file(path),
-            false => Err(Error::Unknown {
-                path: path.into(),
-                found: store::summary(path)?,
-            }),
-        };
-    }
     let bundle = match Bundle::open(path) {
         Ok(bundle) => return of_bundle(&bundle),
         Err(error) => error,
     };
-    let not_a_file = !path.is_file();
-    match &bundle {
-        Error::NotABundle { found, .. } if path.is_dir() || !path.exists() => {
-            return Err(Error::Unknown {
-                path: path.into(),
-                found: found.clone(),
-            });
-        }
+    match bundle {
         // An index that is none is nothing else either.
-        Error::NotABundle { path: named, .. } if named == path && !not_a_file => {}
-        _ => return Err(bundle),
+        Error::NotABundle { path: named, found } if named == path => match store::is_file(path)? {
+            true => of_file(path),
+            false => Err(Error::Unknown { path: named, found }),
+        },
+        other => Err(other),
     }
-    of_file(path)
 }
 
 fn of_file(path: &Path) -> Result<Contents, Error> {

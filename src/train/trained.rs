@@ -4,7 +4,7 @@ use super::checkpoint::{self, Array, Manifest};
 use super::step::StateArray;
 use super::{setup, state};
 use crate::config::{self, Loaded};
-use crate::data::store;
+use crate::data::{self, store};
 use crate::error::Class;
 use crate::hlo::{DType, Literal, Shape};
 use crate::model::{self, Network};
@@ -199,7 +199,7 @@ fn find(path: &Path) -> Result<PathBuf, Error> {
     let config = store::is_file(&path.join("config.yaml")).map_err(checkpoint::Error::from)?;
     Err(if config {
         Error::NoCheckpoint { path: here }
-    } else if is_tensorflow(path) {
+    } else if is_tensorflow(path).map_err(checkpoint::Error::from)? {
         Error::TensorFlow { path: here }
     } else {
         Error::NotARun { path: here }
@@ -207,12 +207,11 @@ fn find(path: &Path) -> Result<PathBuf, Error> {
 }
 
 /// Whether there is an index of TensorFlow by this prefix, or a shard in this folder.
-fn is_tensorflow(path: &Path) -> bool {
+fn is_tensorflow(path: &Path) -> Result<bool, data::Error> {
     let mut index = path.as_os_str().to_owned();
     index.push(".index");
-    let of_shard = |name: &std::ffi::OsStr| name.to_string_lossy().contains(".data-");
-    let mut inside = std::fs::read_dir(path).into_iter().flatten().flatten();
-    Path::new(&index).is_file() || inside.any(|entry| of_shard(&entry.file_name()))
+    let shard = |entry: &store::Entry| entry.name.contains(".data-");
+    Ok(store::is_file(Path::new(&index))? || store::entries(path)?.iter().any(shard))
 }
 
 /// Whether a name is that of a variable rather than of a slot or the step (reference §8.1).

@@ -2,6 +2,7 @@
 
 #[path = "../binary/mod.rs"]
 mod binary;
+mod foreign;
 #[path = "../gcs/mod.rs"]
 mod gcs;
 mod writers;

@@ -7,6 +7,7 @@ mod access;
 mod bucket;
 mod local;
 mod permission;
+mod pieces;
 mod trials;
 
 use std::io::{self, Read};
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use super::Error;
 pub use access::{Access, mount};
 pub(crate) use permission::{Asker, DOCTOR, asker, try_reading, try_writing};
+pub(crate) use pieces::Pieces;
 
 /// Bytes of a file from its beginning on.
 pub(super) trait Input: Read + Send {

@@ -10,15 +10,15 @@ mod write;
 pub use write::{CHECKPOINT_FILE, Tensor, write};
 
 use super::Error;
+use crate::data;
 use crate::data::record::masked_crc;
+use crate::data::store::{self, Pieces};
 use crate::proto::tensor_bundle::{BundleEntry, BundleHeader};
 use prost::Message;
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// The newest layout that this program knows, as TensorFlow numbers them.
@@ -108,7 +108,7 @@ impl Entry {
 pub struct Bundle {
     prefix: PathBuf,
     entries: BTreeMap<String, Entry>,
-    shards: Vec<(PathBuf, File)>,
+    shards: Vec<Pieces>,
 }
 
 impl Bundle {
@@ -121,7 +121,7 @@ impl Bundle {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let prefix = find(path)?;
         let index = with_suffix(&prefix, ".index");
-        let bytes = fs::read(&index).map_err(Error::io("read", &index))?;
+        let bytes = store::read(&index)?;
         let mut pairs = table::read(&bytes)
             .map_err(|problem| match problem {
                 table::Problem::Foreign => Error::NotABundle {
@@ -137,10 +137,7 @@ impl Bundle {
             .and_then(|(_, value)| BundleHeader::decode(value.as_slice()).ok())
             .ok_or_else(|| Error::damaged(&index, "it has no header"))?;
         let shards = open_shards(&prefix, &index, &header)?;
-        let lengths = shards
-            .iter()
-            .map(|(path, file)| Ok(file.metadata().map_err(Error::io("read", path))?.len()))
-            .collect::<Result<Vec<u64>, Error>>()?;
+        let lengths: Vec<u64> = shards.iter().map(Pieces::size).collect();
         let mut entries = BTreeMap::new();
         for (key, value) in pairs {
             // Keys of the parts of partitioned variables are no names, and begin with a zero byte.
@@ -150,7 +147,7 @@ impl Bundle {
             let name = String::from_utf8(key)
                 .map_err(|_| Error::damaged(&index, "a name is not UTF-8"))?;
             let entry = entry(&value, &lengths).map_err(|problem| {
-                let path = problem.shard.map_or(&index, |shard| &shards[shard].0);
+                let path = problem.shard.map_or(&*index, |shard| shards[shard].file());
                 Error::damaged(path, format!("tensor `{name}` {}", problem.what))
             })?;
             entries.insert(name, entry);
@@ -169,7 +166,7 @@ impl Bundle {
 
     /// Names of the files, index first.
     pub fn files(&self) -> Vec<PathBuf> {
-        let data = self.shards.iter().map(|(path, _)| path.clone());
+        let data = self.shards.iter().map(|shard| shard.file().to_owned());
         std::iter::once(with_suffix(&self.prefix, ".index"))
             .chain(data)
             .collect()
@@ -209,7 +206,7 @@ impl Bundle {
         let bytes = self.bytes(entry)?;
         let (strings, found) = write::parse_strings(&bytes, entry.elements()).ok_or_else(|| {
             Error::damaged(
-                &self.shards[entry.shard].0,
+                self.shards[entry.shard].file(),
                 format!("the strings of tensor `{name}` do not fill their place"),
             )
         })?;
@@ -236,14 +233,15 @@ impl Bundle {
     }
 
     fn bytes(&self, entry: &Entry) -> Result<Vec<u8>, Error> {
-        let (path, file) = &self.shards[entry.shard];
+        let shard = &self.shards[entry.shard];
         // Within the file when the bundle was opened, so that a size is never more than there is.
-        let mut bytes = vec![0; entry.size as usize];
-        match file.read_exact_at(&mut bytes, entry.offset) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(Error::damaged(path, "it became shorter while it was read"))
+        match shard.read(entry.offset, entry.size as usize) {
+            Err(data::Error::Read { file, cause })
+                if cause.kind() == io::ErrorKind::UnexpectedEof =>
+            {
+                Err(Error::damaged(&file, "it became shorter while it was read"))
             }
-            other => other.map_err(Error::io("read", path)).map(|()| bytes),
+            other => Ok(other?),
         }
     }
 
@@ -257,7 +255,7 @@ impl Bundle {
 
     fn wrong_crc(&self, name: &str, entry: &Entry, found: u32) -> Error {
         Error::damaged(
-            &self.shards[entry.shard].0,
+            self.shards[entry.shard].file(),
             format!(
                 "tensor `{name}` ({} bytes at byte {}) has CRC {found:08x}, expected {:08x}",
                 entry.size, entry.offset, entry.crc
@@ -282,13 +280,13 @@ fn find(path: &Path) -> Result<PathBuf, Error> {
         path: path.to_owned(),
         found,
     };
-    if with_suffix(path, ".index").is_file() {
+    if has_index(path)? {
         return Ok(path.to_owned());
     }
-    if path.is_dir() {
+    if store::is_dir(path)? {
         return find_in_folder(path);
     }
-    if !path.exists() {
+    if !store::is_file(path)? && !path.exists() {
         return Err(not("nothing is there".into()));
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -299,7 +297,7 @@ fn find(path: &Path) -> Result<PathBuf, Error> {
     match stem {
         Some(stem) => {
             let prefix = path.with_file_name(stem);
-            if with_suffix(&prefix, ".index").is_file() {
+            if has_index(&prefix)? {
                 Ok(prefix)
             } else {
                 Err(not(format!("`{stem}.index` is not beside it")))
@@ -309,44 +307,44 @@ fn find(path: &Path) -> Result<PathBuf, Error> {
     }
 }
 
+/// Whether a bundle of this prefix is there.
+pub(crate) fn has_index(prefix: &Path) -> Result<bool, data::Error> {
+    store::is_file(&with_suffix(prefix, ".index"))
+}
+
 fn find_in_folder(folder: &Path) -> Result<PathBuf, Error> {
     let not = |found: String| Error::NotABundle {
         path: folder.to_owned(),
         found,
     };
-    let list = folder.join(CHECKPOINT_FILE);
-    if list.is_file() {
-        let text = fs::read_to_string(&list).map_err(Error::io("read", &list))?;
+    if let Some(list) = store::read_if_there(&folder.join(CHECKPOINT_FILE))? {
+        let text = String::from_utf8_lossy(&list);
         let latest = text.lines().find_map(|line| {
             let value = line.strip_prefix("model_checkpoint_path:")?.trim();
             value.strip_prefix('"')?.strip_suffix('"')
         });
         let latest =
             latest.ok_or_else(|| not(format!("`{CHECKPOINT_FILE}` in it names no checkpoint")))?;
-        // Folders are moved: a name that is not there any more may still lie beside the file.
+        // Folders are moved, also to and from buckets: a name that is not there any more may still lie beside the file.
         let named = folder.join(latest);
         let beside = folder.join(Path::new(latest).file_name().unwrap_or_default());
-        return [named, beside]
-            .into_iter()
-            .find(|prefix| with_suffix(prefix, ".index").is_file())
-            .ok_or_else(|| {
-                not(format!(
-                    "`{latest}`, named by its `{CHECKPOINT_FILE}` file, has no index"
-                ))
-            });
+        for prefix in [named, beside] {
+            if store::is_remote(&prefix) == store::is_remote(folder) && has_index(&prefix)? {
+                return Ok(prefix);
+            }
+        }
+        return Err(not(format!(
+            "`{latest}`, named by its `{CHECKPOINT_FILE}` file, has no index"
+        )));
     }
     let saved_model = folder.join("variables/variables");
-    if with_suffix(&saved_model, ".index").is_file() {
+    if has_index(&saved_model)? {
         return Ok(saved_model);
     }
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
-        let path = entry.map_err(Error::io("read", folder))?.path();
-        if path.extension().is_some_and(|suffix| suffix == "index") {
-            found.push(path.with_extension(""));
-        }
-    }
-    found.sort();
+    let entries = store::entries(folder)?.into_iter();
+    let found: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(folder.join(entry.name.strip_suffix(".index")?)))
+        .collect();
     match found.as_slice() {
         [one] => Ok(one.clone()),
         [] => Err(not("a folder without an index".into())),
@@ -358,11 +356,7 @@ fn find_in_folder(folder: &Path) -> Result<PathBuf, Error> {
     }
 }
 
-fn open_shards(
-    prefix: &Path,
-    index: &Path,
-    header: &BundleHeader,
-) -> Result<Vec<(PathBuf, File)>, Error> {
+fn open_shards(prefix: &Path, index: &Path, header: &BundleHeader) -> Result<Vec<Pieces>, Error> {
     let unsupported = |found: String, expected: &str| Error::Unsupported {
         path: index.to_owned(),
         found,
@@ -392,13 +386,12 @@ fn open_shards(
     (0..count)
         .map(|shard| {
             let path = shard_path(prefix, shard, count);
-            match File::open(&path) {
-                Ok(file) => Ok((path, file)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::damaged(
+            match store::is_file(&path)? {
+                true => Ok(Pieces::open(&path)?),
+                false => Err(Error::damaged(
                     index,
                     format!("its data file `{}` is missing", path.display()),
                 )),
-                Err(error) => Err(Error::io("open", &path)(error)),
             }
         })
         .collect()
