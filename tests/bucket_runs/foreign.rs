@@ -96,12 +96,22 @@ fn a_list_names_what_lies_beside_it() {
     let (root, server, _) = exported();
     let folder = root.path().join("b/tf1");
     let name = prefix(&folder);
-    for elsewhere in ["gs://theirs/run/", "/their/machine/"] {
-        let list = format!("model_checkpoint_path: \"{elsewhere}{name}\"\n");
+    let expected = shown(&server, folder.to_str().unwrap());
+    // What a list in a bucket says of disks is not about this machine's.
+    let here = root.path().join("here");
+    fs::create_dir(&here).unwrap();
+    fs::write(here.join(format!("{name}.index")), "of something else").unwrap();
+    for elsewhere in ["gs://theirs/run", "/their/machine", here.to_str().unwrap()] {
+        let list = format!("model_checkpoint_path: \"{elsewhere}/{name}\"\n");
         fs::write(folder.join("checkpoint"), list).unwrap();
-        let far = shown(&server, "gs://b/tf1");
-        assert_eq!(far, shown(&server, folder.to_str().unwrap()), "{elsewhere}");
+        assert_eq!(shown(&server, "gs://b/tf1"), expected, "{elsewhere}");
     }
+    let taken_home = root.path().join("home");
+    fs::rename(&folder, &taken_home).unwrap();
+    let list = format!("model_checkpoint_path: \"gs://theirs/run/{name}\"\n");
+    fs::write(taken_home.join("checkpoint"), list).unwrap();
+    assert_eq!(shown(&server, taken_home.to_str().unwrap()), expected);
+    fs::rename(&taken_home, &folder).unwrap();
     fs::write(
         folder.join("checkpoint"),
         "model_checkpoint_path: \"other\"\n",
