@@ -1,13 +1,14 @@
 //! `simclr import`.
 
 use super::ui::Ui;
+use crate::data::store;
 use crate::interop::import::{Choice, Imported, LeftOut, MEMORY_FILE, What, describe, import};
 use clap::Args;
 use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// The checkpoint: a prefix such as DIR/model.ckpt-1000, one of its files, its folder, or a SavedModel
+    /// The checkpoint, here or in a bucket: a prefix such as DIR/model.ckpt-1000, one of its files, its folder, or a SavedModel
     checkpoint: PathBuf,
     /// Folder to make; it can then be opened like a run
     out: PathBuf,
@@ -34,6 +35,9 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         slots: arguments.slots,
         memory: arguments.memory,
     };
+    if store::is_remote(&arguments.checkpoint) {
+        ui.note(&format!("reading {}", arguments.checkpoint.display()));
+    }
     let imported = import(
         &arguments.checkpoint,
         &arguments.out,

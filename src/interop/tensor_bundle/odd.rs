@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::proto::tensor_bundle::{TensorShape, tensor_shape::Dim};
+use std::fs::{self, File};
 
 /// A bundle of names and shapes of f32 whose data file is one hole; `graph`, if any, becomes the object graph.
 pub fn hollow(prefix: &Path, tensors: &[(String, Vec<i64>)], graph: Option<Vec<u8>>) {

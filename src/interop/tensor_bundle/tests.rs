@@ -1,6 +1,7 @@
 use super::*;
 use crate::error::Class;
 use proptest::prelude::*;
+use std::fs;
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
