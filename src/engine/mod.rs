@@ -7,6 +7,7 @@ mod collectives;
 mod open;
 mod saved;
 mod sealed;
+mod self_test;
 #[cfg(feature = "xla-rs")]
 pub mod xla_rs;
 
@@ -25,6 +26,7 @@ use crate::pjrt::{
 };
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 /// Why a module could not be run.
@@ -134,6 +136,26 @@ fn element_type(dtype: DType) -> ElementType {
     }
 }
 
+/// Whether programs with these passes can call the loops; where they are wanted and cannot be called, the log says why, once.
+fn calls_loops(client: &Client, passes: &[passes::Pass]) -> bool {
+    static TOLD: Once = Once::new();
+    // Also where no pass wants them: no client must register what another one's compiler may look for just then.
+    let registered = loops::register(client);
+    if !passes.iter().any(|pass| pass.loops) {
+        return false;
+    }
+    let outcome = registered.and_then(|()| self_test::passed(client));
+    if let Err(reason) = &outcome {
+        TOLD.call_once(|| {
+            tracing::warn!(
+                "convolutions, products and elementwise operations are the plugin's own, and steps and compilation take longer: {reason}; runtime.passes={} leaves this line out",
+                passes::WITHOUT_LOOPS
+            );
+        });
+    }
+    outcome.is_ok()
+}
+
 /// A module after passes, and what its compilation and launches must know of it.
 fn prepare<'p>(
     module: &Module,
@@ -177,11 +199,13 @@ impl Engine {
     /// An engine with the selected passes of the client's platform.
     pub fn new(client: Client, selection: &passes::Selection) -> Self {
         let mut passes = passes::for_platform(client.platform_name(), selection);
-        // Also where no pass wants them: no client must register what another one's compiler may look for just then.
-        let wanted = passes.iter().any(|pass| pass.loops);
-        if !loops::register(&client, wanted) {
+        if client.platform_name() == "cpu" && !calls_loops(&client, &passes) {
             passes.retain(|pass| !pass.loops);
         }
+        Engine::with(client, passes)
+    }
+
+    fn with(client: Client, passes: Vec<passes::Pass>) -> Self {
         Engine {
             passes,
             client,

@@ -1,7 +1,8 @@
 //! Loops of our own, where the CPU plugin's are slow: compiled programs call them.
 //!
 //! Each is a [`crate::pjrt::Function`] that a pass of [`crate::hlo::passes`] names in a `custom-call`. They are written for AVX-512
-//! and for AVX2; elsewhere, and with a plugin that has no interface for calls, the passes that need them do not run, and programs are slower.
+//! and for AVX2; elsewhere, and with a plugin that has no interface for calls or fails a test of them, the passes that need them do not run, and
+//! programs are slower.
 
 #[cfg(target_arch = "x86_64")]
 mod column_sums;
@@ -18,33 +19,14 @@ mod vectors;
 #[cfg(target_arch = "x86_64")]
 mod winograd;
 
-use crate::hlo::passes::WITHOUT_LOOPS;
 use crate::pjrt::Client;
-use std::sync::Once;
 
-/// Makes the loops known to the client's plugin, for the CPU. Whether programs can call them; if not, and they are wanted, the log says why,
-/// once.
-pub fn register(client: &Client, wanted: bool) -> bool {
-    static TOLD: Once = Once::new();
-    if client.platform_name() != "cpu" {
-        return false;
-    }
-    match known(client) {
-        Ok(()) => true,
-        Err(reason) if wanted => {
-            TOLD.call_once(|| {
-                tracing::warn!(
-                    "convolutions, products and elementwise operations are the plugin's own, and steps and compilation take longer: {reason}; runtime.passes={WITHOUT_LOOPS} leaves this line out"
-                );
-            });
-            false
-        }
-        Err(_) => false,
-    }
-}
-
+/// Makes the loops known to the client's plugin, for the CPU.
+///
+/// # Errors
+/// Why programs cannot call them, in words.
 #[cfg(target_arch = "x86_64")]
-fn known(client: &Client) -> Result<(), String> {
+pub fn register(client: &Client) -> Result<(), String> {
     use crate::pjrt::{Error, register};
     if !vectors::is_supported() {
         return Err("this processor has neither AVX-512 nor AVX2 with FMA".into());
@@ -67,8 +49,12 @@ fn known(client: &Client) -> Result<(), String> {
     }
 }
 
+/// Elsewhere there is nothing to be made known.
+///
+/// # Errors
+/// Always.
 #[cfg(not(target_arch = "x86_64"))]
-fn known(_client: &Client) -> Result<(), String> {
+pub fn register(_client: &Client) -> Result<(), String> {
     Err("this program's loops are for x86-64".into())
 }
 

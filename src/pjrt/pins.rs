@@ -1,7 +1,7 @@
 //! Which packages are fetched, in which version, and what they must hash to.
 
 use super::search::{Platform, plugin_folder};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A plugin that can be fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,11 @@ impl Package {
     /// The plugin's file in the cache, whether it is there or not.
     pub(super) fn cached_file(self) -> Option<PathBuf> {
         Some(self.folder()?.join(self.pin().plugin.files[0]))
+    }
+
+    /// Whether a file is that which [`super::install`] fetched, whose SHA-256 it checked.
+    pub fn is(self, file: &Path) -> bool {
+        self.cached_file().is_some_and(|cached| cached == file)
     }
 
     pub(super) fn pin(self) -> Pin {

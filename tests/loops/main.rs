@@ -22,7 +22,7 @@ use simclr::hlo::{Conv, DType, Graph, Literal, Module, Op, Shape, WindowDim};
 use simclr::pjrt::Client;
 use simclr::random::threefry2x32;
 use simclr::train::{Row, profile};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Whether this processor can run them. Another plugin may not take them.
 fn callable() -> bool {
@@ -325,50 +325,73 @@ fn arrays_that_do_not_fit_are_refused() {
     }
 }
 
-/// The pinned plugin as one without extensions, made here; none without a C compiler.
-fn without_extensions(folder: &Path) -> Option<std::path::PathBuf> {
-    let file = folder.join("without_extensions.so");
+/// The pinned plugin as one that is otherwise, made here; none without a C compiler.
+fn pretended(folder: &Path, source: &str, defines: &[&str]) -> Option<PathBuf> {
+    let file = folder.join(source).with_extension("so");
     let real = common::plugin().path().canonicalize().unwrap();
-    let define = format!("-DREAL={:?}", real.display().to_string());
-    common::shared_library("without_extensions.c", &[define], &file).then_some(file)
+    let mut defines: Vec<String> = defines.iter().map(|&define| define.into()).collect();
+    defines.push(format!("-DREAL={:?}", real.display().to_string()));
+    common::shared_library(source, &defines, &file).then_some(file)
 }
 
+/// The losses of two small steps, how many lines say that loops are the plugin's own, and all that was said.
+fn bench(more: &[&str]) -> (Vec<f64>, usize, String) {
+    let output = simclr()
+        .args(["bench", "--step-only", "--json", "--steps", "1"])
+        .args(["--config", "bench/steps/narrow.yaml", "train_batch_size=64"])
+        .args(more)
+        .output()
+        .expect("the program starts");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let losses = found["losses"].as_array().unwrap().iter();
+    let losses = losses.map(|loss| loss.as_f64().unwrap()).collect();
+    let words = stderr(&output);
+    let told = words
+        .lines()
+        .filter(|line| line.contains("are the plugin's own"))
+        .count();
+    (losses, told, words)
+}
+
+/// A plugin that has no interface for calls, refuses them, or fails the test of them, is told in one line, and the step is the one without
+/// loops; one that is only elsewhere passes the test.
 #[test]
-fn a_plugin_without_the_interface_is_told_in_one_line_and_the_step_does_without() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(plugin) = without_extensions(folder.path()) else {
-        return;
-    };
-    let bench = |more: &[&str]| {
-        let output = simclr()
-            .args(["bench", "--step-only", "--json", "--steps", "1"])
-            .args(["--config", "bench/steps/narrow.yaml", "train_batch_size=64"])
-            .args(more)
-            .output()
-            .expect("the program starts");
-        assert!(output.status.success(), "{}", stderr(&output));
-        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        let losses = found["losses"].as_array().unwrap().iter();
-        let losses: Vec<f64> = losses.map(|loss| loss.as_f64().unwrap()).collect();
-        let words = stderr(&output);
-        let told = words
-            .lines()
-            .filter(|line| line.contains("are the plugin's own"))
-            .count();
-        (losses, told, words)
-    };
-    let (without, told, words) = bench(&[&format!("runtime.plugin={}", plugin.display())]);
-    assert_eq!(told, 1, "{words}");
-    assert!(words.contains(plugin.to_str().unwrap()), "{words}");
+fn what_cannot_call_loops_is_told_in_one_line_and_the_step_does_without() {
     let (off, told, words) = bench(&[&format!("runtime.passes={WITHOUT_LOOPS}")]);
-    assert_eq!((told, &off), (0, &without), "{words}");
+    assert_eq!(told, 0, "{words}");
     let (with, ..) = bench(&[]);
     let apart = |(a, b): (&f64, &f64)| (a - b).abs() / b;
     assert!(
         with.iter().zip(&off).map(apart).all(|apart| apart < 1e-4),
         "{with:?} {off:?}"
     );
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = folder.path().join("elsewhere.so");
+    std::os::unix::fs::symlink(common::plugin().path().canonicalize().unwrap(), &elsewhere)
+        .unwrap();
+    let (losses, told, words) = bench(&[&format!("runtime.plugin={}", elsewhere.display())]);
+    assert_eq!(losses, with, "{words}");
+    assert_eq!(told, usize::from(!callable()), "{words}");
     if callable() {
         assert_ne!(with, off, "sums in the same order");
+    }
+    for (source, defines, reason) in [
+        (
+            "without_extensions.c",
+            &[][..],
+            "has no interface for calls",
+        ),
+        ("calls.c", &["-DREFUSES"], "PJRT_FFI_Register_Handler"),
+        ("calls.c", &[], "a test of calls of this program's loops by"),
+    ] {
+        let Some(plugin) = pretended(folder.path(), source, defines) else {
+            return;
+        };
+        let (losses, told, words) = bench(&[&format!("runtime.plugin={}", plugin.display())]);
+        assert_eq!((told, &losses), (1, &off), "{words}");
+        if callable() {
+            assert!(words.contains(reason), "{reason}: {words}");
+        }
     }
 }
