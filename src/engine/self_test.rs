@@ -55,8 +55,8 @@ fn agree(client: &Client) -> Result<(), String> {
             |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
         let apart = norm(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
         let size = norm(&mut expected.iter().copied());
-        // Written so that what is no number fails.
-        if !(apart <= APART * size) {
+        let close = apart <= APART * size; // false of what is no number
+        if !close {
             return Err(format!(
                 "what they compute is {:.1e} of itself apart from what the plugin computes, expected at most {APART:.0e}",
                 apart / size
