@@ -72,6 +72,34 @@ fn the_page_holds_curves_pictures_and_map_and_needs_nothing_else() {
         .expect("a chart");
     let loss = &loss[..loss.find("</svg>").expect("an end")];
     assert_eq!(loss.matches("<path").count(), 2, "a curve for each run");
+    // What both have alike, and what they do not; what is at its default is not there.
+    let settings = both.split("<h2>Settings</h2>").nth(1).expect("settings");
+    assert!(settings.contains("<td>runtime.seed</td><td><b>1</b></td><td><b>2</b></td>"));
+    assert!(
+        settings.contains("<td>train_steps</td><td>12</td><td>12</td>"),
+        "{settings}"
+    );
+    assert!(!settings.contains("sk_ratio"), "{settings}");
+}
+
+/// Runs whose folders have one name are told apart.
+#[test]
+fn runs_of_one_name_are_called_by_their_paths() {
+    let other = home().join("other");
+    std::fs::create_dir_all(&other).expect("a folder");
+    std::os::unix::fs::symlink(home().join("first"), other.join("first")).expect("a link");
+    let runs = [
+        "report",
+        "first",
+        "other/first",
+        "-o",
+        "same.html",
+        "--curves-only",
+    ];
+    let output = call(home(), &runs);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let page = std::fs::read_to_string(home().join("same.html")).expect("a page");
+    assert!(page.contains("<b>first</b>") && page.contains("<b>other/first</b>"));
 }
 
 /// A set that is streamed has neighbours and a map too, and what `simclr run` finds about checkpoints is on the page.

@@ -1,8 +1,9 @@
 //! `simclr report`.
 
 use super::ui::Ui;
+use crate::config::{self, Loaded};
 use crate::data;
-use crate::report::page::{self, Map, Neighbours, Run, map};
+use crate::report::page::{self, Map, Neighbours, Run, Setting, map};
 use crate::report::{Picture, Scalars, disk, metrics};
 use crate::train::inference::Inference;
 use crate::train::trained::{self, Trained};
@@ -40,11 +41,12 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         path: arguments.out.clone(),
         source,
     })?;
-    let runs = arguments
+    let mut runs = arguments
         .runs
         .iter()
         .map(|path| gather(path, arguments, ui))
         .collect::<anyhow::Result<Vec<Run>>>()?;
+    name_apart(&mut runs, &arguments.runs);
     let text = page::page(&runs);
     disk::replace(&arguments.out, text.as_bytes()).map_err(|source| {
         crate::report::arrays::Error::Io {
@@ -93,6 +95,7 @@ fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
                 trained.manifest.step,
                 trained.manifest.epoch
             );
+            run.settings = settings(&trained.loaded)?;
             if !arguments.curves_only {
                 look(&mut run, &trained, arguments, ui).inspect_err(|error| {
                     if error.is::<data::Error>() {
@@ -106,6 +109,29 @@ fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
         Err(error) => return Err(error.into()),
     }
     Ok(run)
+}
+
+/// What makes a run what it is.
+fn settings(loaded: &Loaded) -> Result<Vec<Setting>, config::Error> {
+    // A checkpoint's configuration has all keys.
+    let defaults = config::load(None, &[])?;
+    let identity = loaded.identity().into_iter();
+    let setting = |(key, value): (String, String)| Setting {
+        set: value != defaults.value(&key),
+        key,
+        value,
+    };
+    Ok(identity.map(setting).collect())
+}
+
+/// Runs of one name are called by their paths.
+fn name_apart(runs: &mut [Run], paths: &[PathBuf]) {
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    for (run, path) in runs.iter_mut().zip(paths) {
+        if names.iter().filter(|name| **name == run.name).count() > 1 {
+            run.name = path.display().to_string();
+        }
+    }
 }
 
 /// The metrics of training with those that `simclr run` found about the run's checkpoints up to `step` (later ones were set aside); the
@@ -178,10 +204,11 @@ fn look(run: &mut Run, trained: &Trained, arguments: &Arguments, ui: &Ui) -> any
         })
         .collect();
     let mapped = labels.len().min(MAPPED);
-    let places = map::principal(&features[..mapped * width], width);
+    let (places, shares) = map::principal(&features[..mapped * width], width);
     run.map = Some(Map {
         points: places.into_iter().zip(labels).collect(),
         classes,
+        shares,
     });
     Ok(())
 }

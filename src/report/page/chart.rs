@@ -1,6 +1,7 @@
 //! Charts as inline SVG.
 
 use super::{Map, escape};
+use std::collections::BTreeSet;
 
 /// A curve.
 pub(super) struct Series<'a> {
@@ -12,21 +13,41 @@ pub(super) struct Series<'a> {
 /// Size of a chart, and the frame of its curves within: left, top, right, bottom.
 const SIZE: [f64; 2] = [380.0, 230.0];
 const FRAME: [f64; 4] = [46.0, 8.0, 362.0, 204.0];
-/// Points of a curve at most.
+/// Points of a curve at most, and up to which each has a dot.
 const MOST: usize = 400;
+const DOTTED: usize = 30;
+/// A curve's beginning is cut where it reaches so many times as high as all that follows.
+const STEEP: f64 = 4.0;
+/// Classes in a legend at most.
+const LEGEND: usize = 20;
 
 /// Curves over a common pair of axes.
 pub(super) fn lines(title: &str, series: &[Series], share: bool) -> String {
     let all = || series.iter().flat_map(|s| s.points.iter().copied());
     let (low_x, high_x) = range(all().map(|p| p.0));
+    let highest = all().map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
     let (low_y, high_y) = if share {
-        (0.0, all().map(|p| p.1).fold(0.05, f64::max))
+        (0.0, (1.05 * highest).clamp(0.05, 1.0))
     } else {
-        range(all().map(|p| p.1))
+        let (low, high) = range(all().map(|p| p.1));
+        let rest = series
+            .iter()
+            .flat_map(|s| s.points.iter().skip(s.points.len() / 10 + 1));
+        let rest = rest.map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
+        let high = match rest > low && high - low > STEEP * (rest - low) {
+            true => rest,
+            false => high,
+        };
+        let room = 0.05 * (high - low);
+        let low = match low >= 0.0 {
+            true => (low - room).max(0.0),
+            false => low - room,
+        };
+        (low, high + room)
     };
     let [left, top, right, bottom] = FRAME;
     let x = |value: f64| left + (value - low_x) / (high_x - low_x) * (right - left);
-    let y = |value: f64| bottom - (value - low_y) / (high_y - low_y) * (bottom - top);
+    let y = |value: f64| bottom - (value.min(high_y) - low_y) / (high_y - low_y) * (bottom - top);
     let mut out = open(SIZE, title);
     for tick in ticks(low_y, high_y) {
         let text = if share {
@@ -58,6 +79,21 @@ pub(super) fn lines(title: &str, series: &[Series], share: bool) -> String {
             path.join("L"),
             escape(one.name)
         ));
+        for &(a, b) in one.points.iter().filter(|_| one.points.len() <= DOTTED) {
+            out.push_str(&format!(
+                "<circle class=\"dot\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.6\" fill=\"{}\"/>",
+                x(a),
+                y(b),
+                one.colour
+            ));
+        }
+    }
+    if highest > high_y {
+        out.push_str(&format!(
+            "<text x=\"{right}\" y=\"{}\" text-anchor=\"end\">begins at {}</text>",
+            top + 12.0,
+            short(highest)
+        ));
     }
     out + "</svg>"
 }
@@ -70,9 +106,11 @@ pub(super) fn scatter(map: &Map) -> String {
     let place = |value: f32, low: f64, high: f64| {
         8.0 + (f64::from(value) - low) / (high - low) * (side - 16.0)
     };
-    let classes = map.classes.len().max(1);
+    // Of many classes few may be there.
+    let classes: BTreeSet<u32> = map.points.iter().map(|point| point.1).collect();
     let colour = |class: u32| {
-        let hue = 360.0 * f64::from(class) / classes as f64;
+        let place = classes.range(..class).count();
+        let hue = 360.0 * place as f64 / classes.len() as f64;
         format!("hsl({hue:.0} 65% 52%)")
     };
     let mut out = open([side, side], "map of the features");
@@ -86,12 +124,21 @@ pub(super) fn scatter(map: &Map) -> String {
     }
     out.push_str("</svg><div class=\"legend\">");
     // A legend of a thousand classes helps nobody.
-    for (class, name) in map.classes.iter().enumerate().take(20) {
-        out.push_str(&format!(
-            "<span><i style=\"background:{}\"></i>{}</span>",
-            colour(class as u32),
-            escape(name)
-        ));
+    if classes.len() > LEGEND {
+        return out
+            + &format!(
+                "{} classes, each in a colour of its own</div>",
+                classes.len()
+            );
+    }
+    for &class in &classes {
+        if let Some(name) = map.classes.get(class as usize) {
+            out.push_str(&format!(
+                "<span><i style=\"background:{}\"></i>{}</span>",
+                colour(class),
+                escape(name)
+            ));
+        }
     }
     out + "</div>"
 }
@@ -119,11 +166,14 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
 fn ticks(low: f64, high: f64) -> Vec<f64> {
     let rough = (high - low) / 4.0;
     let scale = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0]
-        .into_iter()
-        .map(|factor| factor * scale)
-        .find(|&step| step >= rough)
-        .unwrap_or(rough);
+    let steps = [0.5, 1.0, 2.0, 5.0, 10.0].map(|factor| factor * scale);
+    let fitting = steps.iter().position(|&step| step >= rough).unwrap_or(4);
+    let within = |step: f64| (high / step).floor() - (low / step).ceil() + 1.0;
+    // The next finer ones where too few are within.
+    let step = match within(steps[fitting]) < 3.0 && fitting > 0 {
+        true => steps[fitting - 1],
+        false => steps[fitting],
+    };
     let first = (low / step).ceil() as i64;
     (first..first + 8)
         .map(|k| k as f64 * step)
@@ -163,7 +213,12 @@ mod tests {
     #[test]
     fn ticks_are_round_and_within() {
         assert_eq!(ticks(0.0, 20.0), [0.0, 5.0, 10.0, 15.0, 20.0]);
-        assert_eq!(ticks(7.7, 11.9), [8.0, 10.0]);
+        assert_eq!(ticks(7.7, 11.9), [8.0, 9.0, 10.0, 11.0]);
+        assert_eq!(
+            ticks(4900.0, 5900.0),
+            [5000.0, 5200.0, 5400.0, 5600.0, 5800.0]
+        );
+        assert_eq!(ticks(5010.0, 7020.0), [5500.0, 6000.0, 6500.0, 7000.0]);
         let small = ticks(0.0, 3e-4);
         assert!(
             small.len() >= 3 && small.iter().all(|&t| t <= 3.1e-4),
@@ -180,5 +235,50 @@ mod tests {
         assert!(thin.len() <= MOST && thin.iter().all(|p| p.1 == 1.0));
         assert_eq!(thin[0].0, 1.0, "the mean of 0, 1, 2");
         assert_eq!(thinned(&long[..3]).len(), 3);
+    }
+
+    fn one(points: &[(f64, f64)]) -> String {
+        let series = Series {
+            colour: "red",
+            name: "run",
+            points: points.to_vec(),
+        };
+        lines("title", &[series], false)
+    }
+
+    #[test]
+    fn few_points_are_dots_and_a_steep_beginning_is_cut_and_told() {
+        let flat: Vec<(f64, f64)> = (0..40)
+            .map(|i| (f64::from(i), 1.0 + f64::from(i % 5) / 10.0))
+            .collect();
+        assert!(!one(&flat).contains("<circle") && !one(&flat).contains("begins at"));
+        assert_eq!(one(&flat[..3]).matches("<circle").count(), 3);
+        let mut steep = flat;
+        steep[0].1 = 30.0;
+        let chart = one(&steep);
+        assert!(
+            chart.contains(">begins at 30<") && chart.contains(">1.4<"),
+            "{chart}"
+        );
+        assert!(!chart.contains("\"end\">20<"), "{chart}");
+    }
+
+    #[test]
+    fn classes_that_are_there_have_colours_far_apart() {
+        let map = |classes: std::ops::Range<u32>, of: usize| Map {
+            points: classes.map(|class| ([class as f32, 1.0], class)).collect(),
+            classes: (0..of).map(|class| format!("class {class}")).collect(),
+            shares: [0.5, 0.2],
+        };
+        let few = scatter(&map(500..503, 1000));
+        for hue in [0, 120, 240] {
+            assert_eq!(few.matches(&format!("hsl({hue} ")).count(), 2, "{few}");
+        }
+        assert!(
+            few.contains("class 501") && !few.contains("class 1<"),
+            "{few}"
+        );
+        let many = scatter(&map(0..30, 1000));
+        assert!(many.contains("30 classes, each in a colour"), "{many}");
     }
 }

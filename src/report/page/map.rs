@@ -14,8 +14,9 @@ pub fn nearest(values: &[f32], width: usize, query: usize, k: usize) -> Vec<usiz
     all.into_iter().take(k).map(|(_, i)| i).collect()
 }
 
-/// Coordinates of rows f32 `[rows, width]` on their first two principal components, by power iteration.
-pub fn principal(values: &[f32], width: usize) -> Vec<[f32; 2]> {
+/// Coordinates of rows f32 `[rows, width]` on their first two principal components, by power iteration; and the components' parts of the
+/// variance.
+pub fn principal(values: &[f32], width: usize) -> (Vec<[f32; 2]>, [f64; 2]) {
     let rows = values.len() / width.max(1);
     let mut mean = vec![0f64; width];
     for row in values.chunks_exact(width.max(1)) {
@@ -61,10 +62,15 @@ pub fn principal(values: &[f32], width: usize) -> Vec<[f32; 2]> {
         axes.push(axis);
     }
     let (a, b) = (project(&axes[0]), project(&axes[1]));
-    a.into_iter()
+    let squares = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>();
+    let all = squares(&centred).max(1e-12);
+    let shares = [squares(&a) / all, squares(&b) / all];
+    let places = a
+        .into_iter()
         .zip(b)
         .map(|(a, b)| [a as f32, b as f32])
-        .collect()
+        .collect();
+    (places, shares)
 }
 
 #[cfg(test)]
@@ -81,11 +87,14 @@ mod tests {
                 values.extend_from_slice(&[a + b + 3.0, a - b, 7.0]);
             }
         }
-        let found = principal(&values, 3);
+        let (found, shares) = principal(&values, 3);
         let variance =
             |k: usize| found.iter().map(|p| p[k] * p[k]).sum::<f32>() / found.len() as f32;
         assert!((variance(0) - 20.0).abs() < 1e-3, "{}", variance(0));
         assert!((variance(1) - 1.0).abs() < 1e-3, "{}", variance(1));
+        assert!(
+            (shares[0] - 20.0 / 21.0).abs() < 1e-6 && (shares[0] + shares[1] - 1.0).abs() < 1e-6
+        );
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct Run {
     pub name: String,
     /// One line: data set, network, steps.
     pub about: String,
+    /// What makes it what it is.
+    pub settings: Vec<Setting>,
     /// Its metrics.
     pub lines: Vec<Scalars>,
     /// Pairs of views as one picture.
@@ -24,6 +26,17 @@ pub struct Run {
     pub neighbours: Vec<Neighbours>,
     /// Examples in the plane.
     pub map: Option<Map>,
+}
+
+/// A key of a run's configuration.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Its name.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// Whether it is not the default.
+    pub set: bool,
 }
 
 /// An example with those that are most like it, nearest first.
@@ -42,6 +55,8 @@ pub struct Map {
     pub points: Vec<([f32; 2], u32)>,
     /// Names of the classes.
     pub classes: Vec<String>,
+    /// Parts of the variance along the two axes.
+    pub shares: [f64; 2],
 }
 
 /// Curves of the page: tag, title, whether values are shares.
@@ -100,6 +115,12 @@ pub fn page(runs: &[Run]) -> String {
     for run in runs {
         body.push_str(&pictures(run, runs.len() > 1));
     }
+    body.push_str(&settings(runs));
+    body.push_str(concat!(
+        "<p>Made by simclr ",
+        env!("CARGO_PKG_VERSION"),
+        ".</p>\n"
+    ));
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>{}</title>\n<style>\n{}</style></head>\n<body><main>\n{body}</main></body></html>\n",
         escape(&title),
@@ -168,11 +189,10 @@ fn curves(runs: &[Run]) -> String {
                     .filter(|(_, y)| y.is_finite())
                     .collect(),
             })
-            // What was never measured is a row of zeros, or nothing, or one point.
-            .filter(|series| series.points.len() > 1)
+            // What was never measured is a row of zeros, or nothing.
             .filter(|series| series.points.iter().any(|&(_, y)| y != 0.0))
             .collect();
-        if !series.is_empty() {
+        if series.iter().any(|series| series.points.len() > 1) {
             cards.push_str(&format!(
                 "<div class=\"card\"><h3>{title}</h3>{}</div>\n",
                 chart::lines(title, &series, share)
@@ -226,12 +246,52 @@ fn pictures(run: &Run, named: bool) -> String {
     }
     if let Some(map) = &run.map {
         out.push_str(&format!(
-            "<h2>Map of the features{of}</h2><p>{} examples of the evaluation split on the first two principal components of their features.</p>\n<div class=\"card\">{}</div>\n",
+            "<h2>Map of the features{of}</h2><p>{} examples of the evaluation split on the first two principal components of their features, {:.0} and {:.0} % of the variance.</p>\n<div class=\"card map\">{}</div>\n",
             map.points.len(),
+            100.0 * map.shares[0],
+            100.0 * map.shares[1],
             chart::scatter(map)
         ));
     }
     out
+}
+
+/// The keys that are not at their defaults in one of the runs; what the runs do not have alike is bold.
+fn settings(runs: &[Run]) -> String {
+    let known: Vec<&Run> = runs.iter().filter(|run| !run.settings.is_empty()).collect();
+    let mut keys: Vec<&str> = Vec::new();
+    for setting in known.iter().flat_map(|run| &run.settings) {
+        if setting.set && !keys.contains(&setting.key.as_str()) {
+            keys.push(&setting.key);
+        }
+    }
+    let mut rows = String::new();
+    for key in keys {
+        let value = |run: &&Run| {
+            let setting = run.settings.iter().find(|setting| setting.key == key);
+            setting.map_or("–".into(), |setting| escape(&setting.value))
+        };
+        let values: Vec<String> = known.iter().map(value).collect();
+        let (open, close) = match values.iter().all(|value| *value == values[0]) {
+            true => ("<td>", "</td>"),
+            false => ("<td><b>", "</b></td>"),
+        };
+        rows.push_str(&format!("<tr><td>{}</td>", escape(key)));
+        for value in values {
+            rows.push_str(&format!("{open}{value}{close}"));
+        }
+        rows.push_str("</tr>\n");
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    let names: String = known
+        .iter()
+        .map(|run| format!("<th>{}</th>", escape(&run.name)))
+        .collect();
+    format!(
+        "<h2>Settings</h2><p>All others have their defaults.</p>\n<div class=\"wide\"><table><tr><th></th>{names}</tr>\n{rows}</table></div>\n"
+    )
 }
 
 fn image(picture: &Picture, class: &str, text: &str) -> String {
