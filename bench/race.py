@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -112,7 +113,7 @@ def main():
     parser.add_argument("--count", type=int, help="steps to time instead of each step's own number")
     parser.add_argument("--no-later", action="store_true", help="leave out the later starts")
     arguments = parser.parse_args()
-    sides = arguments.sides.split(",")
+    sides = re.split(r",(?![^\[]*\])", arguments.sides)  # a list of passes has commas of its own
     with tempfile.TemporaryDirectory() as folder:
         for step in arguments.steps:
             dump = os.path.join(folder, "step.safetensors")
