@@ -70,6 +70,40 @@ fn a_text_file_is_no_plugin() {
     );
 }
 
+/// Of a copy that broke off nothing is loaded: the system would end the process.
+#[test]
+fn half_a_plugin_is_refused() {
+    let folder = folder();
+    let file = folder.path().join("half.so");
+    let whole = fs::read(cpu_plugin()).unwrap();
+    let plugin = format!("runtime.plugin={}", file.display());
+    for bytes in [&whole[..1_000_000], &whole[..whole.len() - 1], &whole[..64]] {
+        fs::write(&file, bytes).unwrap();
+        let found = format!("has {} bytes, expected", bytes.len());
+        refused_tiny(&[&plugin], 3, &["half.so", &found, "copy it again"]);
+    }
+}
+
+#[test]
+fn an_option_that_the_compiler_does_not_know_is_named_with_its_key() {
+    refused_tiny(
+        &["runtime.compiler_options=[foo=1]"],
+        2,
+        &["`runtime.compiler_options`", "'foo'", "leave it out"],
+    );
+}
+
+/// The file of the CPU plugin.
+fn cpu_plugin() -> String {
+    let found = simclr().args(["plugins", "--json"]).output().unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+    let cpu = found
+        .as_array()
+        .and_then(|list| list.iter().find(|plugin| plugin["platform"] == "cpu"))
+        .and_then(|plugin| plugin["path"].as_str());
+    cpu.expect("the CPU plugin").to_owned()
+}
+
 /// Compiles a shared library; the linker that Rust needs is the C compiler.
 fn library(code: &str) -> (tempfile::TempDir, String) {
     let folder = folder();
@@ -87,13 +121,7 @@ fn library(code: &str) -> (tempfile::TempDir, String) {
 
 #[test]
 fn a_plugin_of_another_platform_is_refused() {
-    let found = simclr().args(["plugins", "--json"]).output().unwrap();
-    let found: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
-    let cpu = found
-        .as_array()
-        .and_then(|list| list.iter().find(|plugin| plugin["platform"] == "cpu"))
-        .and_then(|plugin| plugin["path"].as_str())
-        .expect("the CPU plugin");
+    let cpu = &cpu_plugin();
     let words = [cpu, "drives cpu", "expected cuda", "runtime.platform"];
     let plugin = format!("runtime.plugin={cpu}");
     refused_tiny(&["runtime.platform=cuda", &plugin], 2, &words);

@@ -189,6 +189,34 @@ fn the_original_s_default_pattern_is_refused() {
     refused(&output, 2, &["`variable_schema` is", "re.match"]);
 }
 
+/// A pattern that takes nothing would train on a network that nobody has trained; one that takes a part of the encoder is told of.
+#[test]
+fn a_pattern_that_leaves_the_encoder_is_refused_or_told() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("run");
+    let with = |pattern: &str| run(&from_source("finetune", &dir, &[pattern]));
+    refused(
+        &with("variable_schema=nomatch"),
+        2,
+        &["`variable_schema` is nomatch", "some array"],
+    );
+    assert!(!dir.exists());
+    let output = with("variable_schema=base_model/conv2d/");
+    let words = binary::stderr(&output);
+    assert!(output.status.success(), "{words}");
+    assert_eq!(words.matches("of the encoder's").count(), 1, "{words}");
+    let whole = run(&from_source(
+        "finetune",
+        &home.path().join("whole"),
+        &["variable_schema=base_model"],
+    ));
+    let words = binary::stderr(&whole);
+    assert!(
+        whole.status.success() && !words.contains("of the encoder's"),
+        "{words}"
+    );
+}
+
 /// Fine-tuning the whole network leaves those layers of the projection head exactly as they were that the classifier does not look
 /// through, decay or not; the first generation never trains any.
 #[test]

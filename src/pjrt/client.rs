@@ -1,5 +1,6 @@
 //! Plugins, clients, devices, buffers.
 
+use super::elf;
 use super::error::Error;
 use super::executable::{CompileOptions, Executable};
 use super::ffi::{Api, DeviceMemory, Handle};
@@ -28,6 +29,15 @@ impl Plugin {
         }
         // Without a slash `dlopen` would search the library path instead of this folder.
         let full = path.canonicalize().unwrap_or_else(|_| path.into());
+        if let Ok(Some((found, expected))) = elf::extent(&full)
+            && found < expected
+        {
+            return Err(Error::Truncated {
+                path: path.into(),
+                found,
+                expected,
+            });
+        }
         let api = Api::load(&full)?;
         let (major, minor) = api.version();
         if major != 0 || minor < OLDEST_MINOR {

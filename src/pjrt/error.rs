@@ -45,6 +45,14 @@ pub enum Error {
     )]
     NotLoadable { path: PathBuf, reason: String },
     #[error(
+        "plugin {path} has {found} bytes, expected {expected} at least: a copy that broke off; copy it again, or run `simclr plugins install`"
+    )]
+    Truncated {
+        path: PathBuf,
+        found: u64,
+        expected: u64,
+    },
+    #[error(
         "{path} is a shared library but no PJRT plugin (it has no GetPjrtApi); name a plugin, or run `simclr plugins install cpu`"
     )]
     NotAPlugin { path: PathBuf },
@@ -84,6 +92,10 @@ pub enum Error {
         "the devices of plugin {path} are in use: {message}; end the process that has them, which `simclr doctor` names: a second one cannot use them"
     )]
     InUse { path: PathBuf, message: String },
+    #[error(
+        "plugin {path} does not take an option of `runtime.compiler_options`: {message}; correct it or leave it out"
+    )]
+    Option { path: PathBuf, message: String },
     #[error("{0}")]
     Misuse(String),
     #[error(
@@ -135,6 +147,9 @@ impl Error {
             {
                 Error::NoAssembler { path }
             }
+            Error::Plugin { message, path, .. } if message.contains("No such compile option") => {
+                Error::Option { path, message }
+            }
             other => other,
         }
     }
@@ -143,6 +158,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Error::Plugin { .. } | Error::Misuse(_) => Class::Failed,
+            Error::Option { .. } => Class::Usage,
             _ => Class::Environment,
         }
     }

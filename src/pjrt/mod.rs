@@ -12,6 +12,7 @@
 mod calls;
 mod client;
 mod compiled;
+mod elf;
 mod error;
 mod executable;
 mod ffi;

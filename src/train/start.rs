@@ -10,6 +10,9 @@ use std::collections::HashSet;
 /// Every array but optimizer slots and the step: what a run without `variable_schema` takes over.
 const VARIABLES: &str = r"(?!global_step|.*/(?:Momentum|Adam|Adam_1):0)";
 
+/// With which the names of the encoder's arrays begin.
+const ENCODER: &str = "base_model/";
+
 /// The array that counts steps.
 const STEP: &str = "global_step";
 
@@ -66,10 +69,25 @@ pub(super) fn values(loaded: &Loaded, module: &StepModule) -> Result<Vec<Literal
     };
     let from = trained::open(path)?;
     let mut wanted = HashSet::new();
+    let (mut encoder, mut left) = (0, 0);
     for array in &module.state {
         if schema.takes(&array.name).map_err(bad)? {
             wanted.insert(array.name.as_str());
+        } else if array.name.starts_with(ENCODER) && trained::is_variable(&array.name) {
+            left += 1;
         }
+        encoder +=
+            usize::from(array.name.starts_with(ENCODER) && trained::is_variable(&array.name));
+    }
+    if wanted.is_empty() {
+        let expected = "a pattern that some array of the checkpoint's begins with";
+        return Err(loaded.bad("variable_schema", expected).into());
+    }
+    if left > 0 {
+        tracing::warn!(
+            "`variable_schema` leaves {left} of the encoder's {encoder} variables at initial values, and takes the others from {}",
+            path.display()
+        );
     }
     let found = from.values_for(&module.state, |name| wanted.contains(name), loaded)?;
     let mut taken = 0;

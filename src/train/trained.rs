@@ -215,7 +215,7 @@ fn is_tensorflow(path: &Path) -> Result<bool, data::Error> {
 }
 
 /// Whether a name is that of a variable rather than of a slot or the step (reference §8.1).
-fn is_variable(name: &str) -> bool {
+pub(super) fn is_variable(name: &str) -> bool {
     let last = name.rsplit('/').next().unwrap_or(name);
     matches!(
         last,

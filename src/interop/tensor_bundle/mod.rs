@@ -347,7 +347,10 @@ fn find_in_folder(folder: &Path) -> Result<PathBuf, Error> {
         .collect();
     match found.as_slice() {
         [one] => Ok(one.clone()),
-        [] => Err(not("a folder without an index".into())),
+        [] => Err(not(format!(
+            "a folder without an index, which holds {}",
+            store::summary(folder)?
+        ))),
         [first, ..] => Err(not(format!(
             "a folder with {} indices, `{}` the first of them",
             found.len(),
