@@ -43,6 +43,7 @@ pub mod places;
 pub mod random;
 pub mod report;
 pub mod train;
+mod words;
 
 /// Message types generated from `proto/` at build time.
 #[allow(missing_docs)]

@@ -255,6 +255,137 @@ fn an_unknown_key_gets_its_nearest_and_its_line() {
 }
 
 #[test]
+fn a_part_of_a_name_finds_the_whole() {
+    for (given, key) in [
+        ("batch_size", "train_batch_size"),
+        ("batchsize", "train_batch_size"),
+        ("epochs", "train_epochs"),
+        ("epoch", "train_epochs"),
+        ("lr", "learning_rate"),
+        ("devices", "runtime.devices"),
+        ("precison", "runtime.precision"),
+        ("projection_dim", "proj_out_dim"),
+    ] {
+        let nearest = format!("did you mean `{key}`");
+        refused_tiny(&[&format!("{given}=1")], 2, &[given, &nearest]);
+    }
+    let words = [
+        "recipe.yaml:",
+        "unknown section `runetime`",
+        "did you mean `runtime`",
+    ];
+    refused(
+        &with_yaml("dataset: shapes32\nrunetime:\n  devices: 1\n"),
+        2,
+        &words,
+    );
+    refused(
+        &with_yaml("training:\n  epochs: 1\n"),
+        2,
+        &["unknown section `training`", "simclr config --keys"],
+    );
+    refused_tiny(
+        &["dataset=shapes"],
+        2,
+        &["`shapes`", "did you mean `shapes32`"],
+    );
+    let error = stderr_of(&["compile", "--topology", "v9-3"]);
+    assert!(
+        error.contains("`v9-3`") && error.contains("simclr topologies"),
+        "{error}"
+    );
+    assert!(!error.contains("did you mean"), "{error}");
+}
+
+fn stderr_of(arguments: &[&str]) -> String {
+    let output = simclr().args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    binary::stderr(&output)
+}
+
+#[test]
+fn a_flag_that_is_a_key_is_told_how_to_write_it() {
+    for (arguments, words) in [
+        (
+            &["pretrain", "--temperature", "0.2"][..],
+            "write temperature=0.2",
+        ),
+        (
+            &["pretrain", "--train_batch_size=64"],
+            "write train_batch_size=64",
+        ),
+        (
+            &["pretrain", "--train-batch-size"],
+            "write train_batch_size=VALUE",
+        ),
+        (&["run", "--mode=train"], "write mode=train"),
+        (&["pretrain", "--use_blur"], "write use_blur=true"),
+        (&["pretrain", "--nouse_blur"], "write use_blur=false"),
+        (
+            &["finetune", "--devices", "2", "--json"],
+            "write runtime.devices=2",
+        ),
+        (
+            &["evaluate", "runs/one", "--eval_batch_size", "64"],
+            "write eval_batch_size=64",
+        ),
+        (
+            &["evaluate", "runs/one", "--config", "my.yaml"],
+            "the configuration is that of the run",
+        ),
+    ] {
+        let error = stderr_of(arguments);
+        assert!(error.starts_with("error: "), "{error}");
+        assert!(error.contains(words), "`{words}` is missing in {error}");
+        assert!(!error.contains("-- --"), "{error}");
+    }
+    // A flag that is no key, and a command without keys, are told what they were told before.
+    let error = stderr_of(&["pretrain", "--jsn"]);
+    assert!(error.contains("'--json'"), "{error}");
+    let error = stderr_of(&["topologies", "--temperature", "1"]);
+    assert!(!error.contains("temperature=1"), "{error}");
+}
+
+#[test]
+fn a_configuration_without_its_flag_is_told_the_flag() {
+    refused_tiny(
+        &["configs/quickstart.yaml"],
+        2,
+        &["--config configs/quickstart.yaml"],
+    );
+    refused_tiny(
+        &["nowhere.yml"],
+        2,
+        &["`nowhere.yml`", "--config nowhere.yml"],
+    );
+    refused_tiny(&["Cargo.toml"], 2, &["--config Cargo.toml"]);
+}
+
+#[test]
+fn fine_tuning_without_a_checkpoint_asks_for_it_first() {
+    let folder = folder();
+    let output = simclr()
+        .args(["finetune", "--config", "configs/quickstart_linear.yaml"])
+        .arg(format!("model_dir={}", folder.path().join("run").display()))
+        .output()
+        .unwrap();
+    refused(
+        &output,
+        2,
+        &["`checkpoint` is null", "checkpoint=RUN", "dataset"],
+    );
+}
+
+#[test]
+fn what_is_compiled_for_has_two_ways_to_be_said() {
+    let error = stderr_of(&["compile", "--config", "configs/quickstart.yaml"]);
+    assert!(
+        error.contains("--topology") && error.contains("--target"),
+        "{error}"
+    );
+}
+
+#[test]
 fn text_on_the_command_line_is_what_was_typed() {
     let text = ["model_dir=0.5", "data_dir=a #b", "eval_name=007"];
     let output = simclr().arg("config").args(text).output().unwrap();

@@ -4,6 +4,7 @@ mod binary;
 
 use binary::{run, simclr, stderr, tiny};
 use serde_json::Value as Json;
+use simclr::config::schema::{KEYS, Kind};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -197,6 +198,20 @@ fn values_of_the_command_line_go_first() {
     );
     assert!(line.contains("command line"), "{line}");
     assert!(values(&text).contains(&"runtime.devices: 2".to_string()));
+}
+
+#[test]
+fn every_key_is_listed_with_the_words_it_takes() {
+    let list = stdout(&["config", "--keys"]);
+    for key in KEYS {
+        let mut lines = list.lines();
+        let line = lines.find(|line| line.split_whitespace().next() == Some(key.name));
+        let line = line.unwrap_or_else(|| panic!("no {}", key.name));
+        if let Kind::Choice(words) = key.kind {
+            let all = words.join(", ");
+            assert!(line.ends_with(&format!("[{all}]")), "{all} in {line}");
+        }
+    }
 }
 
 #[test]

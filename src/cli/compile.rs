@@ -13,7 +13,7 @@ use crate::train::forecast::Forecast;
 use crate::train::setup;
 use crate::train::{self, ahead};
 use anyhow::Context;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use prost::Message;
 use std::path::{Path, PathBuf};
 
@@ -21,14 +21,15 @@ use std::path::{Path, PathBuf};
 const DOES_NOT_FIT: u8 = 4;
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("device").args(["topology", "target"]).required(true))]
 pub(super) struct Arguments {
     #[command(flatten)]
     configuration: Configuration,
     /// TPU slice: a topology such as v5e:4x4, or a rented name such as v3-128
-    #[arg(long, value_name = "SLICE", required_unless_present = "target")]
+    #[arg(long, value_name = "SLICE")]
     topology: Option<String>,
     /// Something else than a TPU: cpu, cuda:a100, cuda:h100 or cuda:h200
-    #[arg(long, conflicts_with = "topology")]
+    #[arg(long)]
     target: Option<String>,
     /// Devices of the target [default: 1]
     #[arg(long, value_name = "N", requires = "target")]

@@ -14,7 +14,7 @@ pub(super) struct Arguments {
     /// As JSON: key, value, origin
     #[arg(long)]
     json: bool,
-    /// List every key with its default and meaning instead
+    /// List every key with its default, its meaning and the words it takes instead
     #[arg(long)]
     keys: bool,
 }
@@ -23,8 +23,10 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     if arguments.keys {
         let mut text = String::new();
         for key in crate::config::schema::KEYS {
+            let words = key.kind.words();
+            let words = words.map_or(String::new(), |words| format!(" [{words}]"));
             text.push_str(&format!(
-                "{:<30} {:<14} {}\n",
+                "{:<30} {:<14} {}{words}\n",
                 key.name, key.default, key.help
             ));
         }

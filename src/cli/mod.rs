@@ -10,6 +10,7 @@ mod embed;
 mod evaluate;
 mod exit;
 mod export;
+mod flags;
 mod import;
 mod inspect;
 mod isolated;
@@ -23,6 +24,7 @@ mod topologies;
 mod ui;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use ui::Ui;
@@ -180,7 +182,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are results; a closed pipe is no failure.
-            error.print().ok();
+            let arguments: Vec<String> = std::env::args().skip(1).collect();
+            match flags::instead(&error, &Cli::command(), &arguments) {
+                Some(text) => writeln!(std::io::stderr(), "error: {text}").ok(),
+                None => error.print().ok(),
+            };
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };

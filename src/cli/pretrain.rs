@@ -3,7 +3,7 @@
 use super::Configuration;
 use super::together::{self, Place, Together};
 use super::ui::Ui;
-use crate::config::{self, Loaded, Mode};
+use crate::config::{self, Loaded, Mode, Origin};
 use crate::engine::{self, Choice, Engine};
 use crate::pjrt::Node;
 use crate::train::pretrain::{Run, pretrain};
@@ -79,6 +79,11 @@ pub(super) fn inherited(loaded: Loaded, arguments: &Arguments) -> anyhow::Result
         return Ok(loaded);
     }
     let Some(checkpoint) = &loaded.config.checkpoint else {
+        // Data that somebody names can be learned from initial values, too.
+        if loaded.config.data_dir.is_none() && loaded.origin("dataset") == Origin::Default {
+            let expected = "the run to fine-tune (checkpoint=RUN), whose network and data are taken; or dataset and data_dir, to train from initial values";
+            return Err(loaded.bad("checkpoint", expected).into());
+        }
         return Ok(loaded);
     };
     let before = model_dir(&loaded, arguments.configuration.config.as_deref()).join("config.yaml");

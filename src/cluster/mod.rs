@@ -26,11 +26,11 @@ use crate::error::Class;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("topology `{found}` is unknown; expected {expected}; did you mean `{nearest}`?")]
+    #[error("topology `{found}` is unknown; expected {expected}{}", suggestion(.nearest))]
     UnknownSlice {
         found: String,
         expected: String,
-        nearest: String,
+        nearest: Option<String>,
     },
     #[error(
         "this run is of {expected} process(es), and the {platform} plugin shows devices of {found}; start the same command on every host, or use this host alone with --processes 1 and without variables that choose chips (TPU_VISIBLE_CHIPS and the like)"
@@ -104,6 +104,11 @@ pub enum Error {
         found: String,
         expected: String,
     },
+}
+
+fn suggestion(nearest: &Option<String>) -> String {
+    let words = |nearest| format!("; did you mean `{nearest}`?");
+    nearest.as_ref().map_or(String::new(), words)
 }
 
 impl Error {

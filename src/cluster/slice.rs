@@ -258,19 +258,23 @@ fn unknown(found: &str, wanted: &str) -> Error {
         }
         _ => None,
     };
-    let nearest = nearest.unwrap_or_else(|| {
-        // The smallest slice of the generation whose name is most alike.
+    let digits = |text: &str| -> String { text.chars().filter(char::is_ascii_digit).collect() };
+    let number = digits(head);
+    let nearest = nearest.or_else(|| {
+        // The smallest slice of the generation whose name is most alike; of another number it is not what was meant.
         let alike = |name: &str| {
             let own = name.split([':', '-']).next().unwrap_or(name);
             strsim::normalized_levenshtein(head, own)
         };
-        let mut best = String::new();
-        for name in names() {
-            if best.is_empty() || alike(&name) > alike(&best) {
-                best = name;
+        let own = |name: &str| digits(name.split([':', '-']).next().unwrap_or(name));
+        let mut best = None;
+        for name in names().filter(|name| number.is_empty() || own(name) == number) {
+            let found = alike(&name);
+            if best.as_ref().is_none_or(|(most, _)| found > *most) {
+                best = Some((found, name));
             }
         }
-        best
+        best.map(|(_, name)| name)
     });
     let expected = if of_head.is_empty() {
         format!(
@@ -351,5 +355,8 @@ mod tests {
                 "{name}: {error}"
             );
         }
+        // Of no generation that is known.
+        let error = Slice::parse("v9-3").unwrap_err().to_string();
+        assert!(!error.contains("did you mean"), "{error}");
     }
 }

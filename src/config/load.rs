@@ -138,19 +138,27 @@ fn resolve(
     for (name, (value, line)) in file {
         let origin = Origin::File(path.into(), line);
         match value {
-            Value::Map(section) if name == "runtime" => {
+            Value::Map(section) if name == schema::SECTION => {
                 for (inner, (value, line)) in section {
                     let origin = Origin::File(path.into(), line);
                     set(&mut values, &format!("runtime.{inner}"), value, origin)?;
                 }
             }
-            Value::Null if name == "runtime" => {}
-            value if name == "runtime" => {
+            Value::Null if name == schema::SECTION => {}
+            value if name == schema::SECTION => {
                 return Err(Error::WrongType {
-                    key: "runtime",
+                    key: schema::SECTION,
                     origin,
                     found: value.describe(),
                     expected: "a section of indented lines, such as `platform: cpu`".into(),
+                });
+            }
+            Value::Map(_) if schema::find(&name).is_none() => {
+                let nearest = schema::nearest_section(&name);
+                return Err(Error::UnknownSection {
+                    section: name,
+                    origin,
+                    nearest,
                 });
             }
             value => set(&mut values, &name, value, origin)?,
@@ -247,16 +255,20 @@ fn checked(key: &'static Key, value: Value, origin: &Origin) -> Result<Value, Er
             if words.contains(&text.as_str()) {
                 Ok(value)
             } else {
-                outside(format!("one of {}", words.join(", ")))
+                outside(one_of(key.kind))
             }
         }
-        (Kind::Choice(words), _) => wrong(format!("one of {}", words.join(", "))),
+        (Kind::Choice(_), _) => wrong(one_of(key.kind)),
         (Kind::Words, Value::List(items)) if items.iter().all(|i| matches!(i, Value::Text(_))) => {
             Ok(value)
         }
         (Kind::Words, Value::Text(text)) => Ok(Value::List(vec![Value::Text(text.clone())])),
         (Kind::Words, _) => wrong("a list of names, such as [a, b]".into()),
     }
+}
+
+fn one_of(kind: Kind) -> String {
+    format!("one of {}", kind.words().unwrap_or_default())
 }
 
 pub(super) fn number(value: &Value) -> f64 {

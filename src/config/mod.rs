@@ -16,7 +16,7 @@ pub use value::Value;
 
 use crate::error::Class;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a configuration cannot be used. Each names the key, the place, and a remedy.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,12 @@ pub enum Error {
     #[error("{origin}: unknown key `{key}`; {}", hint(.nearest))]
     UnknownKey {
         key: String,
+        origin: Origin,
+        nearest: Option<&'static str>,
+    },
+    #[error("{origin}: unknown section `{section}`; {}", hint(.nearest))]
+    UnknownSection {
+        section: String,
         origin: Origin,
         nearest: Option<&'static str>,
     },
@@ -56,7 +62,7 @@ pub enum Error {
         found: String,
         remedy: &'static str,
     },
-    #[error("`{argument}` is no override; write key=value, such as temperature=0.5")]
+    #[error("`{argument}` is no override; {}", write_instead(argument))]
     NotAnOverride { argument: String },
 }
 
@@ -85,6 +91,18 @@ impl fmt::Display for Origin {
             Origin::File(path, line) => write!(f, "{}:{line}", path.display()),
             Origin::Argument => f.write_str("command line"),
         }
+    }
+}
+
+/// What to write in place of a word that is no override.
+fn write_instead(argument: &str) -> String {
+    let file = Path::new(argument);
+    let yaml = file
+        .extension()
+        .is_some_and(|name| name == "yaml" || name == "yml");
+    match yaml || file.is_file() {
+        true => format!("a configuration file is given with --config {argument}"),
+        false => "write key=value, such as temperature=0.5".into(),
     }
 }
 

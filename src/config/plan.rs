@@ -1,6 +1,7 @@
 //! What follows from a configuration, the size of the data and the number of devices (reference §5.1, §6).
 
 use super::{Config, Error, Loaded, Scaling};
+use crate::words::counted;
 
 /// Numbers of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,15 +92,14 @@ impl Plan {
 
     /// One line for people.
     pub fn explain(&self, platform: &str) -> String {
-        let plural = if self.replicas == 1 { "" } else { "s" };
         format!(
-            "{} steps of {} images ({} {platform} device{plural} × {}), {} per epoch; warm-up {} steps to rate {:.4}; checkpoint every {}",
-            self.total_steps,
-            self.per_replica * self.replicas,
-            self.replicas,
+            "{} of {} ({} × {}), {} per epoch; warm-up {} to rate {:.4}; checkpoint every {}",
+            counted(self.total_steps, "step"),
+            counted((self.per_replica * self.replicas) as u64, "image"),
+            counted(self.replicas as u64, &format!("{platform} device")),
             self.per_replica,
             self.epoch_steps,
-            self.warmup_steps,
+            counted(self.warmup_steps, "step"),
             self.scaled_rate,
             self.checkpoint_steps
         )

@@ -1,6 +1,7 @@
 //! The table of keys: name, type, default, meaning. Everything else about keys follows from it.
 
 use super::value::Value;
+use crate::words;
 
 /// What a value may be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,6 +18,16 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// A list of words.
     Words,
+}
+
+impl Kind {
+    /// The words that a value is one of, as a list for people; none where it is something else.
+    pub fn words(&self) -> Option<String> {
+        match self {
+            Kind::Choice(words) => Some(words.join(", ")),
+            _ => None,
+        }
+    }
 }
 
 /// One key.
@@ -678,18 +689,15 @@ pub fn as_of_today(name: &str, value: Value) -> (&str, Value) {
     }
 }
 
+/// The section of keys with a dot.
+pub const SECTION: &str = "runtime";
+
 /// The key whose name is most like a mistyped one, if any is like it.
 pub fn nearest(name: &str) -> Option<&'static str> {
-    const LIKE: f64 = 0.7;
-    let like = |key: &Key| {
-        let own = strsim::jaro_winkler(name, key.name);
-        // Keys of the runtime section are often written without it.
-        let bare = key.name.rsplit('.').next().unwrap_or(key.name);
-        own.max(strsim::jaro_winkler(name, bare))
-    };
-    KEYS.iter()
-        .map(|key| (like(key), key.name))
-        .filter(|(likeness, _)| *likeness >= LIKE)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, name)| name)
+    words::nearest(name, KEYS.iter().map(|key| key.name))
+}
+
+/// The same of a section.
+pub fn nearest_section(name: &str) -> Option<&'static str> {
+    words::nearest(name, [SECTION])
 }

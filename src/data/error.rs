@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::example::ExampleError;
 use crate::error::Class;
+use crate::words;
 
 /// Why a data set could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +13,8 @@ use crate::error::Class;
 pub enum Error {
     /// A name that is no data set.
     #[error(
-        "there is no data set `{name}`: `dataset` is one of {known}, or a set that TFDS has written into `data_dir`, which is not set"
+        "there is no data set `{name}`: `dataset` is one of {known}, or a set that TFDS has written into `data_dir`, which is not set{}",
+        like_one_of(name, known)
     )]
     UnknownDataset { name: String, known: String },
     /// A split that the data set does not have.
@@ -336,6 +338,14 @@ pub enum Error {
         "{file} and the other files of its split hold no example: fetch or prepare the data set again"
     )]
     Empty { file: PathBuf },
+}
+
+/// The known name that an unknown one is like, as the end of a sentence.
+fn like_one_of(name: &str, known: &str) -> String {
+    let nearest = words::nearest(name, known.split(", "));
+    nearest.map_or(String::new(), |nearest| {
+        format!("; did you mean `{nearest}`?")
+    })
 }
 
 impl Error {
