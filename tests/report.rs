@@ -502,6 +502,33 @@ fn the_progress_line_says_where_the_run_stands() {
 }
 
 #[test]
+fn a_narrow_terminal_shows_fewer_parts_but_whole_ones() {
+    let within = |columns| progress::line_within(&standing(1250), columns);
+    let whole = progress::line(&standing(1250));
+    assert_eq!(within(whole.chars().count()), whole);
+    for (columns, line) in [
+        (
+            96,
+            "epoch 3.21/100  step 1,250/39,000  loss 4.1234  acc 62.5 %  ETA 1 h 02 min  1,234 img/s",
+        ),
+        (
+            80,
+            "epoch 3.21/100  step 1,250/39,000  loss 4.1234  ETA 1 h 02 min  1,234 img/s",
+        ),
+        (
+            70,
+            "epoch 3.21/100  step 1,250/39,000  loss 4.1234  ETA 1 h 02 min",
+        ),
+        (50, "step 1,250/39,000  loss 4.1234  ETA 1 h 02 min"),
+        (40, "step 1,250/39,000  ETA 1 h 02 min"),
+        (20, "step 1,250/39,000"),
+        (5, "step 1,250/39,000"),
+    ] {
+        assert_eq!(within(columns), line, "{columns}");
+    }
+}
+
+#[test]
 fn lengths_of_time_and_counts_are_readable() {
     let durations = [
         (-1.0, "0 s"),

@@ -3,11 +3,15 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Seconds between two plain lines.
 const PLAIN_INTERVAL: f64 = 10.0;
+
+/// Columns before the live line.
+const SPINNER: usize = 2;
 
 /// Where a run stands. All values are of the present moment, or means over the steps since the last update.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,20 +36,43 @@ pub struct Standing {
     pub seconds_left: Option<f64>,
 }
 
-/// The standing as one line; what matters least comes last, since a narrow terminal cuts the line off.
+/// The standing as one line.
 pub fn line(standing: &Standing) -> String {
+    parts(standing).map(|(_, part)| part).join("  ")
+}
+
+/// The same in so many columns, without the parts that matter least where it is too narrow for all.
+pub fn line_within(standing: &Standing, columns: usize) -> String {
+    let mut parts = parts(standing).to_vec();
+    loop {
+        let texts: Vec<&str> = parts.iter().map(|(_, part)| part.as_str()).collect();
+        let line = texts.join("  ");
+        if line.chars().count() <= columns || parts.len() == 1 {
+            return line;
+        }
+        let least = parts.iter().map(|(weight, _)| *weight).min();
+        parts.retain(|(weight, _)| Some(*weight) != least);
+    }
+}
+
+/// The parts of the line, each with how much it matters beside the others.
+fn parts(standing: &Standing) -> [(u8, String); 7] {
     let left = standing.seconds_left.map_or("–".to_owned(), duration);
-    format!(
-        "epoch {:.2}/{}  step {}/{}  loss {:.4}  acc {:.1} %  ETA {left}  {} img/s  lr {}",
-        standing.epoch,
-        short(standing.epochs),
-        count(standing.step),
-        count(standing.steps),
-        standing.loss,
-        100.0 * standing.contrast_accuracy,
-        rate(standing.images_per_second),
-        significant(standing.learning_rate),
-    )
+    let (epochs, loss) = (short(standing.epochs), standing.loss);
+    let (step, steps) = (count(standing.step), count(standing.steps));
+    let speed = rate(standing.images_per_second);
+    [
+        (4, format!("epoch {:.2}/{epochs}", standing.epoch)),
+        (7, format!("step {step}/{steps}")),
+        (5, format!("loss {loss:.4}")),
+        (
+            2,
+            format!("acc {:.1} %", 100.0 * standing.contrast_accuracy),
+        ),
+        (6, format!("ETA {left}")),
+        (3, format!("{speed} img/s")),
+        (1, format!("lr {}", significant(standing.learning_rate))),
+    ]
 }
 
 /// Seconds until the last step, from the seconds of one step.
@@ -216,7 +243,8 @@ impl Progress {
             Style::Quiet => {}
             Style::Live => {
                 if let Some(bar) = &*locked(&self.screen.0.bar) {
-                    bar.set_message(line(standing));
+                    let columns = usize::from(Term::stderr().size().1);
+                    bar.set_message(line_within(standing, columns.saturating_sub(SPINNER)));
                     bar.set_position(standing.step);
                 }
             }
