@@ -234,6 +234,13 @@ fn a_waiting_evaluation_ends_on_a_signal() {
         .status();
     assert!(sent.unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(75));
+    let said = fs::read_to_string(home.path().join("errors")).unwrap();
+    let absent = format!("; {} is not there yet", dir.display());
+    let waiting = said.lines().find(|line| line.starts_with("waiting for"));
+    assert!(
+        waiting.is_some_and(|line| line.ends_with(&absent)),
+        "{said}"
+    );
     assert!(!dir.exists(), "evaluation made the run folder");
 }
 

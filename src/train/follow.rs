@@ -98,7 +98,10 @@ pub fn follow(
         }
         if new.is_empty() {
             if !std::mem::replace(&mut waiting, true) {
-                let text = format!("waiting for a new checkpoint in {}", folder.display());
+                let mut text = format!("waiting for a new checkpoint in {}", folder.display());
+                if !store::is_dir(follow.model_dir)? {
+                    text += &format!("; {} is not there yet", follow.model_dir.display());
+                }
                 say(follow.screen, &text);
             }
             if let Some(kind) = follow.stop.requested() {
