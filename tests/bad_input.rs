@@ -4,6 +4,7 @@
 mod binary;
 
 use binary::{checkpoint, refused, run, simclr, tiny};
+use simclr::report::{Scalars, metrics};
 use simclr::train::checkpoint::{Array, arrays, save};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -821,6 +822,127 @@ fn a_loss_that_is_no_number_names_step_and_seed() {
     let words = ["not a number", "step ", "seed 5", "learning_rate"];
     let more = [&EXPLODING[..], &["train_steps=40"]].concat();
     refused_tiny(&more, 1, &words);
+}
+
+/// The arguments of a run that, with a high rate, learns too fast after some good steps.
+fn too_fast(model_dir: &Path, more: &[&str]) -> Vec<String> {
+    let keys = ["train_steps=12", "train_summary_steps=4", "runtime.seed=5"];
+    tiny(model_dir, &[&keys[..], more].concat())
+}
+
+/// The run folder that such a run leaves, and the step at which it ended.
+fn failed(folder: &Path) -> (PathBuf, u64) {
+    let path = folder.join("run");
+    let output = run(&too_fast(&path, &["learning_rate=1e6"]));
+    refused(
+        &output,
+        1,
+        &["the loss is not a number", "from the beginning"],
+    );
+    let said = binary::stderr(&output);
+    let (_, step) = said.rsplit_once(" at step ").unwrap();
+    let step = step.split(' ').next().unwrap().parse().unwrap();
+    (path, step)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    let mut names: Vec<String> = entries
+        .map(|entry| name(entry).into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn after_a_loss_that_is_no_number_a_corrected_command_begins_anew() {
+    let folder = folder();
+    let (path, step) = failed(folder.path());
+    // The good steps are told, those after the last whole window too.
+    let rows = metrics::read(&path.join("metrics.jsonl")).unwrap();
+    let steps: Vec<u64> = rows.iter().map(|row| row.step).collect();
+    assert_eq!(steps, [4, step - 1]);
+    let good = |row: &Scalars| row.get("train/contrast_loss").is_some_and(f64::is_finite);
+    assert!(rows.iter().all(good), "{rows:?}");
+
+    let output = run(&too_fast(&path, &["learning_rate=0.1"]));
+    let said = binary::stderr(&output);
+    assert!(output.status.success(), "{said}");
+    let line = said.lines().find(|line| line.contains("begins anew"));
+    let line = line.unwrap_or_else(|| panic!("no word of it in {said}"));
+    assert!(
+        line.contains("`learning_rate` found `1000000.0`, expected `0.1`"),
+        "{line}"
+    );
+    let rows = metrics::read(&path.join("metrics.jsonl")).unwrap();
+    let steps: Vec<u64> = rows.iter().map(|row| row.step).collect();
+    assert_eq!(steps, [4, 8, 12]);
+    let events = names(&path);
+    let events = events.iter().filter(|name| name.contains("tfevents"));
+    assert_eq!(events.count(), 1);
+    let config = fs::read_to_string(path.join("config.yaml")).unwrap();
+    assert!(config.contains("learning_rate: 0.1 "), "{config}");
+    // The log tells of both.
+    let log = fs::read_to_string(path.join("log.txt")).unwrap();
+    assert!(log.contains("is not a number") && log.contains("begins anew"));
+
+    // Now something was learned.
+    let other = run(&too_fast(&path, &["learning_rate=0.2"]));
+    refused(&other, 2, &["another configuration", "`learning_rate`"]);
+}
+
+#[test]
+fn a_run_folder_in_which_anything_was_learned_is_not_taken_over() {
+    let folder = folder();
+    let (path, _) = failed(folder.path());
+    let before = names(&path);
+    let metrics = fs::read(path.join("metrics.jsonl")).unwrap();
+    let other = || run(&too_fast(&path, &["learning_rate=0.1"]));
+    for (what, put) in [
+        ("checkpoints/step-00000002", "manifest.json"),
+        ("checkpoints/step-00000002.aside-1", "manifest.json"),
+        ("checkpoints/.tmp-step-00000002", "state.safetensors"),
+        ("eval", "metrics.jsonl"),
+        (".", "resumed-from"),
+        (".", "notes.txt"),
+    ] {
+        fs::create_dir_all(path.join(what)).unwrap();
+        fs::write(path.join(what).join(put), "x").unwrap();
+        refused(&other(), 2, &["another configuration", "`learning_rate`"]);
+        assert!(path.join(what).join(put).exists(), "{what}");
+        assert_eq!(fs::read(path.join("metrics.jsonl")).unwrap(), metrics);
+        fs::remove_dir_all(path.join("checkpoints")).ok();
+        fs::remove_dir_all(path.join("eval")).ok();
+        fs::remove_file(path.join(what).join(put)).ok();
+    }
+    assert_eq!(names(&path), before);
+
+    // Nor one whose checkpoints were deleted: its curves are what is left of it.
+    let path = folder.path().join("learned");
+    let output = run(&too_fast(&path, &[]));
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+    fs::remove_dir_all(path.join("checkpoints")).unwrap();
+    let other = run(&too_fast(&path, &["learning_rate=0.1"]));
+    refused(&other, 2, &["another configuration"]);
+    assert_eq!(metrics::read(&path.join("metrics.jsonl")).unwrap().len(), 3);
+}
+
+/// From its last checkpoint a run goes on only in the configuration that failed; another run takes its weights.
+#[test]
+fn after_a_checkpoint_the_remedy_is_a_new_run_from_its_weights() {
+    let folder = folder();
+    let path = folder.path().join("run");
+    let failing = ["learning_rate=1e6", "checkpoint_steps=2"];
+    let output = run(&too_fast(&path, &failing));
+    refused(&output, 1, &["another model_dir", "checkpoint="]);
+    let said = binary::stderr(&output);
+    let from = said
+        .split_whitespace()
+        .find(|word| word.starts_with("checkpoint="));
+    let more = [from.unwrap(), "learning_rate=0.1"];
+    let output = run(&too_fast(&folder.path().join("next"), &more));
+    assert!(output.status.success(), "{}", binary::stderr(&output));
 }
 
 #[test]

@@ -304,12 +304,16 @@ fn quiet_and_verbose() {
     let words = |name: &str, flag: &str| {
         let output = run(&tiny(&folder.path().join(name), &["train_steps=1", flag]));
         assert!(output.status.success(), "{}", stderr(&output));
+        let summary = String::from_utf8_lossy(&output.stdout);
+        assert!(summary.starts_with("pretrained 1 step ("), "{summary}");
         stderr(&output)
     };
     assert_eq!(words("quiet", "--quiet"), "");
     let verbose = words("verbose", "-v");
     assert!(verbose.contains("PJRT API"), "{verbose}");
-    assert!(!words("plain", "--color=never").contains("PJRT API"));
+    let plain = words("plain", "--color=never");
+    assert!(!plain.contains("PJRT API"));
+    assert!(plain.contains("1 step of 64 images ("), "{plain}");
 }
 
 #[test]

@@ -200,6 +200,65 @@ fn signals_save_and_end_with_their_own_codes() {
     }
 }
 
+/// Sends a signal while the untrained network is measured; what the program printed, to both.
+fn stopped_early(model_dir: &Path, signal: &str, code: i32, more: &[&str]) -> [String; 2] {
+    let keys = ["train_steps=100000", "runtime.eval=true"];
+    let mut arguments = tiny(model_dir, &[&keys[..], more].concat());
+    arguments.retain(|argument| argument != "runtime.eval=false");
+    let mut child = simclr()
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for(&model_dir.join("metrics.jsonl"), &mut child);
+    let sent = std::process::Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{signal}");
+    [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn a_stop_is_answered_at_once_and_what_is_not_there_is_not_listed() {
+    for (signal, code) in [("-TERM", 75), ("-INT", 130)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let [summary, said] = stopped_early(&path, signal, code, &[]);
+        let told: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains("stopping as soon as"))
+            .collect();
+        assert_eq!(told.len(), 1, "{said}");
+        let again = told[0].contains("Ctrl-C again ends at once, without saving");
+        assert_eq!(again, signal == "-INT", "{said}");
+        assert!(!said.contains("compiling"), "{said}");
+        assert!(
+            summary.starts_with("stopped before the first step\n"),
+            "{summary}"
+        );
+        for word in ["checkpoints", "before  ", "k-NN", "–"] {
+            assert!(!summary.contains(word), "{word} in {summary}");
+        }
+        for word in ["metrics.jsonl", "config.yaml", "log.txt"] {
+            assert!(summary.contains(word), "no {word} in {summary}");
+        }
+        let log = fs::read_to_string(path.join("log.txt")).unwrap();
+        assert!(log.contains("stopping as soon as"), "{log}");
+        // Nothing was learned: another configuration may begin here.
+        let output = run(&tiny(&path, &["train_steps=1", "temperature=0.5"]));
+        let said = binary::stderr(&output);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("begins anew"), "{said}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let [_, said] = stopped_early(&path, "-INT", 130, &["--quiet"]);
+    assert_eq!(said, "");
+}
+
 #[test]
 fn going_back_happens_once() {
     let folder = tempfile::tempdir().unwrap();

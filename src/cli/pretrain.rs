@@ -6,7 +6,7 @@ use super::ui::Ui;
 use crate::config::{self, Loaded, Mode, Origin};
 use crate::engine::{self, Choice, Engine};
 use crate::pjrt::Node;
-use crate::train::pretrain::{Run, pretrain};
+use crate::train::pretrain::{Run, pretrain, say};
 use crate::train::processes::Processes;
 use crate::train::run_dir;
 use crate::train::setup;
@@ -126,7 +126,12 @@ impl Session {
         })?;
         drop(node);
         let processes = together.processes(&engine, devices)?;
-        stop.wait_for_save();
+        if processes.several() {
+            // They stop at one step; who left before would be missed.
+            stop.wait_for_save();
+        }
+        let screen = together::screen(&processes, ui);
+        Stop::announce(move |line| say(&screen, line))?;
         together::watch_notice(&stop);
         Ok(Session {
             model_dir: model_dir(loaded, arguments.configuration.config.as_deref()),

@@ -29,6 +29,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         // The leader's devices are enough to measure.
         return Ok(0);
     }
+    session.stop.wait_for_save();
     let own = session.engine.client().devices().len();
     let following = Follow {
         loaded: &loaded,

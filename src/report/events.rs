@@ -15,6 +15,9 @@ use super::{Error, Picture, Scalars};
 /// What the first record of every file says.
 const FILE_VERSION: &str = "brain.Event:2";
 
+/// How the names of event files begin.
+pub const PREFIX: &str = "events.out.tfevents.";
+
 /// Images in RGB, in the numbering of the `Image` message.
 const RGB: i32 = 3;
 
@@ -115,7 +118,7 @@ fn new_file(folder: &Path, wall_time: f64) -> Result<(PathBuf, File), Error> {
     let (seconds, host, pid) = (wall_time as u64, host_name(), std::process::id());
     let mut n = 0;
     loop {
-        let path = folder.join(format!("events.out.tfevents.{seconds}.{host}.{pid}.{n}"));
+        let path = folder.join(format!("{PREFIX}{seconds}.{host}.{pid}.{n}"));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => n += 1,

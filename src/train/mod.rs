@@ -146,13 +146,13 @@ pub enum Error {
         training: String,
     },
     #[error(
-        "{what} is not a number at step {step} (seed {seed}), expected finite numbers; lower learning_rate or raise temperature, and start again from {from}"
+        "{what} is not a number at step {step} (seed {seed}), expected finite numbers; lower learning_rate or raise temperature, and {again}"
     )]
     NotANumber {
         what: String,
         step: u64,
         seed: u64,
-        from: String,
+        again: String,
     },
 }
 

@@ -7,7 +7,7 @@ use super::launch::{Launch, Launcher};
 use super::objective::Objective;
 use super::processes::Processes;
 use super::resume::Point;
-use super::run_dir::{self, RunDir};
+use super::run_dir::{self, RunDir, SAVED};
 use super::signals::{Stop, StopKind};
 use super::step::{StepModule, StepSpec};
 use super::{Error, setup, state, views};
@@ -20,6 +20,7 @@ use crate::report::scalars::tags;
 use crate::report::{
     self, LogFile, Progress, Recorder, Scalars, Screen, Summary, log_file, wall_time,
 };
+use crate::words::counted;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
@@ -137,9 +138,15 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
         false => Some(find()?),
     };
     let test = evaluation::split(run, &spec, train.description())?;
-    let run_dir = &*run_dir.insert(RunDir::open(own_dir, &identity, &run.loaded.to_yaml())?);
+    // Until here a signal ends the program at once: a bucket that does not answer is tried for minutes.
+    run.stop.wait_for_save();
+    let yaml = run.loaded.to_yaml();
+    let run_dir = &*run_dir.insert(RunDir::open_or_begin_anew(own_dir, &identity, &yaml)?);
     if leads {
         run.log.open(&run_dir.near().join(log_file::FILE))?;
+    }
+    if let Some(text) = run_dir.begins_anew() {
+        say(run.screen, &text);
     }
     // Another process may have begun it meanwhile.
     let mut point = match begin.filter(|_| run_dir.is_new()) {
@@ -170,6 +177,28 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
     {
         let views = views::sheet(run.engine, config, &spec, &train, step, None)?;
         recorder.image(tags::IMAGE, step, &views, wall_time())?;
+    }
+
+    let close = |evaluation: &Evaluation, headline: String, stopped, saved: Option<u64>, note| {
+        tracing::info!("{headline}");
+        let mut summary = evaluation.summary(headline, run_dir, Option::is_some(&stopped));
+        if saved.is_none() {
+            // There is nothing to compare with, and not all is there.
+            (summary.figures, summary.notes) = Default::default();
+        }
+        summary.notes.extend(note);
+        run_dir.send()?;
+        if saved.is_none() {
+            summary.paths.retain(|written| run_dir.has(&written.path));
+        }
+        Ok(Outcome { stopped, summary })
+    };
+    let asked = run.stop.requested();
+    if let Some(kind) = asked.filter(|_| !run.processes.several()) {
+        // Compiling may take minutes, and no other process waits for this one.
+        run.processes.end();
+        let headline = stopped_at(resumed, step, &plan);
+        return close(&evaluation, headline, Some(kind), resumed, None);
     }
 
     let plan_text = plan.explain(run.engine.client().platform_name());
@@ -249,6 +278,15 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
     }
     let trained = Instant::now();
     let mut saved = resumed;
+    // What led to a loss that is not a number is told, too; that one is the error.
+    let tell_rest = |window: &mut Window, step, launch: &Launch, recorder: &mut Recorder| {
+        if window.steps > 0 {
+            let scalars = window.take(step, plan.epoch(step), launch, spec.batch);
+            if let Err(error) = recorder.scalars(&scalars, wall_time()) {
+                tracing::warn!("{error}");
+            }
+        }
+    };
     while stopped.is_none() && step < plan.total_steps {
         // A clock of each process would make launches of different lengths.
         let fixed = config.runtime.steps_per_launch > 0 || run.processes.several();
@@ -264,6 +302,7 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
         for row in &launch.metrics {
             step += 1;
             if !row.iter().all(|x| x.is_finite()) {
+                tell_rest(&mut window, step - 1, &launch, &mut recorder);
                 return Err(saver.not_a_number("the loss", step, saved));
             }
             window.add(row);
@@ -299,7 +338,11 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
         let last = step == plan.total_steps;
         let due = step % plan.checkpoint_steps == 0 || last;
         if due || stopped.is_some() {
-            saver.save(step, spec.batch, &launcher.buffers, saved)?;
+            let result = saver.save(step, spec.batch, &launcher.buffers, saved);
+            if let Err(Error::NotANumber { .. }) = result {
+                tell_rest(&mut window, step, &launch, &mut recorder);
+            }
+            result?;
             run.processes.saved(step)?;
             saved = Some(step);
         }
@@ -330,11 +373,11 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
         Objective::Distill { .. } => "distilled",
     };
     let headline = match stopped {
-        Some(_) if saved.is_none() => "stopped before the first step".into(),
-        Some(_) => format!("stopped and saved at step {step} of {}", plan.total_steps),
-        None if steps == 0 => format!("{done} before: all {step} steps are done"),
+        Some(_) => stopped_at(saved, step, &plan),
+        None if steps == 0 => format!("{done} before: all {} are done", counted(step, "step")),
         None => format!(
-            "{done} {steps} steps ({:.1} epochs) in {}, {} images/s{}",
+            "{done} {} ({:.1} epochs) in {}, {} images/s{}",
+            counted(steps, "step"),
             plan.epoch(steps),
             crate::report::progress::duration(seconds),
             rate(images_per_second),
@@ -344,15 +387,21 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
             }
         ),
     };
-    tracing::info!("{headline}");
-    let mut summary = evaluation.summary(headline, run_dir, stopped.is_some());
-    if let Some((_, skipped @ 1..)) = launcher.stream() {
-        summary.notes.push(format!(
+    let note = match launcher.stream() {
+        Some((_, skipped @ 1..)) => Some(format!(
             "{skipped} examples could not be had and were replaced; the log names them"
-        ));
+        )),
+        _ => None,
+    };
+    close(&evaluation, headline, stopped, saved, note)
+}
+
+/// The headline of a run that was stopped.
+fn stopped_at(saved: Option<u64>, step: u64, plan: &Plan) -> String {
+    match saved {
+        None => "stopped before the first step".into(),
+        Some(_) => format!("stopped and saved at step {step} of {}", plan.total_steps),
     }
-    run_dir.send()?;
-    Ok(Outcome { stopped, summary })
 }
 
 pub(crate) fn say(screen: &Screen, text: &str) {
@@ -484,23 +533,27 @@ impl Saver<'_> {
                 saved?
             }
         };
-        tracing::info!("saved {}", path.display());
+        tracing::info!("{SAVED}{}", path.display());
         Ok(())
     }
 
     fn not_a_number(&self, what: &str, step: u64, saved: Option<u64>) -> Error {
-        let from = match saved {
-            Some(saved) if saved > 0 => {
+        let again = match (saved, self.run_dir.stage()) {
+            (Some(saved @ 1..), _) => {
                 let path = checkpoint::path_of(&self.run_dir.checkpoints(), saved);
-                format!("its last checkpoint, {}", path.display())
+                format!(
+                    "start in another model_dir from the weights of the last checkpoint: checkpoint={}",
+                    path.display()
+                )
             }
-            _ => "the beginning".into(),
+            (_, Some(_)) => "start again from the beginning, in another model_dir".into(),
+            (_, None) => "start again from the beginning".into(),
         };
         Error::NotANumber {
             what: what.into(),
             step,
             seed: self.run.loaded.config.runtime.seed,
-            from,
+            again,
         }
     }
 }

@@ -11,13 +11,16 @@ use super::stage::Stage;
 use crate::config::schema;
 use crate::data::{self, store};
 use crate::error::Class;
-use crate::report::{disk, log_file, metrics};
+use crate::report::{disk, events, log_file, metrics};
 
 /// Marks a folder as a run of ours and keeps what may not change while it goes on.
 const MARKER: &str = "run.json";
 /// Held by the process that runs here; holds its number.
 pub(super) const LOCK: &str = "lock";
 const FORMAT_VERSION: u32 = 1;
+const CONFIG: &str = "config.yaml";
+/// What the log says before the path of a checkpoint.
+pub(super) const SAVED: &str = "saved ";
 
 /// Why a folder cannot be used for this run.
 #[derive(Debug, thiserror::Error)]
@@ -215,6 +218,8 @@ pub struct RunDir {
     path: PathBuf,
     side: Side,
     is_new: bool,
+    /// Where another configuration had begun before, and learned nothing.
+    before: Vec<Difference>,
     config_yaml: String,
 }
 
@@ -239,6 +244,28 @@ impl RunDir {
         identity: &[(String, String)],
         config_yaml: &str,
     ) -> Result<RunDir, Error> {
+        Self::enter_folder(path, identity, config_yaml, false)
+    }
+
+    /// As [`RunDir::open`]; but a folder on disk in which another configuration has learned nothing begins anew, without the metrics and
+    /// events of then. In a bucket nobody can tell whether another machine is about to save its first checkpoint.
+    ///
+    /// # Errors
+    /// As [`RunDir::open`].
+    pub fn open_or_begin_anew(
+        path: &Path,
+        identity: &[(String, String)],
+        config_yaml: &str,
+    ) -> Result<RunDir, Error> {
+        Self::enter_folder(path, identity, config_yaml, !store::is_remote(path))
+    }
+
+    fn enter_folder(
+        path: &Path,
+        identity: &[(String, String)],
+        config_yaml: &str,
+        anew: bool,
+    ) -> Result<RunDir, Error> {
         refuse_foreign(path)?;
         let side = if store::is_remote(path) {
             Side::Bucket(Stage::open(path)?.into())
@@ -251,12 +278,17 @@ impl RunDir {
         };
         let marker = path.join(MARKER);
         let found = read_marker(&marker)?;
-        let is_new = found.is_none();
+        let mut is_new = found.is_none();
+        let mut before = Vec::new();
         if let Some(found) = found {
             let differences = differences(&found.config, identity);
             if !differences.is_empty() {
-                let path = path.to_owned();
-                return Err(Error::OtherConfig { path, differences });
+                if !anew || !nothing_learned(path)? {
+                    let path = path.to_owned();
+                    return Err(Error::OtherConfig { path, differences });
+                }
+                forget(path)?;
+                (is_new, before) = (true, differences);
             }
         }
         if let Side::Bucket(stage) = &side {
@@ -275,6 +307,7 @@ impl RunDir {
             path: path.to_owned(),
             side,
             is_new,
+            before,
             config_yaml: config_yaml.into(),
         };
         // Of an earlier run in a bucket only when this process enters: another may be the one that writes.
@@ -343,9 +376,26 @@ impl RunDir {
         self.is_new
     }
 
+    /// What to say where another configuration had begun before, and learned nothing.
+    pub(super) fn begins_anew(&self) -> Option<String> {
+        (!self.before.is_empty()).then(|| {
+            format!(
+                "no checkpoint came of what began in {} before, with another configuration ({}): it begins anew, without the metrics and events of then",
+                self.path.display(),
+                list(&self.before)
+            )
+        })
+    }
+
+    /// Whether one of its files or folders is there; what a bucket does not tell is taken to be.
+    pub(super) fn has(&self, path: &Path) -> bool {
+        let there = || Ok::<_, data::Error>(store::is_file(path)? || store::is_dir(path)?);
+        there().unwrap_or(true)
+    }
+
     /// The resolved configuration of the last start.
     pub fn config(&self) -> PathBuf {
-        self.path.join("config.yaml")
+        self.path.join(CONFIG)
     }
 
     /// One line of numbers per logged step.
@@ -396,6 +446,43 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
         // What a first start leaves when it dies at once, and what a fresh disk holds.
         if name != LOCK && name != "lost+found" && !name.starts_with(disk::TEMPORARY) {
             return foreign(format!("holds `{name}` but no `{MARKER}`"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a run folder on disk holds nothing but what a start writes before it saves.
+fn nothing_learned(path: &Path) -> Result<bool, Error> {
+    const OWN: [&str; 5] = [MARKER, LOCK, CONFIG, metrics::FILE, log_file::FILE];
+    for entry in fs::read_dir(path).map_err(Error::io("read", path))? {
+        let name = entry.map_err(Error::io("read", path))?.file_name();
+        let name = name.to_string_lossy();
+        let own = OWN.contains(&&*name) || name == "lost+found";
+        if !own && !is_passing(&name) {
+            return Ok(false);
+        }
+    }
+    // Of checkpoints that were deleted by hand the curves are what is left.
+    let log = content(&path.join(log_file::FILE))?.unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let checkpoint = |line: &str| line.contains(SAVED) && line.contains("checkpoints/step-");
+    Ok(!log.lines().any(checkpoint))
+}
+
+/// Whether each start has a file of such a name of its own.
+fn is_passing(name: &str) -> bool {
+    name.starts_with(disk::TEMPORARY) || name.starts_with(events::PREFIX)
+}
+
+/// Deletes metrics and events of a start that learned nothing.
+fn forget(path: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(path).map_err(Error::io("read", path))? {
+        let entry = entry.map_err(Error::io("read", path))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name == metrics::FILE || name.starts_with(events::PREFIX) {
+            let file = entry.path();
+            fs::remove_file(&file).map_err(Error::io("remove", &file))?;
         }
     }
     Ok(())

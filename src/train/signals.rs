@@ -3,9 +3,11 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::iterator::Signals;
 
 /// Who asked the run to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,32 @@ impl Stop {
     /// From now on a stop is a wish, which [`Stop::requested`] tells and the run fulfils once it has saved.
     pub fn wait_for_save(&self) {
         self.nothing_to_save.store(false, Ordering::Relaxed);
+    }
+
+    /// From now on `say` is told of the first signal of each kind at once, in a thread of its own: what is under way may take minutes.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn announce(say: impl Fn(&str) + Send + 'static) -> io::Result<()> {
+        const SOON: &str = "stopping as soon as what is under way is done and saved";
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                let mut told = false;
+                for signal in signals.forever() {
+                    if signal == SIGINT {
+                        say(&format!(
+                            "{SOON}; Ctrl-C again ends at once, without saving"
+                        ));
+                        return;
+                    }
+                    if !std::mem::replace(&mut told, true) {
+                        say(&format!("SIGTERM: {SOON}"));
+                    }
+                }
+            })
+            .map(drop)
     }
 
     /// What was asked so far; the wish of a person goes before that of a supervisor.

@@ -377,7 +377,11 @@ fn the_log_and_the_error_say_what_happened() {
         "gs://b/run",
         &["learning_rate=1e9", "optimizer=momentum"],
     );
-    refused(&output, 1, &["is not a number"]);
+    let words = [
+        "is not a number",
+        "from the beginning, in another model_dir",
+    ];
+    refused(&output, 1, &words);
     let log = fs::read_to_string(far.join("log.txt")).unwrap();
     assert_eq!(log.matches("is not a number").count(), 1, "{log}");
 
