@@ -13,9 +13,11 @@ use simclr::data::{Crops, Error, Examples, Feed, FeedSpec, Task};
 use simclr::error::Class;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 const LENGTHS: [usize; 4] = [9, 14, 1, 12];
 
@@ -188,6 +190,54 @@ fn what_does_not_pass_ends_with_a_sentence() {
         }
         assert_eq!(error.class(), Class::Environment);
     }
+}
+
+/// What is tried again is told once, not for each attempt; a signal meanwhile loses nothing and ends the program.
+#[test]
+fn a_bucket_that_does_not_answer_is_told_and_left_on_a_signal() {
+    let root = root("silent");
+    let server = Gcs::start(root.path(), |_| Fault::Status(503));
+    let model_dir = root.path().join("run");
+    let errors = root.path().join("errors");
+    let keys = ["dataset=photos", "data_dir=gs://silent/sets"];
+    let mut child = program(&server, &[])
+        .args(binary::tiny(&model_dir, &keys))
+        .env("SIMCLR_GS_ATTEMPTS", "14")
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&errors).unwrap())
+        .spawn()
+        .unwrap();
+    let said = || fs::read_to_string(&errors).unwrap();
+    let begin = Instant::now();
+    while !said().contains("is tried again") && begin.elapsed() < Duration::from_secs(30) {
+        assert_eq!(child.try_wait().unwrap(), None, "{}", said());
+        sleep(Duration::from_millis(20));
+    }
+    // Two more attempts.
+    let made = server.requests().len();
+    while server.requests().len() < made + 2 && begin.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_millis(20));
+    }
+    let sent = Command::new("kill")
+        .args(["-s", "INT", &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    let signalled = Instant::now();
+    while child.try_wait().unwrap().is_none() && signalled.elapsed() < Duration::from_secs(10) {
+        sleep(Duration::from_millis(20));
+    }
+    child.kill().ok();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{}", said());
+    let told = said();
+    let told: Vec<&str> = told
+        .lines()
+        .filter(|line| line.contains("is tried again"))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    for word in ["gs://silent/sets", "503", "at most", "14 attempts"] {
+        assert!(told[0].contains(word), "no {word} in {told:?}");
+    }
+    assert!(!model_dir.exists());
 }
 
 #[test]

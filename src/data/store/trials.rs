@@ -1,7 +1,8 @@
 //! What is tried again, after which pause, and the sentence with which one gives up.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::access::{Access, LONGEST};
 use crate::data::Error;
@@ -107,7 +108,20 @@ pub(super) struct Trials<'a> {
     refused: u32,
     /// The byte reached at the failure before.
     reached: u64,
+    /// The beginning, or the last failure after progress.
+    since: Instant,
+    /// Whether it was said that this is tried again.
+    told: bool,
 }
+
+/// So long attempts go on without a word.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Many fail together, and one of them is told in such a time.
+const APART: Duration = Duration::from_secs(60);
+
+/// When one was told last.
+static TOLD: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// Bytes that count as progress: fewer come of a server that cuts every body at once.
 const PROGRESS: u64 = 1 << 16;
@@ -121,6 +135,8 @@ impl<'a> Trials<'a> {
             made: 0,
             refused: 0,
             reached: 0,
+            since: Instant::now(),
+            told: false,
         }
     }
 
@@ -133,6 +149,7 @@ impl<'a> Trials<'a> {
     ) -> Result<Duration, Error> {
         if at >= self.reached + PROGRESS {
             (self.made, self.refused, self.reached) = (0, 0, at);
+            self.since = Instant::now();
         }
         self.made += 1;
         let again = match failure.kind {
@@ -155,16 +172,45 @@ impl<'a> Trials<'a> {
             self.made + 1,
             self.access.attempts,
         );
+        if self.since.elapsed() + pause >= SILENCE && !std::mem::replace(&mut self.told, true) {
+            self.tell(&failure.cause);
+        }
         Ok(pause)
+    }
+
+    /// Says that it takes long, and how long at most, unless that was just said of something else.
+    fn tell(&self, cause: &str) {
+        let mut last = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| last.elapsed() < APART) {
+            return;
+        }
+        *last = Some(Instant::now());
+        tracing::warn!(
+            "cannot {} {} yet: {cause}; it is tried again, with {} attempts in all, for {} min at most",
+            self.action,
+            self.place,
+            self.access.attempts,
+            self.left().as_secs().div_ceil(60)
+        );
+    }
+
+    /// How long the attempts that are left may take.
+    fn left(&self) -> Duration {
+        (self.made..self.access.attempts)
+            .map(|made| self.average(made).mul_f64(1.5) + self.access.patience)
+            .sum()
+    }
+
+    /// The pause after so many failures.
+    fn average(&self, made: u32) -> Duration {
+        let doubled = self.access.pause * 2u32.pow((made - 1).min(16));
+        doubled.min(LONGEST.max(self.access.pause))
     }
 
     /// Between half and one and a half of the average, so that many who failed together do not come back together.
     fn pause(&self) -> Duration {
-        let doubled = self.access.pause * 2u32.pow((self.made - 1).min(16));
         let random = RandomState::new().hash_one(self.made) as f64 / u64::MAX as f64;
-        doubled
-            .min(LONGEST.max(self.access.pause))
-            .mul_f64(0.5 + random)
+        self.average(self.made).mul_f64(0.5 + random)
     }
 
     fn given_up(&self, failure: Failure, anonymous: Option<String>) -> Error {
