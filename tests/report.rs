@@ -672,6 +672,25 @@ next
 }
 
 #[test]
+fn the_summary_has_no_columns_that_hold_nothing() {
+    let mut tuned = closing();
+    tuned.figures.retain(|figure| figure.before.is_none());
+    tuned.figures.push(Figure {
+        name: "top-1".to_owned(),
+        unit: Unit::Share,
+        before: None,
+        after: Some(0.535),
+    });
+    let expected = "
+                     after
+  contrastive loss  4.1250
+  top-1             53.5 %
+  note: ";
+    let text = tuned.text();
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
 fn the_summary_for_machines_says_the_same() {
     let value: serde_json::Value = serde_json::from_str(&closing().json()).unwrap();
     assert_eq!(value["figures"][0]["after"], 0.625);

@@ -67,19 +67,21 @@ impl Summary {
         if !self.figures.is_empty() {
             let rows = self.figures.iter().map(Figure::row);
             let head = ["", "before", "after", "change"].map(str::to_owned);
-            section(&mut text, "", std::iter::once(head).chain(rows).collect());
+            let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+            section(&mut text, "", Last::Number, with_content(&rows));
         }
         for note in &self.notes {
             text += &format!("  note: {note}\n");
         }
         let paths = self.paths.iter();
-        let paths = paths.map(|written| [written.name.clone(), written.path.display().to_string()]);
-        section(&mut text, "written", paths.collect());
+        let paths =
+            paths.map(|written| vec![written.name.clone(), written.path.display().to_string()]);
+        section(&mut text, "written", Last::Text, paths.collect());
         let next = self
             .next
             .iter()
-            .map(|next| [next.purpose.clone(), next.command.clone()]);
-        section(&mut text, "next", next.collect());
+            .map(|next| vec![next.purpose.clone(), next.command.clone()]);
+        section(&mut text, "next", Last::Text, next.collect());
         text
     }
 
@@ -93,7 +95,7 @@ impl Summary {
 
 impl Figure {
     fn row(&self) -> [String; 4] {
-        let show = |value: Option<f64>| value.map_or("–".to_owned(), |v| self.unit.show(v));
+        let show = |value: Option<f64>| value.map_or(NOTHING.to_owned(), |v| self.unit.show(v));
         let change = match (self.before, self.after) {
             (Some(before), Some(after)) => self.unit.change(after - before),
             _ => String::new(),
@@ -123,9 +125,30 @@ impl Unit {
     }
 }
 
+/// What stands for a figure that was not measured.
+const NOTHING: &str = "–";
+
+/// A table without the columns that hold nothing below their head.
+fn with_content<const N: usize>(rows: &[[String; N]]) -> Vec<Vec<String>> {
+    let holds = |column: usize| {
+        let mut cells = rows.iter().skip(1).map(|row| row[column].as_str());
+        cells.any(|cell| !matches!(cell, "" | NOTHING))
+    };
+    let columns: Vec<usize> = (0..N).filter(|&column| holds(column)).collect();
+    let chosen = |row: &[String; N]| columns.iter().map(|&column| row[column].clone()).collect();
+    rows.iter().map(chosen).collect()
+}
+
+/// What the last column of a block holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Text,
+    Number,
+}
+
 /// Appends a block of aligned columns under a title, after an empty line; nothing for no rows.
-/// The first column is flush left, as is the last of two; numbers are flush right.
-fn section<const N: usize>(text: &mut String, title: &str, rows: Vec<[String; N]>) {
+/// The first column is flush left, as is a last one of text; numbers are flush right.
+fn section(text: &mut String, title: &str, last: Last, rows: Vec<Vec<String>>) {
     if rows.is_empty() {
         return;
     }
@@ -133,17 +156,17 @@ fn section<const N: usize>(text: &mut String, title: &str, rows: Vec<[String; N]
     if !title.is_empty() {
         *text += &format!("{title}\n");
     }
-    let widths: [usize; N] = std::array::from_fn(|column| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    });
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
     for row in &rows {
         let mut line = String::from(" ");
         for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-            line += &match (column, N) {
-                (0, _) | (_, 2) => format!(" {cell:<width$} "),
+            line += &match (column, last) {
+                (0, _) | (_, Last::Text) => format!(" {cell:<width$} "),
                 _ => format!(" {cell:>width$} "),
             };
         }
