@@ -610,6 +610,41 @@ fn a_flipped_byte_in_a_records_data_is_found() {
 
 // Checkpoints and the run folder.
 
+/// What does not go on with a run is told the path to give, not a flag that it does not have.
+#[test]
+fn whoever_opens_a_damaged_checkpoint_is_told_the_path_of_the_one_before_it() {
+    let (folder, path) = copy_of_finished();
+    fs::write(checkpoint(&path, 4).join("state.safetensors"), "").unwrap();
+    let run_folder = path.display().to_string();
+    let out = folder.path().join("out").display().to_string();
+    let mut finetune = tiny(&folder.path().join("tuned"), &["train_steps=1"]);
+    finetune[0] = "finetune".into();
+    finetune.push(format!("checkpoint={run_folder}"));
+    let words = |words: &[&str]| words.iter().map(|word| word.to_string()).collect();
+    let commands: [Vec<String>; 7] = [
+        finetune,
+        words(&["evaluate", &run_folder]),
+        words(&["embed", &run_folder, "Cargo.toml", "-o", "x.npy"]),
+        words(&["predict", &run_folder, "Cargo.toml"]),
+        words(&["report", &run_folder, "-o", &out]),
+        words(&["export", &run_folder, &out, "--format", "safetensors"]),
+        words(&["inspect", &run_folder]),
+    ];
+    let before = checkpoint(&path, 2).display().to_string();
+    let remedy = format!("give the one before it instead, `{before}`");
+    for command in commands {
+        let output = run(&command);
+        refused(&output, 4, &["step-00000004` is damaged", &remedy]);
+        let text = binary::stderr(&output);
+        assert!(!text.contains("--resume-from"), "{command:?}: {text}");
+    }
+    let export = words(&["export", &before, &out, "--format", "safetensors"]);
+    assert!(run(&export).status.success());
+    fs::write(checkpoint(&path, 2).join("state.safetensors"), "").unwrap();
+    let output = run(&words(&["evaluate", &run_folder]));
+    refused(&output, 4, &["no whole one before it", "give another run"]);
+}
+
 #[test]
 fn a_damaged_checkpoint_is_named_with_the_one_before_it() {
     let (_folder, path) = copy_of_finished();

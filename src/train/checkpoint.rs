@@ -212,7 +212,7 @@ pub fn latest(dir: &Path) -> Result<Option<PathBuf>, Error> {
 /// Errors: [`Error::NotACheckpoint`]; [`Error::Version`]; [`Error::Damaged`], which names the newest one before it
 /// that is whole; [`Error::Mismatch`] with every tensor that differs. Nothing is ever deleted or changed.
 pub fn load(path: &Path, expected: &[ArraySpec]) -> Result<(Manifest, Vec<Array>), Error> {
-    let (manifest, state) = read(path).map_err(|error| name_previous(path, error))?;
+    let (manifest, state) = read(path).map_err(|error| name_previous(path, error, true))?;
     let tensors =
         SafeTensors::deserialize(&state).map_err(|error| Error::damaged(path, bad_state(error)))?;
     let mut mismatches = Vec::new();
@@ -252,7 +252,7 @@ pub fn load(path: &Path, expected: &[ArraySpec]) -> Result<(Manifest, Vec<Array>
 
 /// All arrays of a checkpoint, as they are, by name, after checking every hash. Errors: as of [`load`], but for [`Error::Mismatch`].
 pub fn arrays(path: &Path) -> Result<(Manifest, BTreeMap<String, Array>), Error> {
-    let (manifest, state) = read(path).map_err(|error| name_previous(path, error))?;
+    let (manifest, state) = read(path).map_err(|error| name_previous(path, error, false))?;
     let tensors =
         SafeTensors::deserialize(&state).map_err(|error| Error::damaged(path, bad_state(error)))?;
     let arrays = tensors.iter().map(|(name, view)| {
@@ -269,7 +269,7 @@ pub fn arrays(path: &Path) -> Result<(Manifest, BTreeMap<String, Array>), Error>
 
 /// Checks every hash of a checkpoint and returns what it says about its run. Errors: as of [`load`].
 pub fn verify(path: &Path) -> Result<Manifest, Error> {
-    let (manifest, _) = read(path).map_err(|error| name_previous(path, error))?;
+    let (manifest, _) = read(path).map_err(|error| name_previous(path, error, false))?;
     Ok(manifest)
 }
 
@@ -521,8 +521,8 @@ fn read_manifest(path: &Path) -> Result<OnDisk, Error> {
     serde_json::from_slice(&bytes).map_err(bad_json)
 }
 
-/// Adds to the error of a damaged checkpoint the newest whole one before it.
-fn name_previous(path: &Path, error: Error) -> Error {
+/// Adds to the error of a damaged checkpoint the newest whole one before it, and what it was read for.
+fn name_previous(path: &Path, error: Error, resumes: bool) -> Error {
     let Error::Damaged { what, .. } = error else {
         return error;
     };
@@ -539,6 +539,7 @@ fn name_previous(path: &Path, error: Error) -> Error {
         path: path.to_owned(),
         what,
         previous,
+        resumes,
     }
 }
 

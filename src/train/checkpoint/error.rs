@@ -48,7 +48,7 @@ pub enum Error {
         found: u32,
     },
     /// A file is missing, cut, or altered.
-    #[error("checkpoint `{path}` is damaged: {what}; {}", remedy(.previous))]
+    #[error("checkpoint `{path}` is damaged: {what}; {}", remedy(.previous, *.resumes))]
     Damaged {
         /// The checkpoint.
         path: PathBuf,
@@ -56,6 +56,8 @@ pub enum Error {
         what: String,
         /// The newest whole checkpoint before it.
         previous: Option<PathBuf>,
+        /// Whether a run was to go on from it, rather than something else to open it.
+        resumes: bool,
     },
     /// The arrays are those of another network.
     #[error("checkpoint `{path}` does not fit this network: {}", first(.mismatches))]
@@ -142,6 +144,7 @@ impl Error {
             path: path.to_owned(),
             what,
             previous: None,
+            resumes: true,
         }
     }
 }
@@ -179,15 +182,19 @@ fn first(mismatches: &[TensorMismatch]) -> String {
     format!("{first}{others}; use the configuration it was trained with")
 }
 
-fn remedy(previous: &Option<PathBuf>) -> String {
-    match previous {
-        Some(path) => format!(
+fn remedy(previous: &Option<PathBuf>, resumes: bool) -> String {
+    match (previous, resumes) {
+        (Some(path), true) => format!(
             "to go on from the one before it, add `--resume-from {}` (nothing is deleted)",
             path.display()
         ),
-        None => {
-            "there is no whole one before it: restore it from a copy, or choose another `model_dir`"
-                .to_owned()
-        }
+        (Some(path), false) => format!("give the one before it instead, `{}`", path.display()),
+        (None, resumes) => format!(
+            "there is no whole one before it: restore it from a copy, or {}",
+            match resumes {
+                true => "choose another `model_dir`",
+                false => "give another run",
+            }
+        ),
     }
 }
