@@ -1,6 +1,7 @@
 //! `simclr export`.
 
 use super::ui::Ui;
+use crate::interop;
 use crate::interop::export::{ENDPOINTS, Exported, Format, Generation, Program, Weights, export};
 use crate::train::trained;
 use clap::{Args, ValueEnum};
@@ -15,15 +16,15 @@ pub(super) struct Arguments {
     /// What to write
     #[arg(long, value_enum)]
     format: FormatName,
-    /// tf-checkpoint: the generation of the original that restores it, by names (tf1) or by objects (tf2)
-    #[arg(long, value_enum, default_value = "tf1")]
-    generation: GenerationName,
-    /// hlo, stablehlo: images in a call
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    batch: u32,
-    /// hlo, stablehlo: where the weights are
-    #[arg(long, value_enum, default_value = "inside")]
-    weights: WeightsName,
+    /// tf-checkpoint: the generation of the original that restores it, by names (tf1, the default) or by objects (tf2)
+    #[arg(long, value_enum)]
+    generation: Option<GenerationName>,
+    /// hlo, stablehlo: images in a call; 1 if left out
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: Option<u32>,
+    /// hlo, stablehlo: where the weights are; inside if left out
+    #[arg(long, value_enum)]
+    weights: Option<WeightsName>,
     /// hlo, stablehlo: the values to give, such as final_avg_pool,logits_sup; all if left out
     #[arg(long, value_delimiter = ',', value_name = "NAMES", long_help = endpoints_help())]
     endpoints: Vec<String>,
@@ -69,12 +70,53 @@ fn endpoints_help() -> String {
     )
 }
 
+/// Refuses what says nothing about the chosen format.
+fn check_flags(arguments: &Arguments) -> Result<(), interop::Error> {
+    const PROGRAMS: &str = "hlo, stablehlo";
+    let (program, original) = match arguments.format {
+        FormatName::Hlo | FormatName::Stablehlo => (true, false),
+        FormatName::TfCheckpoint => (false, true),
+        FormatName::Safetensors | FormatName::Torchvision | FormatName::Timm => (false, false),
+    };
+    let given = [
+        (
+            "generation",
+            arguments.generation.is_some(),
+            original,
+            "tf-checkpoint",
+        ),
+        ("batch", arguments.batch.is_some(), program, PROGRAMS),
+        ("weights", arguments.weights.is_some(), program, PROGRAMS),
+        (
+            "endpoints",
+            !arguments.endpoints.is_empty(),
+            program,
+            PROGRAMS,
+        ),
+    ];
+    match given
+        .into_iter()
+        .find(|(_, given, fits, _)| *given && !fits)
+    {
+        None => Ok(()),
+        Some((flag, _, _, formats)) => Err(interop::Error::WithoutEffect {
+            flag,
+            format: arguments
+                .format
+                .to_possible_value()
+                .map_or(String::new(), |value| value.get_name().to_owned()),
+            formats,
+        }),
+    }
+}
+
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
+    check_flags(arguments)?;
     let program = Program {
-        batch: arguments.batch as usize,
+        batch: arguments.batch.unwrap_or(1) as usize,
         weights: match arguments.weights {
-            WeightsName::Inside => Weights::Inside,
-            WeightsName::Parameters => Weights::Parameters,
+            None | Some(WeightsName::Inside) => Weights::Inside,
+            Some(WeightsName::Parameters) => Weights::Parameters,
         },
         endpoints: arguments.endpoints.clone(),
     };
@@ -83,8 +125,8 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         FormatName::Torchvision => Format::Torchvision,
         FormatName::Timm => Format::Timm,
         FormatName::TfCheckpoint => Format::TfCheckpoint(match arguments.generation {
-            GenerationName::Tf1 => Generation::First,
-            GenerationName::Tf2 => Generation::Second,
+            None | Some(GenerationName::Tf1) => Generation::First,
+            Some(GenerationName::Tf2) => Generation::Second,
         }),
         FormatName::Hlo => Format::Hlo(program),
         FormatName::Stablehlo => Format::StableHlo(program),

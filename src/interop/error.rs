@@ -40,6 +40,14 @@ pub enum Error {
     },
     #[error("the program has no value `{name}`, expected one of {known}")]
     NoEndpoint { name: String, known: String },
+    #[error(
+        "`--{flag}` changes nothing about `--format {format}`, expected one of {formats}; leave it out, or choose another format"
+    )]
+    WithoutEffect {
+        flag: &'static str,
+        format: String,
+        formats: &'static str,
+    },
     #[error(transparent)]
     Hlo(#[from] hlo::Error),
     #[error(transparent)]
@@ -69,7 +77,7 @@ impl Error {
             | Error::Remote { .. } => Class::Usage,
             Error::Checkpoint(error) => error.class(),
             Error::Data(error) => error.class(),
-            Error::NoEndpoint { .. } => Class::Usage,
+            Error::NoEndpoint { .. } | Error::WithoutEffect { .. } => Class::Usage,
             Error::Hlo(error) => error.class(),
             Error::Config(error) => error.class(),
             Error::Model(error) => error.class(),

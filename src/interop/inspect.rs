@@ -16,6 +16,9 @@ use std::path::Path;
 /// Columns for people are at most this wide.
 const WIDEST: usize = 120;
 
+/// The fact that is a whole file of keys.
+const CONFIGURATION: &str = "configuration";
+
 /// What a file or folder holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Contents {
@@ -127,7 +130,12 @@ impl Contents {
     pub fn text(&self) -> String {
         let mut text = format!("{}\n", self.kind);
         for (what, value) in &self.facts {
-            // Whole configurations are for `--json`.
+            if what == CONFIGURATION {
+                let section = |line: &str| line.trim_end().ends_with(':');
+                let keys = value.lines().filter(|line| !section(line)).count();
+                text.push_str(&format!("  {what:<16} {keys} keys, shown with --json\n"));
+                continue;
+            }
             let short: String = value
                 .lines()
                 .next()
@@ -279,7 +287,7 @@ fn our_checkpoint(path: &Path) -> Result<Contents, Error> {
     if !manifest.compiled_hash.is_empty() {
         contents.fact("as compiled", &manifest.compiled_hash);
     }
-    contents.fact("configuration", &manifest.config_yaml);
+    contents.fact(CONFIGURATION, &manifest.config_yaml);
     let file = path.join("state.safetensors");
     let bytes = store::read(&file)?;
     let tensors = SafeTensors::deserialize(&bytes)
