@@ -493,6 +493,21 @@ fn bad_exports_are_one_sentence_and_leave_nothing() {
         &["no run and no checkpoint"],
     );
     refused(&export(&run, &run, &st), 2, &["is there already"]);
+    for (format, flag, value, formats) in [
+        ("safetensors", "--batch", "4", "hlo, stablehlo"),
+        ("timm", "--weights", "inside", "hlo, stablehlo"),
+        (
+            "tf-checkpoint",
+            "--endpoints",
+            "logits_sup",
+            "hlo, stablehlo",
+        ),
+        ("hlo", "--generation", "tf2", "tf-checkpoint"),
+    ] {
+        let said = format!("`{flag}` changes nothing about `--format {format}`");
+        let output = export(&run, &at("out"), &["--format", format, flag, value]);
+        refused(&output, 2, &[&said, formats]);
+    }
     refused(
         &export(&run, Path::new("/proc/no/out"), &st),
         3,

@@ -387,7 +387,21 @@ fn a_thousand_classes_are_taken_for_imagenets() {
     assert!(!said.contains("dataset="), "{said}");
     let (dataset, _, said) = set_of(999, "other", &[]);
     assert_eq!(dataset, "cifar10");
-    assert!(!said.contains("dataset="), "{said}");
+    let words = "assumed  dataset=cifar10 (the default; it has 10 classes, so that the 999 of";
+    assert!(said.contains(words), "{said}");
+    let source = folder.path().join("headless_source");
+    fs::create_dir(&source).unwrap();
+    let headless = Network {
+        num_classes: None,
+        ..network()
+    };
+    let source = original(&source, &headless);
+    let output = import(&source, &folder.path().join("headless"), &[]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        !said.contains("dataset=") && said.contains("simclr embed"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -607,6 +621,14 @@ fn inspect_knows_what_it_is_shown() {
     assert_eq!(contents["kind"], "checkpoint of simclr");
     assert_eq!(contents["facts"]["all steps"], "1, 2");
     assert_eq!(inspect(&binary::checkpoint(&run, 1))["facts"]["step"], "1");
+    let text = simclr().arg("inspect").arg(&run).output().unwrap().stdout;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let keys = simclr::config::schema::KEYS.len();
+    let words = format!("configuration    {keys} keys, shown with --json");
+    assert!(
+        text.contains(&words) && !text.contains("model_dir"),
+        "{text}"
+    );
     let state = binary::checkpoint(&run, 2).join("state.safetensors");
     let file = inspect(&state);
     assert_eq!(file["kind"], "safetensors file");

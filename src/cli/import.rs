@@ -99,8 +99,11 @@ fn text(imported: &Imported, out: &Path) -> String {
         lines.push(("assumed", what.clone()));
     }
     lines.push(("written", imported.checkpoint.display().to_string()));
-    let features = "PICTURES -o features.npy";
-    lines.push(("next", format!("simclr embed {} {features}", out.display())));
+    let next = match imported.network.num_classes {
+        Some(_) => format!("simclr predict {} PICTURES", out.display()),
+        None => format!("simclr embed {} PICTURES -o features.npy", out.display()),
+    };
+    lines.push(("next", next));
     lines
         .iter()
         .map(|(what, text)| format!("{what:<9}{text}\n"))

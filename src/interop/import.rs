@@ -13,6 +13,7 @@ pub use network::describe;
 use super::tensor_bundle::Bundle;
 use super::{Error, folder};
 use crate::config::{self, Config, Loaded, Origin};
+use crate::data;
 use crate::model::{HeadMode, Network};
 use crate::nn::Variable;
 use crate::train::checkpoint::{self, Array, Manifest};
@@ -80,11 +81,8 @@ pub fn import(
     let source = Source::new(&bundle, choice)?;
     let mut assumed = Vec::new();
     let network = source.network(&mut assumed)?;
-    if of_imagenet(&network) {
-        let why = "the classifier has its 1,000 classes";
-        assumed.extend(IMAGENET.map(|value| format!("{value} ({why})")));
-    }
     let loaded = configuration(&network, source.generation(), overrides)?;
+    assumed.extend(set_of(&network, &loaded.config));
     let network = described(&network, &loaded.config)?;
     let key = |line: &str| line.split('=').next().map(|key| key.trim().to_owned());
     let given: BTreeSet<_> = overrides.iter().map(|line| key(line)).collect();
@@ -125,7 +123,13 @@ pub fn import(
         checkpoint: PathBuf::new(),
         network,
     };
-    let checkpoint = write(out, &loaded, &imported, &arrays, &memory)?;
+    let named = given.contains(&Some("dataset".to_owned()));
+    let known = data::class_names(&loaded.config.dataset).filter(|names| {
+        // Names that the user vouches for, and only those, are the classifier's.
+        named && imported.network.num_classes == Some(names.len())
+    });
+    let class_names = known.unwrap_or_default();
+    let checkpoint = write(out, &loaded, &imported, class_names, &arrays, &memory)?;
     Ok(Imported {
         checkpoint,
         ..imported
@@ -151,6 +155,7 @@ fn write(
     out: &Path,
     loaded: &Loaded,
     imported: &Imported,
+    class_names: Vec<String>,
     arrays: &[Array],
     memory: &[Array],
 ) -> Result<PathBuf, Error> {
@@ -163,7 +168,7 @@ fn write(
         compiled_hash: String::new(),
         config: loaded.identity(),
         config_yaml: loaded.to_yaml(),
-        class_names: Vec::new(),
+        class_names,
     };
     folder::make(out, |temporary| {
         let config = temporary.join("config.yaml");
@@ -191,6 +196,27 @@ const IMAGENET: [&str; 2] = ["dataset=imagenet2012", "eval_split=validation"];
 
 fn of_imagenet(network: &Network) -> bool {
     network.num_classes == Some(1000)
+}
+
+/// What was assumed about the set that a classifier tells the classes of.
+fn set_of(network: &Network, config: &Config) -> Vec<String> {
+    let Some(classes) = network.num_classes else {
+        return Vec::new();
+    };
+    if of_imagenet(network) {
+        let why = "the classifier has its 1,000 classes";
+        return IMAGENET.map(|value| format!("{value} ({why})")).into();
+    }
+    let set = &config.dataset;
+    let why = match data::class_names(set).map(|names| names.len()) {
+        Some(known) if known != classes => {
+            format!("it has {known} classes, so that the {classes} of the classifier are numbers")
+        }
+        _ => "it has as many classes as the classifier, whose names no checkpoint tells".into(),
+    };
+    vec![format!(
+        "dataset={set} (the default; {why}; dataset=SET says another)"
+    )]
 }
 
 /// The configuration that describes a network, every other key at its default.
