@@ -3,7 +3,7 @@
 mod binary;
 mod pictures;
 
-use binary::{run, simclr, stderr, tiny};
+use binary::{refused, run, simclr, stderr, tiny};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
@@ -143,6 +143,28 @@ fn a_streamed_run_with_evaluations_has_all_of_the_page() {
     // 100 pixels are shown as the means of two by two.
     assert!(page.contains("width=\"50\" height=\"50\""));
     assert!(page.contains("<td>top-1</td>"), "{page:.3000}");
+
+    // Without what it is evaluated on, and then without anything.
+    std::fs::remove_dir_all(images.join("test")).expect("removed");
+    let output = call(home.path(), &["report", "run", "-o", "x.html"]);
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(
+        text.contains("run: neighbours and map are left out: "),
+        "{text}"
+    );
+    let moved = home.path().join("moved");
+    std::fs::rename(&images, &moved).expect("moved");
+    let output = call(home.path(), &["report", "run", "-o", "x.html"]);
+    let words = ["`run`: ", "images", "--set data_dir=DIR", "--curves-only"];
+    refused(&output, 2, &words);
+    let text = stderr(&output);
+    let hints = text.matches("--curves-only").count();
+    assert!(hints == 1 && !text.contains("cause:"), "{text}");
+    for more in ["--curves-only", "--set=data_dir=moved"] {
+        let output = call(home.path(), &["report", "run", "-o", "x.html", more]);
+        assert!(output.status.success(), "{more}: {}", stderr(&output));
+    }
 }
 
 #[test]

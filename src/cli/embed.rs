@@ -1,13 +1,13 @@
 //! `simclr embed` and `simclr predict`: a trained network on pictures that the user points at.
 
 use super::ui::Ui;
-use crate::config::Loaded;
+use crate::config::{Loaded, Origin};
 use crate::data::Examples;
 use crate::data::pictures::{self, Cutter, Picture};
 use crate::report::arrays::Format;
 use crate::train::inference::{Inference, Seen};
 use crate::train::setup;
-use crate::train::trained::{self, Trained};
+use crate::train::trained::{self, Keys, Trained};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -34,8 +34,8 @@ pub(super) struct PredictArguments {
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// Classes to list of each picture
-    #[arg(long, default_value_t = 3)]
-    top: usize,
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    top: u32,
     /// As JSON
     #[arg(long)]
     json: bool,
@@ -44,11 +44,23 @@ pub(super) struct PredictArguments {
     overrides: Vec<String>,
 }
 
+/// Batches of pictures.
+const BATCHES: Keys = Keys {
+    about: "batches",
+    names: &["eval_batch_size"],
+};
+/// Where classes without names in the checkpoint get them.
+const CLASSES: Keys = Keys {
+    about: "the set that names the classes",
+    names: &["dataset", "data_dir", "train_split"],
+};
+
 /// `simclr embed`.
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     let format = Format::of(&arguments.out)?;
     let trained = trained::open(&arguments.run)?;
-    let loaded = trained.loaded.with(&arguments.overrides)?;
+    let taken = [Keys::PICTURES, BATCHES, Keys::DEVICES];
+    let loaded = trained.with(&arguments.overrides, &taken)?;
     let pictures = pictures::find(&arguments.images)?;
     let (seen, width) = see(&trained, &loaded, &pictures, ui)?;
     let names: Vec<String> = pictures.iter().map(Picture::name).collect();
@@ -64,7 +76,8 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
 /// `simclr predict`.
 pub(super) fn predict(arguments: &PredictArguments, ui: &Ui) -> anyhow::Result<u8> {
     let trained = trained::open(&arguments.run)?;
-    let loaded = trained.loaded.with(&arguments.overrides)?;
+    let taken = [CLASSES, Keys::PICTURES, BATCHES, Keys::DEVICES];
+    let loaded = trained.with(&arguments.overrides, &taken)?;
     let Some(classes) = trained.network.num_classes else {
         return Err(trained::Error::NoHead {
             path: trained.checkpoint,
@@ -79,7 +92,7 @@ pub(super) fn predict(arguments: &PredictArguments, ui: &Ui) -> anyhow::Result<u
     for (picture, logits) in pictures.iter().zip(seen.logits.chunks_exact(classes)) {
         let best: Vec<(usize, f64)> = probabilities(logits)
             .into_iter()
-            .take(arguments.top.max(1))
+            .take(arguments.top as usize)
             .collect();
         rows.push((picture.name(), best));
     }
@@ -111,27 +124,39 @@ pub(super) fn predict(arguments: &PredictArguments, ui: &Ui) -> anyhow::Result<u
     Ok(0)
 }
 
-/// The names of the classes: as the checkpoint keeps them, or as its training split has them; none, with a word, if that is not here.
+/// The names of the classes: as the checkpoint keeps them, or, with a word, as its data set has them; none if that is not here, or has
+/// another number of them.
 fn class_names(trained: &Trained, loaded: &Loaded, classes: usize, ui: &Ui) -> Vec<String> {
     let config = &loaded.config;
-    let kept = trained.manifest.class_names.clone();
-    let known = crate::data::class_names(&config.dataset).unwrap_or_default();
-    for names in [kept, known] {
-        if names.len() == classes {
-            return names;
-        }
+    let kept = &trained.manifest.class_names;
+    if kept.len() == classes {
+        return kept.clone();
     }
-    let dir = config.data_dir.as_deref();
-    match Examples::open(&config.dataset, &config.train_split, dir) {
-        Ok(train) if train.description().class_names.len() == classes => {
-            train.description().class_names.clone()
-        }
-        Ok(_) => Vec::new(),
-        Err(error) => {
-            ui.note(&format!("classes are numbers here: {error}"));
-            Vec::new()
-        }
+    let set = &config.dataset;
+    let names = match crate::data::class_names(set) {
+        Some(known) => known,
+        None => match Examples::open(set, &config.train_split, config.data_dir.as_deref()) {
+            Ok(train) => train.description().class_names.clone(),
+            Err(error) => {
+                ui.note(&format!("classes are numbers here: {error}"));
+                return Vec::new();
+            }
+        },
+    };
+    let another = "--set dataset=SET names another set";
+    if names.len() != classes {
+        let found = names.len();
+        ui.note(&format!(
+            "classes are numbers here: the supervised head has {classes}, {set} has names for {found}; {another}"
+        ));
+        return Vec::new();
     }
+    if loaded.origin("dataset") != Origin::Argument {
+        ui.note(&format!(
+            "the checkpoint keeps no names of its classes, which have those of {set} here; {another}"
+        ));
+    }
+    names
 }
 
 /// Classes with their probabilities, the most probable first; of equals the first.

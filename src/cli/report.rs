@@ -6,7 +6,7 @@ use crate::data;
 use crate::report::page::{self, Map, Neighbours, Run, Setting, map};
 use crate::report::{Picture, Scalars, disk, metrics};
 use crate::train::inference::Inference;
-use crate::train::trained::{self, Trained};
+use crate::train::trained::{self, Keys, Trained};
 use crate::train::{run_dir, setup, views};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,27 @@ const SIDE: usize = 96;
 /// Rows of neighbours, and neighbours in a row.
 const NEIGHBOURS: [usize; 2] = [8, 8];
 
+/// Keys of the views that a page shows.
+const VIEWS: Keys = Keys {
+    about: "the views",
+    names: &[
+        "train_batch_size",
+        "shuffle_window",
+        "input_pipelines",
+        "color_jitter_strength",
+        "use_blur",
+        "brightness",
+        "runtime.seed",
+        "runtime.input",
+    ],
+};
+/// Launches over the pictures of a page.
+const BATCHES: Keys = Keys {
+    about: "batches",
+    names: &["eval_batch_size"],
+};
+const TAKEN: [Keys; 5] = [Keys::DATA, Keys::PICTURES, VIEWS, BATCHES, Keys::DEVICES];
+
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     // Before anything is computed.
     disk::writable(&arguments.out).map_err(|source| crate::report::arrays::Error::Io {
@@ -62,6 +83,10 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// What to do about data that cannot be had.
+const WITHOUT: &str =
+    "--set data_dir=DIR says where they are now, --curves-only makes the page without them";
+
 fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
     let file = path.join(metrics::FILE);
     let Some(content) = run_dir::content(&file)? else {
@@ -86,6 +111,7 @@ fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
             let found = run_dir::content(&file)?.unwrap_or_default();
             let found = metrics::rows(&file, &found)?;
             run.lines = with_evaluations(run.lines, found, trained.manifest.step);
+            let loaded = trained.with(&arguments.overrides, &TAKEN)?;
             let config = &trained.loaded.config;
             run.about = format!(
                 "{}, ResNet-{} ×{}, {} steps ({:.1} epochs)",
@@ -97,9 +123,14 @@ fn gather(path: &Path, arguments: &Arguments, ui: &Ui) -> anyhow::Result<Run> {
             );
             run.settings = settings(&trained.loaded)?;
             if !arguments.curves_only {
-                look(&mut run, &trained, arguments, ui).inspect_err(|error| {
-                    if error.is::<data::Error>() {
-                        ui.note("--curves-only makes the page without the data set");
+                look(&mut run, &trained, &loaded, ui).map_err(|error| {
+                    match error.is::<data::Error>() {
+                        // The first words of an error are those that are shown.
+                        true => {
+                            let words = format!("`{}`: {error}; {WITHOUT}", path.display());
+                            error.context(words)
+                        }
+                        false => error,
                     }
                 })?;
             }
@@ -155,19 +186,19 @@ fn with_evaluations(mut lines: Vec<Scalars>, found: Vec<Scalars>, step: u64) -> 
 }
 
 /// Adds views, neighbours and map.
-fn look(run: &mut Run, trained: &Trained, arguments: &Arguments, ui: &Ui) -> anyhow::Result<()> {
-    let loaded = trained.loaded.with(&arguments.overrides)?;
+fn look(run: &mut Run, trained: &Trained, loaded: &Loaded, ui: &Ui) -> anyhow::Result<()> {
     let config = &loaded.config;
     let open = |split: &str| setup::examples(config, split).map(Arc::new);
-    let (engine, devices) = super::pretrain::open_to_evaluate(&loaded, ui)?;
+    let (engine, devices) = super::pretrain::open_to_evaluate(loaded, ui)?;
     if !config.finetune {
         let train = open(&config.train_split)?;
-        run.views = Some(views::show(&loaded, &engine, &train)?);
+        run.views = Some(views::show(loaded, &engine, &train)?);
     }
     let test = match open(&config.eval_split) {
         Ok(test) => test,
         Err(error @ data::Error::NotFound { .. }) => {
-            ui.note(&format!("neighbours and map are left out: {error}"));
+            let name = &run.name;
+            ui.note(&format!("{name}: neighbours and map are left out: {error}"));
             return Ok(());
         }
         Err(error) => return Err(error.into()),

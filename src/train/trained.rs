@@ -3,7 +3,7 @@
 use super::checkpoint::{self, Array, Manifest};
 use super::step::StateArray;
 use super::{setup, state};
-use crate::config::{self, Loaded};
+use crate::config::{self, Loaded, Origin};
 use crate::data::{self, store};
 use crate::error::Class;
 use crate::hlo::{DType, Literal, Shape};
@@ -69,6 +69,13 @@ pub enum Error {
         path.display()
     )]
     NoHead { path: PathBuf },
+    #[error(transparent)]
+    Override(config::Error),
+    #[error(
+        "`{key}` changes nothing here, since network and training are those of the checkpoint; expected keys {}; leave it out",
+        kinds(.taken)
+    )]
+    WithoutEffect { key: &'static str, taken: Vec<Keys> },
     #[error("checkpoint `{}` does not fit: {}; {remedy}", path.display(), list(.misfits))]
     Misfit {
         path: PathBuf,
@@ -96,7 +103,9 @@ impl Error {
             Error::Checkpoint(error) => error.class(),
             Error::Config { .. } => Class::Check,
             Error::Model(error) => error.class(),
-            Error::NotARun { .. }
+            Error::Override(error) => error.class(),
+            Error::WithoutEffect { .. }
+            | Error::NotARun { .. }
             | Error::NoCheckpoint { .. }
             | Error::NoMetrics { .. }
             | Error::TensorFlow { .. }
@@ -116,6 +125,22 @@ impl std::fmt::Display for Misfit {
             or_nothing(&self.found),
             or_nothing(&self.expected)
         )
+    }
+}
+
+fn kinds(taken: &[Keys]) -> String {
+    let few = |names: &[&str]| match names {
+        [a, b, c, _, ..] => format!("{a}, {b}, {c}, …"),
+        all => all.join(", "),
+    };
+    let mut texts: Vec<String> = taken
+        .iter()
+        .map(|Keys { about, names }| format!("of {about} ({})", few(names)))
+        .collect();
+    let last = texts.pop().unwrap_or_default();
+    match texts.as_slice() {
+        [] => last,
+        others => format!("{} and {last}", others.join(", ")),
     }
 }
 
@@ -297,7 +322,76 @@ const NETWORK_KEYS: [&str; 10] = [
     "dataset",
 ];
 
+/// Keys of one kind that something after pretraining takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keys {
+    /// What they are about.
+    pub about: &'static str,
+    /// Their names.
+    pub names: &'static [&'static str],
+}
+
+impl Keys {
+    /// Of the data that a network is measured on.
+    pub const DATA: Keys = Keys {
+        about: "the data",
+        names: &[
+            "dataset",
+            "data_dir",
+            "train_split",
+            "subset_list",
+            "eval_split",
+            "on_bad_record",
+            "runtime.data_threads",
+        ],
+    };
+    /// Of how a picture becomes an image of the network's size.
+    pub const PICTURES: Keys = Keys {
+        about: "how pictures are cut",
+        names: &["behaviour", "resize_kernel", "exif_orientation"],
+    };
+    /// Of how many images are looked at.
+    pub const BATCHES: Keys = Keys {
+        about: "batches",
+        names: &["eval_batch_size", "eval_steps"],
+    };
+    /// Of what runs the network.
+    pub const DEVICES: Keys = Keys {
+        about: "the device",
+        names: &[
+            "runtime.platform",
+            "runtime.plugin",
+            "runtime.devices",
+            "runtime.precision",
+            "runtime.passes",
+            "runtime.compiler_options",
+            "runtime.executable_cache",
+            "runtime.preallocate",
+            "use_tpu",
+        ],
+    };
+}
+
 impl Trained {
+    /// Its configuration with `key=value` overrides, of which only these keys can change anything.
+    ///
+    /// # Errors
+    /// An override that is none; [`Error::WithoutEffect`] for a key of another kind.
+    pub fn with(&self, overrides: &[String], taken: &[Keys]) -> Result<Loaded, Error> {
+        let loaded = self.loaded.with(overrides).map_err(Error::Override)?;
+        let takes = |name: &str| taken.iter().any(|keys| keys.names.contains(&name));
+        let other = loaded
+            .entries()
+            .find(|(key, _, origin)| **origin == Origin::Argument && !takes(key.name));
+        match other {
+            None => Ok(loaded),
+            Some((key, ..)) => Err(Error::WithoutEffect {
+                key: key.name,
+                taken: taken.to_vec(),
+            }),
+        }
+    }
+
     /// The values for those arrays of another state that are `wanted` by name, `None` for the others.
     ///
     /// # Errors
