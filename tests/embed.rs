@@ -2,7 +2,7 @@
 
 mod binary;
 
-use binary::{run, simclr, stderr, tiny};
+use binary::{refused, run, simclr, stderr, tiny};
 use simclr::data::Examples;
 use simclr::report::picture::Picture;
 use std::collections::HashMap;
@@ -243,6 +243,146 @@ fn predictions_say_the_names_of_class_folders() {
     assert!(text.contains("apple ") && text.contains("pear "), "{text}");
 }
 
+/// A checkpoint of TensorFlow tells neither its data set nor the names of its classes.
+#[test]
+fn an_imported_head_says_whose_names_its_classes_have() {
+    ok(&["export", "run", "head_tf", "--format", "tf-checkpoint"]);
+    let said = ok(&["import", "head_tf", "again", "stem_stride=2"]);
+    for words in [
+        "assumed  dataset=cifar10 (the default; it has as many classes",
+        "next     simclr predict again PICTURES",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let predict = |more: &[&str]| {
+        let picture = ["pictures/inner/0.png", "--top", "10"];
+        let output = call(&[&["predict"], more, &picture[..]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (text, stderr(&output))
+    };
+    let (text, said) = predict(&["again"]);
+    assert!(text.contains("airplane "), "{text}");
+    assert!(
+        said.contains("keeps no names of its classes, which have those of cifar10 here"),
+        "{said}"
+    );
+    let (text, said) = predict(&["again", "--set", "dataset=cifar100"]);
+    assert!(text.contains(" 9 ") && !text.contains("apple"), "{text}");
+    let words = "classes are numbers here: the supervised head has 10, cifar100 has names for 100";
+    assert!(said.contains(words), "{said}");
+    // What the user says is kept.
+    let said = ok(&[
+        "import",
+        "head_tf",
+        "told",
+        "stem_stride=2",
+        "dataset=shapes32",
+    ]);
+    assert!(!said.contains("dataset="), "{said}");
+    let (text, said) = predict(&["told"]);
+    assert!(text.contains("crescent "), "{text}");
+    assert!(!said.contains("names"), "{said}");
+}
+
+/// A head that learned other classes gives no figures of these.
+#[test]
+fn a_head_that_learned_other_classes_is_left_out() {
+    let folder = home().join("others/cifar10/3.0.2");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for (split, count) in [("train", 40), ("test", 20)] {
+        let name = format!("cifar10-{split}.tfrecord-00000-of-00001");
+        let mut writer = ExampleWriter::create(folder.join(name)).expect("a file");
+        for number in 0..count {
+            let picture = home().join(format!("pictures/inner/{}.png", number % 7));
+            let bytes = std::fs::read(picture).expect("a picture");
+            let feature = HashMap::from([
+                ("image".to_owned(), Feature::from_bytes_iter([bytes])),
+                ("label".to_owned(), Feature::from_i64_iter([number % 10])),
+            ]);
+            let features = Some(Features { feature });
+            writer.send(Example { features }).expect("written");
+        }
+        writer.flush().expect("written");
+    }
+    let others = ["evaluate", "run", "dataset=cifar10", "data_dir=others"];
+    let text = ok(&[&others[..], &["--json"]].concat());
+    let found: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let figures = found["figures"].as_object().expect("figures");
+    assert!(figures.contains_key("knn_20") && !figures.contains_key("top_1"));
+    let words = "class 0 of the supervised head is `disc`, that of `cifar10` is `airplane`";
+    let note = found["notes"][0].as_str().unwrap_or_default();
+    assert!(
+        note.starts_with("the supervised head is left out: ") && note.contains(words),
+        "{text}"
+    );
+    let text = ok(&others);
+    assert!(
+        text.contains("  note: the supervised head is left out"),
+        "{text}"
+    );
+    let output = call(&[&others[..], &["--head-only"]].concat());
+    refused(&output, 2, &[words, "evaluate it on `shapes32`"]);
+}
+
+#[test]
+fn images_that_were_seen_before_are_a_note() {
+    let network = "  note: by its configuration the network was trained on shapes32 (train) itself";
+    let neighbours = "  note: k-NN and linear probe learn from the very images";
+    let seen = ok(&["evaluate", "run", "eval_split=train", "--head-only"]);
+    assert!(
+        seen.contains(network) && !seen.contains(neighbours),
+        "{seen}"
+    );
+    let asked = ok(&["evaluate", "run", "train_split=test"]);
+    assert!(
+        asked.contains(neighbours) && !asked.contains(network),
+        "{asked}"
+    );
+    assert!(!ok(&["evaluate", "run", "--head-only"]).contains("note"));
+}
+
+/// Nothing is evaluated with a value that cannot be heeded.
+#[test]
+fn keys_that_change_nothing_are_refused() {
+    let evaluate = [
+        "data (dataset, data_dir,",
+        "eval_batch_size, eval_steps",
+        "runtime.platform",
+    ];
+    for key in [
+        "width_multiplier=0.5",
+        "resnet_depth=18",
+        "proj_out_dim=8",
+        "temperature=0.5",
+        "learning_rate=0.1",
+        "image_size=24",
+        "runtime.remat=block",
+    ] {
+        let name = key.split('=').next().unwrap_or_default();
+        let own = format!("`{name}` changes nothing here");
+        let words = [&[own.as_str(), "the checkpoint"], &evaluate[..]].concat();
+        refused(&call(&["evaluate", "run", key, "--head-only"]), 2, &words);
+        let words = [own.as_str(), "how pictures are cut (behaviour"];
+        let picture = "pictures/inner/0.png";
+        let embed = ["embed", "run", picture, "-o", "x.npy", "--set", key];
+        refused(&call(&embed), 2, &words);
+        refused(&call(&["predict", "run", picture, "--set", key]), 2, &words);
+        let report = [
+            "report",
+            "run",
+            "-o",
+            "x.html",
+            "--curves-only",
+            "--set",
+            key,
+        ];
+        refused(&call(&report), 2, &[&own, "the views (train_batch_size"]);
+    }
+    let output = call(&["evaluate", "run", "temperatur=1"]);
+    refused(&output, 2, &["did you mean `temperature`"]);
+}
+
 #[test]
 fn evaluation_says_what_predictions_say() {
     let all = ["evaluate", "run", "--json"];
@@ -256,6 +396,10 @@ fn evaluation_says_what_predictions_say() {
     let top1 = figures["top_1"].as_f64().expect("a number");
     assert_eq!(top1, f64::from(right) / f64::from(examples));
     assert!(figures["top_5"].as_f64().expect("a number") >= top1);
+    for (class, row) in confusion.iter().enumerate() {
+        let right = f64::from(row[class]) / f64::from(row.iter().sum::<u32>());
+        assert_eq!(figures["class_accuracy"][class].as_f64(), Some(right));
+    }
     for figure in ["knn_20", "knn_200", "linear_probe"] {
         let value = figures[figure].as_f64().expect("a number");
         assert!((0.0..=1.0).contains(&value), "{figure} {value}");
@@ -303,6 +447,24 @@ fn evaluation_says_what_predictions_say() {
         text.contains("top-1") && text.contains("rows: true class"),
         "{text}"
     );
+    let mut lines = text.lines().skip_while(|line| !line.contains("rows: "));
+    let head = lines.nth(1).unwrap_or_default();
+    let names: Vec<&str> = head.split_whitespace().collect();
+    assert_eq!(names[..3], ["right", "disc", "ring"], "{text}");
+    assert_eq!(names.len(), 11, "{text}");
+    let row: Vec<&str> = lines
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    assert!(
+        row[0] == "disc" && row[2] == "%" && row.len() == 13,
+        "{text}"
+    );
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 120),
+        "{text}"
+    );
 }
 
 #[test]
@@ -313,7 +475,17 @@ fn bad_input_is_refused_in_a_sentence_and_nothing_is_written() {
         &["train_steps=1", "lineareval_while_pretraining=false"],
     ));
     assert!(made.status.success(), "{}", stderr(&made));
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 14] = [
+        (
+            &["evaluate", "headless", "--head-only"],
+            2,
+            "has no supervised head",
+        ),
+        (
+            &["predict", "run", "pictures", "--top", "0"],
+            2,
+            "invalid value '0' for '--top <TOP>'",
+        ),
         (
             &["embed", "run", "empty", "-o", "x.npy"],
             2,

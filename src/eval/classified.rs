@@ -40,6 +40,17 @@ impl Classified {
     }
 }
 
+impl Classified {
+    /// Of each class the share whose largest logit is its own; none where it has no examples.
+    pub fn by_class(&self) -> Vec<Option<f64>> {
+        let share = |(class, row): (usize, &Vec<u32>)| {
+            let all: u32 = row.iter().sum();
+            (all > 0).then(|| f64::from(row[class]) / f64::from(all))
+        };
+        self.confusion.iter().enumerate().map(share).collect()
+    }
+}
+
 /// The place of the largest, the first of equals.
 pub fn first_largest(row: &[f32]) -> usize {
     let mut best = 0;
@@ -71,6 +82,8 @@ mod tests {
         assert_eq!(found.confusion[1][1], 1);
         assert_eq!(found.confusion[2][0], 1);
         assert_eq!(found.confusion[5][0], 1);
+        let right = [None, Some(1.0), Some(0.0), None, None, Some(0.0), None];
+        assert_eq!(found.by_class(), right);
         let e = std::f64::consts::E;
         let first = (e + 6.0).ln() - 1.0;
         let third = [9.0f64, 8.0, 7.0, 6.0, 5.0, 1.0, 0.0]

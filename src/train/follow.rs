@@ -1,6 +1,6 @@
 //! Evaluation of a run's checkpoints, each as it appears, and the files that the original writes about it (reference §5.3, §5.4).
 
-use super::judge::{Judged, judge, suits};
+use super::judge::{Judged, judge, knows, suits};
 use super::pretrain::say;
 use super::run_dir::{self, Error as RunDirError};
 use super::signals::{Stop, StopKind};
@@ -148,6 +148,13 @@ impl<'a> Evaluator<'a> {
         let (train, test) = (open(&config.train_split)?, open(&config.eval_split)?);
         let with = features.then(|| train.description());
         suits(trained, test.description(), with)?;
+        match knows(trained, test.description()) {
+            Err(error) if features => {
+                let text = format!("the supervised head is left out: {error}");
+                say(follow.screen, &text);
+            }
+            known => known?,
+        }
         // The run's own step, whatever devices there are here.
         let described = train.description();
         let plan = Plan::new(&trained.loaded, described.examples, 1)?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// What was found.
 #[derive(Debug)]
 pub struct Judged {
-    /// Of the supervised head, if there is one.
+    /// Of the supervised head, if there is one and it knows the classes.
     pub classified: Option<Classified>,
     /// Of the features, if a training split was given.
     pub worth: Option<Worth>,
@@ -75,7 +75,31 @@ pub fn suits(
     Ok(test.labelled_as(train)?)
 }
 
-/// Measures a network on `test`, of which `eval_steps` may leave out the end; k-NN and linear probe too if there is a training split.
+/// Whether the classes of a split are those that the supervised head was trained on, as far as the checkpoint keeps their names.
+///
+/// # Errors
+/// The first class with another name.
+pub fn knows(trained: &Trained, test: &Description) -> Result<(), Error> {
+    let (learned, found) = (&trained.manifest.class_names, &test.class_names);
+    if trained.network.num_classes.is_none() || learned.is_empty() || found.is_empty() {
+        return Ok(());
+    }
+    let all = 0..learned.len().max(found.len());
+    let Some(class) = all.into_iter().find(|&i| learned.get(i) != found.get(i)) else {
+        return Ok(());
+    };
+    let name = |names: &[String]| names.get(class).cloned().unwrap_or("missing".into());
+    Err(Error::OtherClasses {
+        name: test.name.clone(),
+        class,
+        found: name(found),
+        learned: name(learned),
+        trained: trained.loaded.config.dataset.clone(),
+    })
+}
+
+/// Measures a network on `test`, of which `eval_steps` may leave out the end; k-NN and linear probe too if there is a training split. A head
+/// that learned other classes is left out.
 ///
 /// # Errors
 /// A split that does not suit, an example that cannot be had, or a program that cannot be compiled or run.
@@ -93,8 +117,8 @@ pub fn judge(
     let (network, values) = (&trained.network, &trained.values);
     let inference = Inference::new(engine, config, network, values, devices, batch)?;
     let (seen, labels) = inference.see(test, config, Reach::EvalSteps)?;
-    let classified =
-        (inference.classes > 0).then(|| Classified::new(&seen.logits, &labels, inference.classes));
+    let says = inference.classes > 0 && knows(trained, described).is_ok();
+    let classified = says.then(|| Classified::new(&seen.logits, &labels, inference.classes));
     let features = |values, labels| Features {
         width: inference.width,
         values,

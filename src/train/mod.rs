@@ -122,6 +122,16 @@ pub enum Error {
         found: usize,
         expected: usize,
     },
+    #[error(
+        "class {class} of the supervised head is `{learned}`, that of `{name}` is `{found}`, expected the classes that it was trained on; evaluate it on `{trained}`"
+    )]
+    OtherClasses {
+        name: String,
+        class: usize,
+        found: String,
+        learned: String,
+        trained: String,
+    },
     #[error("images of `{name}` have no classes {purpose}, expected two or more; {remedy}")]
     NoClasses {
         name: String,
@@ -173,6 +183,7 @@ impl Error {
             Error::Uneven { .. } => Class::Environment,
             Error::NotInMemory { .. } => Class::Usage,
             Error::Classes { .. }
+            | Error::OtherClasses { .. }
             | Error::NoClasses { .. }
             | Error::Teacher { .. }
             | Error::ImageSide { .. }
