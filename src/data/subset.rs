@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 pub enum Size {
     /// So many examples of each class.
     PerClass(usize),
-    /// This share of the whole set, rounded to whole examples; classes differ by one at most, as in the original's lists.
+    /// This share of the whole set, rounded to whole examples; classes differ by one at most, as in the original's lists, but for those
+    /// that have fewer: what they lack the others give.
     Percent(f64),
 }
 
@@ -30,12 +31,10 @@ pub fn draw(examples: &[(String, u32)], classes: usize, size: Size, seed: u64) -
         Size::PerClass(count) => vec![count; classes],
         Size::Percent(percent) => {
             let total = (examples.len() as f64 * percent / 100.0).round() as usize;
-            let (each, more) = (total / classes.max(1), total % classes.max(1));
-            let mut shares = vec![each; classes];
+            let sizes: Vec<usize> = of_class.iter().map(Vec::len).collect();
             let mut order: Vec<usize> = (0..classes).collect();
             order.sort_by_cached_key(|class| key("class", &class.to_string()));
-            order[..more].iter().for_each(|&class| shares[class] += 1);
-            shares
+            shared_out(total, &sizes, &order)
         }
     };
     let mut chosen = Vec::new();
@@ -45,6 +44,25 @@ pub fn draw(examples: &[(String, u32)], classes: usize, size: Size, seed: u64) -
     }
     chosen.sort();
     chosen
+}
+
+/// Shares of a total, as even as the sizes allow: up to one level all alike, then one more each in this order.
+fn shared_out(total: usize, sizes: &[usize], order: &[usize]) -> Vec<usize> {
+    let given = |level: usize| -> usize { sizes.iter().map(|&size| size.min(level)).sum() };
+    // The highest level that the total reaches.
+    let (mut level, mut above) = (0, sizes.iter().max().map_or(1, |most| most + 1));
+    while above - level > 1 {
+        let middle = level + (above - level) / 2;
+        match given(middle) <= total {
+            true => level = middle,
+            false => above = middle,
+        }
+    }
+    let mut shares: Vec<usize> = sizes.iter().map(|&size| size.min(level)).collect();
+    let larger = order.iter().filter(|&&class| sizes[class] > level);
+    let more = total - given(level);
+    larger.take(more).for_each(|&class| shares[class] += 1);
+    shares
 }
 
 #[cfg(test)]
@@ -87,12 +105,31 @@ mod tests {
         assert_eq!(once, draw(&other, 3, Size::PerClass(10), 7));
     }
 
+    /// Every share of it: as many as it is, and classes that have more to give alike up to one.
+    #[test]
+    fn what_small_classes_lack_the_others_give() {
+        let set = set();
+        for percent in 0..=100 {
+            let found = counts(&draw(&set, 3, Size::Percent(percent.into()), 2));
+            let expected = (83.0 * f64::from(percent) / 100.0).round() as usize;
+            assert_eq!(found.iter().sum::<usize>(), expected, "{percent} %");
+            let most = found.into_iter().max().unwrap_or(0);
+            for (count, size) in found.into_iter().zip([40, 40, 3]) {
+                assert!(count == size || count + 1 >= most, "{percent} %: {found:?}");
+            }
+        }
+        // Classes of which there is none.
+        assert_eq!(draw(&set, 1000, Size::Percent(100.0), 2).len(), 83);
+    }
+
     #[test]
     fn a_smaller_part_lies_within_a_larger_one() {
         let set = set();
         for (small, large) in [
             (Size::Percent(5.0), Size::Percent(10.0)),
             (Size::Percent(10.0), Size::Percent(30.0)),
+            (Size::Percent(30.0), Size::Percent(31.0)),
+            (Size::Percent(31.0), Size::Percent(90.0)),
             (Size::PerClass(3), Size::PerClass(4)),
         ] {
             let large: HashSet<String> = draw(&set, 3, large, 3).into_iter().collect();
