@@ -50,5 +50,13 @@ fn likeness(word: &str, name: &str) -> f64 {
 
 /// So many of something.
 pub fn counted(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+    format!("{number} {what}{}", plural(number))
+}
+
+/// The ending of a noun behind a number.
+pub fn plural(count: impl TryInto<u64>) -> &'static str {
+    match count.try_into() {
+        Ok(1) => "",
+        _ => "s",
+    }
 }

@@ -610,7 +610,7 @@ fn an_upload_that_broke_off_is_replaced() {
     full.store(false, Ordering::Relaxed);
     let output = pack();
     assert!(
-        stderr(&output).contains("1 files of an upload that broke off"),
+        stderr(&output).contains("1 file of an upload that broke off was removed"),
         "{}",
         stderr(&output)
     );

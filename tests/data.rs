@@ -357,6 +357,9 @@ fn an_absent_folder_or_set_is_named() {
             "data_batch_1.bin",
         ],
     );
+    // Hidden files are the system's, unless there is nothing else.
+    fs::write(dir.path().join(".system"), "x").unwrap();
+    check_error(load_train(dir.path()), Class::Usage, &["holds .system;"]);
     fs::write(dir.path().join("holiday.jpg"), "x").unwrap();
     check_error(
         load_train(&dir.path().join("holiday.jpg")),
@@ -365,7 +368,7 @@ fn an_absent_folder_or_set_is_named() {
     );
     // The set is there, but the other split or the other set is wanted.
     tfds_set(dir.path(), "cifar10", 1);
-    let found = ["cifar10, holiday.jpg", "looked for"];
+    let found = ["holds cifar10, holiday.jpg;", "looked for"];
     check_error(
         load("cifar10", "test", Some(dir.path())),
         Class::Usage,
@@ -395,7 +398,7 @@ fn a_missing_file_is_named() {
     check_error(
         load_train(dir.path()),
         Class::Check,
-        &["twice", "3 files", "1 files"],
+        &["twice", "3 files", "1 file "],
     );
 
     let dir = TempDir::new().unwrap();

@@ -192,7 +192,7 @@ fn lists_that_do_not_fit_are_refused() {
     refused(
         &command(&["dataset=imagenet2012_subset/1pct", &dir]),
         2,
-        &["1percent.txt", "imagenet_subsets", "subset_list"],
+        &["1percent.txt nor ", "imagenet_subsets", "subset_list"],
     );
     let list = format!("subset_list={}", list.display());
     refused(
@@ -408,7 +408,9 @@ fn a_run_on_a_list_says_what_is_missing() {
     assert!(output.status.success(), "{text}");
     assert!(text.contains("3 steps of 4 images"), "{text}");
     assert!(
-        text.contains("1 of the 13 examples") && text.contains("picture_99"),
+        text.contains("1 of the 13 examples")
+            && text.contains("is not in split")
+            && text.contains("picture_99"),
         "{text}"
     );
 }

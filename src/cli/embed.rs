@@ -8,6 +8,7 @@ use crate::report::arrays::Format;
 use crate::train::inference::{Inference, Seen};
 use crate::train::setup;
 use crate::train::trained::{self, Keys, Trained};
+use crate::words::plural;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -66,8 +67,9 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     let names: Vec<String> = pictures.iter().map(Picture::name).collect();
     format.write(&arguments.out, &names, width, &seen.features)?;
     ui.result(&format!(
-        "{} pictures, {width} features each, in {}",
+        "{} picture{}, {width} features each, in {}",
         names.len(),
+        plural(names.len()),
         arguments.out.display()
     ))?;
     Ok(0)

@@ -13,6 +13,7 @@ use super::Error;
 use super::example::Example;
 use super::shards::{RawRecord, Shards};
 use crate::places::cache_folder;
+use crate::words::plural;
 
 /// An example of a shard, in the order of its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,9 +44,10 @@ pub(super) fn catalogue(shards: &Shards) -> Result<Vec<Vec<Entry>>, Error> {
         return Ok(found);
     }
     tracing::info!(
-        "reading the names of all {} examples of {} files, once",
+        "reading the names of all {} examples of {} file{}, once",
         shards.lengths.iter().sum::<u64>(),
-        shards.files.len()
+        shards.files.len(),
+        plural(shards.files.len())
     );
     let found: Vec<Vec<Entry>> = (0..shards.files.len())
         .into_par_iter()

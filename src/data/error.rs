@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::example::ExampleError;
 use crate::error::Class;
-use crate::words;
+use crate::words::{self, plural};
 
 /// Why a data set could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,63 @@ pub enum Error {
         found: String,
         expected: String,
     },
+    /// A folder in which nothing is a data set.
+    #[error(
+        "no data set in {dir}, which holds {found}; looked for {expected}; name the folder that has one"
+    )]
+    NoSet {
+        dir: PathBuf,
+        found: String,
+        expected: &'static str,
+    },
+    /// Sets or splits, but not those that were wanted.
+    #[error("no {wanted} in {dir}, which holds {found}; name one of these with {options}")]
+    OtherSets {
+        wanted: String,
+        dir: PathBuf,
+        found: String,
+        options: &'static str,
+    },
+    /// [`Error::UnknownDataset`] of a command.
+    #[error(
+        "there is no data set `{name}`: expected one of {known}, or one that TFDS has written; {remedy}"
+    )]
+    UnknownName {
+        name: String,
+        known: String,
+        remedy: &'static str,
+    },
+    /// [`Error::NoDataDir`] of a command.
+    #[error("data set `{dataset}` is read from disk: {remedy}")]
+    NoFolderNamed {
+        dataset: String,
+        remedy: &'static str,
+    },
+    /// [`Error::DataDirMissing`] of a command.
+    #[error("{dir} is not a folder: {remedy}")]
+    NoFolder { dir: PathBuf, remedy: &'static str },
+    /// [`Error::NotFound`] of a command.
+    #[error("no files of {wanted} in {dir}, which holds {found}; looked for {expected}; {remedy}")]
+    NotThere {
+        wanted: String,
+        dir: PathBuf,
+        found: String,
+        expected: String,
+        remedy: &'static str,
+    },
+    /// A set of which nothing is streamed.
+    #[error(
+        "the images of data set `{dataset}` lie in memory, so that there is nothing to read or to decode: `simclr bench` measures steps on them; name a set that is streamed"
+    )]
+    InMemory { dataset: String },
+    /// The system has no room for threads.
+    #[error("cannot start {threads} threads: {cause}; ask for fewer with --threads")]
+    Threads { threads: usize, cause: String },
+    /// A share that is none.
+    #[error(
+        "{percent} % of {examples} examples is less than half of one, expected one at least: raise --percent, or say --per-class"
+    )]
+    NothingDrawn { percent: f64, examples: usize },
     /// Some files of the split are there, others not.
     #[error(
         "file {file} is missing, {found} of {expected} files of its split are there: fetch or prepare the data set again"
@@ -54,7 +111,8 @@ pub enum Error {
     },
     /// Files of two different preparations of the same split lie side by side.
     #[error(
-        "{dir} holds split `{split}` twice, as {first} files and as {second} files: remove one of them"
+        "{dir} holds split `{split}` twice, as {first} file{} and as {second} file{}: remove one of them",
+        plural(*first), plural(*second)
     )]
     TwoShardings {
         dir: PathBuf,
@@ -239,7 +297,8 @@ pub enum Error {
     },
     /// More bad examples than may be skipped.
     #[error(
-        "{skipped} examples of an epoch could not be had, at most {most} are skipped, and never a whole batch; the last one: {last}; run `simclr data check`, or set on_bad_record=fail to see the first"
+        "{skipped} example{} of an epoch could not be had, at most {most} are skipped, and never a whole batch; the last one: {last}; run `simclr data check`, or set on_bad_record=fail to see the first",
+        plural(*skipped)
     )]
     TooManyBad {
         skipped: usize,
@@ -348,7 +407,44 @@ fn like_one_of(name: &str, known: &str) -> String {
     })
 }
 
+/// What a command says where a run speaks of its keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Words {
+    /// What to do about a folder that is none.
+    pub no_folder: &'static str,
+    /// What to do about one that holds something else.
+    pub not_there: &'static str,
+}
+
 impl Error {
+    /// The same in the words of a command that has no such keys.
+    pub fn in_words_of(self, words: &Words) -> Self {
+        let (remedy, elsewhere) = (words.no_folder, words.not_there);
+        match self {
+            Error::UnknownDataset { name, known } => Error::UnknownName {
+                name,
+                known,
+                remedy,
+            },
+            Error::NoDataDir { dataset } => Error::NoFolderNamed { dataset, remedy },
+            Error::DataDirMissing { dir, .. } => Error::NoFolder { dir, remedy },
+            Error::NotFound {
+                dataset,
+                split,
+                dir,
+                found,
+                expected,
+            } => Error::NotThere {
+                wanted: format!("split `{split}` of data set `{dataset}`"),
+                dir,
+                found,
+                expected,
+                remedy: elsewhere,
+            },
+            other => other,
+        }
+    }
+
     /// What went wrong when `file` was read: an error of ours that came by way of the system's type, or the system's own.
     pub(super) fn reading(file: &Path, cause: std::io::Error) -> Self {
         cause.downcast().unwrap_or_else(|cause| Error::Read {
@@ -386,9 +482,20 @@ impl Error {
             | Error::NoDataDir { .. }
             | Error::DataDirMissing { .. }
             | Error::NotFound { .. }
+            | Error::NoSet { .. }
+            | Error::OtherSets { .. }
+            | Error::UnknownName { .. }
+            | Error::NoFolderNamed { .. }
+            | Error::NoFolder { .. }
+            | Error::NotThere { .. }
+            | Error::InMemory { .. }
+            | Error::NothingDrawn { .. }
             | Error::NoList { .. }
             | Error::OutputExists { .. } => Class::Usage,
-            Error::Read { .. } | Error::Write { .. } | Error::Bucket { .. } => Class::Environment,
+            Error::Read { .. }
+            | Error::Write { .. }
+            | Error::Bucket { .. }
+            | Error::Threads { .. } => Class::Environment,
             Error::MissingFile { .. }
             | Error::TwoShardings { .. }
             | Error::Info { .. }

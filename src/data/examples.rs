@@ -281,8 +281,9 @@ impl Examples {
         };
         if let Some(Missing { count, of, first }) = &missing {
             tracing::warn!(
-                "{count} of the {of} examples on {} are not in split `{split}` of `{}`; the first is {first}",
+                "{count} of the {of} examples on {} {} not in split `{split}` of `{}`; the first is {first}",
                 list.file.display(),
+                if *count == 1 { "is" } else { "are" },
                 description.name
             );
         }

@@ -79,7 +79,7 @@ impl Official {
             let [first, second] = places.map(|place| place.display().to_string());
             return Err(Error::NoList {
                 dataset: self.dataset.into(),
-                looked: format!("{first} and {second}"),
+                looked: format!("{first} nor {second}"),
             });
         };
         let bytes = read(&file)?;

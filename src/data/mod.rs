@@ -41,7 +41,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use cifar::{CIFAR10, CIFAR100};
-pub use error::Error;
+pub use error::{Error, Words};
 pub use examples::{Description, Examples};
 pub use feed::{Crops, Feed, FeedSpec, Share, Stages, Task, originals, replaced};
 pub use find::{Found, find};

@@ -14,6 +14,7 @@ use super::store::{self, entries, read};
 use super::{Error, decode, find};
 use crate::proto::example::feature::Kind;
 use crate::proto::example::{BytesList, Example, Feature, Features, Int64List};
+use crate::words::plural;
 
 /// How to pack.
 #[derive(Debug, Clone)]
@@ -43,7 +44,7 @@ const INFO: &str = "dataset_info.json";
 /// Packs `images` (`SPLIT/CLASS/*`, or `CLASS/*` as the split `train`, or pictures without classes) into `out/NAME/1.0.0`. Files are
 /// taken as they are, after a look whether they can be decoded, and shuffled, so that no file holds one class. The same pictures give
 /// the same bytes. A local folder appears when it is whole; in a bucket the description is written last, and what an upload that broke
-/// off has left is replaced. `progress` is called after each picture.
+/// off has left is replaced. A failure leaves no folder that was not there. `progress` is called after each picture.
 ///
 /// # Errors
 /// If there are no pictures, one cannot be decoded, or something cannot be written.
@@ -75,21 +76,28 @@ pub fn pack(
     };
     // Of an attempt that was killed.
     remove()?;
-    fs::create_dir_all(&partial).map_err(|cause| unwritable(&partial, cause))?;
-    let packed = fill(images, &partial, spec, progress);
-    if packed.is_err() {
-        // What was wrong is more important than what remains.
-        remove().ok();
+    let above = partial.ancestors().skip(1);
+    let made: Vec<&Path> = above.take_while(|folder| !folder.exists()).collect();
+    let packed = fs::create_dir_all(&partial)
+        .map_err(|cause| unwritable(&partial, cause))
+        .and_then(|()| fill(images, &partial, spec, progress))
+        .and_then(|packed| match remote {
+            true => send(&partial, &target).map(|()| packed),
+            false => fs::rename(&partial, &target)
+                .map_err(|cause| unwritable(&target, cause))
+                .map(|()| packed),
+        });
+    match &packed {
+        Ok(_) => remove()?,
+        // What was wrong is more important than what remains; a folder that holds anything of others stays.
+        Err(_) => {
+            remove().ok();
+            for folder in made {
+                fs::remove_dir(folder).ok();
+            }
+        }
     }
-    let packed = packed?;
-    if remote {
-        let sent = send(&partial, &target);
-        remove()?;
-        sent?;
-    } else {
-        fs::rename(&partial, &target).map_err(|cause| unwritable(&target, cause))?;
-    }
-    Ok((target, packed))
+    Ok((target, packed?))
 }
 
 /// Whether files of a set of another name lie there, which are not ours to replace.
@@ -111,8 +119,10 @@ fn send(from: &Path, to: &Path) -> Result<(), Error> {
     }
     if !left.is_empty() {
         tracing::warn!(
-            "{} files of an upload that broke off were removed from {}",
+            "{} file{} of an upload that broke off {} removed from {}",
             left.len(),
+            plural(left.len()),
+            if left.len() == 1 { "was" } else { "were" },
             to.display()
         );
     }

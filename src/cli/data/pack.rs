@@ -1,8 +1,10 @@
 //! `simclr data pack`.
 
 use crate::cli::ui::Ui;
+use crate::data::Words;
 use crate::data::pack::{PackSpec, pack};
 use crate::report::progress::count;
+use crate::words::plural;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -31,21 +33,29 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
+const WORDS: Words = Words {
+    no_folder: "name the folder that holds the pictures",
+    not_there: "name the folder that has the pictures",
+};
+
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     let spec = PackSpec {
         name: arguments.name.clone(),
         shard_bytes: arguments.shard_size << 20,
     };
     let bar = super::bar(ui, "packing");
-    let (folder, splits) = pack(&arguments.images, &arguments.out, &spec, &|| bar.inc(1))?;
+    let packed = pack(&arguments.images, &arguments.out, &spec, &|| bar.inc(1));
     bar.finish_and_clear();
+    let (folder, splits) = packed.map_err(|error| error.in_words_of(&WORDS))?;
     let mut text = format!("{}\n", folder.display());
     for split in &splits {
         text.push_str(&format!(
-            "  {:<12}{} examples in {} files\n",
+            "  {:<12}{} example{} in {} file{}\n",
             split.split,
             count(split.lengths.iter().sum()),
-            split.lengths.len()
+            plural(split.lengths.iter().sum::<u64>()),
+            split.lengths.len(),
+            plural(split.lengths.len())
         ));
     }
     text.push_str(&format!(

@@ -145,7 +145,12 @@ pub(crate) fn is_remote(path: &Path) -> bool {
 /// The content of a folder in a few words for a message.
 pub(crate) fn summary(dir: &Path) -> Result<String, Error> {
     const SHOWN: usize = 6;
-    let names: Vec<String> = entries(dir)?.into_iter().map(|entry| entry.name).collect();
+    let mut names: Vec<String> = entries(dir)?.into_iter().map(|entry| entry.name).collect();
+    // Hidden files are the system's.
+    let hidden = |name: &String| name.starts_with('.');
+    if !names.iter().all(hidden) {
+        names.retain(|name| !hidden(name));
+    }
     Ok(match names.len() {
         0 => "nothing".into(),
         n if n <= SHOWN => names.join(", "),
