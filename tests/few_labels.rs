@@ -5,6 +5,7 @@ mod binary;
 mod common;
 
 use binary::{refused, run, simclr, stderr, tiny};
+use sha2::{Digest, Sha256};
 use simclr::data::Examples;
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -90,11 +91,139 @@ fn cifar_10_gives_lists_too() {
     assert!(found.values().all(|&count| count == 5), "{found:?}");
 }
 
+/// Class folders `a`, `b`, … with so many files each.
+fn folders(dir: &Path, sizes: &[usize]) {
+    for (class, &size) in ('a'..).zip(sizes) {
+        let class = dir.join(class.to_string());
+        fs::create_dir_all(&class).unwrap();
+        for number in 0..size {
+            fs::write(class.join(format!("{number}.jpg")), "").unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_a_small_class_lacks_the_others_give() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path();
+    folders(&home.join("two"), &[2, 12]);
+    folders(&home.join("four"), &[0, 2, 9, 12]);
+    // Folder, size, examples of each class, what is said.
+    type Case<'a> = (&'a str, [&'a str; 2], &'a [usize], &'a [&'a str]);
+    let cases: [Case; 6] = [
+        (
+            "two",
+            ["--percent", "50"],
+            &[2, 5],
+            &[
+                "7 of 14 examples of folder (train), 2 to 5 of each of 2 classes",
+                "1 of the classes has fewer than 5 examples and gives all it has",
+            ],
+        ),
+        ("two", ["--percent", "100"], &[2, 12], &["14 of 14"]),
+        (
+            "two",
+            ["--per-class", "5"],
+            &[2, 5],
+            &["1 of the classes has fewer than 5 examples and gives all it has"],
+        ),
+        (
+            "four",
+            ["--per-class", "10"],
+            &[0, 2, 9, 10],
+            &["3 of the classes have fewer than 10 examples and give all they have"],
+        ),
+        ("four", ["--percent", "100"], &[0, 2, 9, 12], &["23 of 23"]),
+        ("two", ["--per-class", "2"], &[2, 2], &["2 of each of 2"]),
+    ];
+    for (dir, size, expected, words) in cases {
+        let mut arguments = vec!["folder", "--data-dir", dir, "-o", "list.txt"];
+        arguments.extend(size);
+        let output = subset(home, &arguments);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let whole = Examples::open("folder", "train", Some(&home.join(dir))).unwrap();
+        let found = counts(&home.join("list.txt"), &whole);
+        let found: Vec<usize> = (0..expected.len() as u32)
+            .map(|class| found.get(&class).copied().unwrap_or(0))
+            .collect();
+        assert_eq!(found, expected, "{dir} {size:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        for word in words {
+            assert!(text.contains(word), "`{word}` is missing in: {text}");
+        }
+        let short = text.contains("fewer than");
+        assert_eq!(short, words.iter().any(|w| w.contains("fewer")), "{text}");
+    }
+    // Less than half an example is nothing to train on.
+    let arguments = [
+        "folder",
+        "--data-dir",
+        "two",
+        "--percent",
+        "1",
+        "-o",
+        "x.txt",
+    ];
+    refused(&subset(home, &arguments), 2, &["14 examples", "--percent"]);
+    assert!(!home.join("x.txt").exists());
+}
+
+/// 260 of its 1,000 classes have a picture.
+#[test]
+fn of_the_sample_of_imagenet_the_whole_share_is_drawn() {
+    let Some(data) = common::shared_data() else {
+        return;
+    };
+    let data = data.join("imagenet2012_sample").display().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    for (percent, expected) in [("10", 26), ("100", 260)] {
+        let arguments = [
+            "imagenet2012",
+            "--data-dir",
+            &data,
+            "--percent",
+            percent,
+            "-o",
+            "list.txt",
+        ];
+        let output = subset(folder.path(), &arguments);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let list = fs::read_to_string(folder.path().join("list.txt")).unwrap();
+        assert_eq!(list.lines().count(), expected, "{percent} %");
+    }
+}
+
+/// What the program drew before it gave others what a small class lacks.
+#[test]
+fn where_no_class_is_small_the_draw_is_what_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = [
+        "shapes32",
+        "--percent",
+        "1.23",
+        "--seed",
+        "5",
+        "-o",
+        "list.txt",
+    ];
+    let output = subset(folder.path(), &arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let list = fs::read(folder.path().join("list.txt")).unwrap();
+    let digest: String = Sha256::digest(list)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(
+        digest,
+        "b272d0c57b87653bce83702bf48e20055166ff1883b568e8f1e8595ce2bedd1a"
+    );
+}
+
 #[test]
 fn what_cannot_be_drawn_is_refused_and_nothing_written() {
     let folder = tempfile::tempdir().unwrap();
     let home = folder.path();
-    let cases: [(&[&str], i32, &str); 7] = [
+    let cases: [(&[&str], i32, &str); 10] = [
         (&["shapes32", "-o", "x.txt"], 2, "--percent"),
         (
             &["shapes32", "--per-class", "0", "-o", "x.txt"],
@@ -137,6 +266,38 @@ fn what_cannot_be_drawn_is_refused_and_nothing_written() {
             2,
             "`dev`",
         ),
+        // In words of this command, not of a configuration.
+        (
+            &["folder", "--percent", "1", "-o", "x.txt"],
+            2,
+            "set --data-dir to the folder",
+        ),
+        (
+            &[
+                "folder",
+                "--data-dir",
+                "none",
+                "--percent",
+                "1",
+                "-o",
+                "x.txt",
+            ],
+            2,
+            "none is not a folder: set --data-dir",
+        ),
+        (
+            &[
+                "cifar10",
+                "--data-dir",
+                ".",
+                "--percent",
+                "1",
+                "-o",
+                "x.txt",
+            ],
+            2,
+            "set --data-dir to the folder that has it, or --split to one of its splits",
+        ),
         (
             &["shapes32", "--percent", "1", "-o", "none/x.txt"],
             3,
@@ -148,6 +309,9 @@ fn what_cannot_be_drawn_is_refused_and_nothing_written() {
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
         assert!(text.contains(words), "{arguments:?}: {text}");
+        for key in ["data_dir", "train_split"] {
+            assert!(!text.contains(key), "no key of this command: {text}");
+        }
         assert_eq!(fs::read_dir(home).unwrap().count(), 0, "{arguments:?}");
     }
 }

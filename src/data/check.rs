@@ -1,17 +1,18 @@
 //! Whether a split may be trained on: every byte is read, every record parsed, every picture decoded.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::cifar::{Archive, BYTES, SIZE};
 use super::example::Example;
 use super::examples::same_classes;
 use super::find::Found;
 use super::folder::Folder;
 use super::record::RecordReader;
 use super::shards::{RawRecord, Shards};
-use super::{Error, decode};
+use super::{Error, decode, facts};
 
 /// What a split holds.
 #[derive(Debug, Default, serde::Serialize)]
@@ -45,6 +46,11 @@ pub struct Report {
     class_names: Vec<String>,
     /// Examples of each class.
     pub labels: Vec<u64>,
+    /// Examples of the published split, where that is another number than an archive has.
+    pub published: Option<usize>,
+    /// What every one of was looked at.
+    #[serde(skip)]
+    pub checked: &'static str,
     /// What lies in class folders and is not looked at, in a sentence.
     pub passed_over: Option<String>,
     /// What is wrong, a sentence each; the first [`MOST`].
@@ -52,6 +58,9 @@ pub struct Report {
     /// How many things are wrong.
     pub problem_count: u64,
 }
+
+/// The format of pictures that are not encoded.
+const RAW: &str = "raw";
 
 /// Problems that are told.
 pub const MOST: usize = 20;
@@ -99,6 +108,7 @@ impl Report {
     /// Adds what another file holds.
     fn add(&mut self, other: Report) {
         self.examples += other.examples;
+        self.promised += other.promised;
         self.bytes += other.bytes;
         for (format, count) in other.formats {
             *self.formats.entry(format).or_default() += count;
@@ -136,6 +146,7 @@ pub fn check(found: &Found, progress: &(dyn Fn(u64) + Sync)) -> Result<Report, E
         report.classes = folder.class_names.len();
         report.class_names = folder.class_names.clone();
         report.passed_over = folder.passed_over.note();
+        report.checked = "picture";
         let classes = report.classes;
         (0..folder.files.len())
             .into_par_iter()
@@ -158,11 +169,18 @@ pub fn check(found: &Found, progress: &(dyn Fn(u64) + Sync)) -> Result<Report, E
                 part
             })
             .collect()
+    } else if let Some(archive) = Archive::open(&found.dataset, &found.split, &found.dir)? {
+        report.files = archive.files.len();
+        report.classes = archive.classes();
+        report.checked = "record and label";
+        let files = archive.files.par_iter();
+        files.map(|file| batch(&archive, file, progress)).collect()
     } else {
         let shards = Shards::open(&found.dataset, &found.split, &found.dir)?;
         report.files = shards.files.len();
         report.promised = shards.lengths.iter().sum();
         report.classes = shards.layout.classes;
+        report.checked = "CRC, record and picture";
         (0..shards.files.len())
             .into_par_iter()
             .map(|number| file(&shards, number, progress))
@@ -171,6 +189,10 @@ pub fn check(found: &Found, progress: &(dyn Fn(u64) + Sync)) -> Result<Report, E
     report.labels = vec![0; report.classes];
     for part in parts {
         report.add(part);
+    }
+    if report.formats.contains_key(RAW) {
+        let published = facts(&found.dataset, &found.split)?.examples;
+        report.published = Some(published).filter(|&n| n as u64 != report.promised);
     }
     Ok(report)
 }
@@ -189,6 +211,37 @@ pub fn compare(reports: &mut [Report]) {
             report.problem(&error);
         }
     }
+}
+
+/// Reads a file of a binary archive.
+fn batch(archive: &Archive, path: &Path, progress: &(dyn Fn(u64) + Sync)) -> Report {
+    let mut part = Report {
+        labels: vec![0; archive.classes()],
+        ..Report::default()
+    };
+    let found = match archive.read(path) {
+        Ok(found) => found,
+        Err(error) => {
+            part.problem(&error);
+            return part;
+        }
+    };
+    part.promised = found.begun as u64;
+    part.examples = found.labels.len() as u64;
+    part.bytes = part.examples * BYTES as u64;
+    part.formats.insert(RAW.into(), part.examples);
+    part.size([SIZE; 2], [SIZE; 2]);
+    progress(part.examples);
+    for label in found.labels {
+        match label {
+            Ok(label) => part.labels[label as usize] += 1,
+            Err(error) => part.problem(&error),
+        }
+    }
+    if let Err(error) = found.whole {
+        part.problem(&error);
+    }
+    part
 }
 
 /// Reads a shard to its end, or to where nothing can be trusted any more.

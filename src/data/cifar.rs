@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::record::read_all;
-use super::store::{is_dir, is_file, read, summary};
-use super::{Error, ImageSet, example::Example, tfds};
+use super::store::{Entry, is_dir, is_file, read, summary};
+use super::{Error, Found, ImageSet, SPLITS, example::Example, tfds};
 
-const SIZE: usize = 32;
+/// Rows and columns of an image.
+pub(super) const SIZE: usize = 32;
 const PIXELS: usize = SIZE * SIZE;
-const BYTES: usize = PIXELS * 3;
+/// Bytes of an image.
+pub(super) const BYTES: usize = PIXELS * 3;
 
 /// One of the two sets.
 pub(super) struct Cifar {
@@ -176,13 +178,36 @@ impl Cifar {
         if let Some(found) = tfds::find(self.name, split, dir)? {
             return self.load_tfds(split, &found);
         }
-        let files = if split == "train" {
+        if let Some(files) = self.binary(split, dir)? {
+            return self.load_binary(split, &files);
+        }
+        let (name, folder) = (self.name, self.folder);
+        Err(Error::NotFound {
+            dataset: name.into(),
+            split: split.into(),
+            dir: dir.into(),
+            found: summary(dir)?,
+            expected: format!(
+                "{name}/VERSION/{name}-{split}.tfrecord-* and {folder}/{}",
+                self.files(split)[0]
+            ),
+        })
+    }
+
+    /// The names of a split's files in the binary archive.
+    fn files(&self, split: &str) -> &'static [&'static str] {
+        if split == "train" {
             self.train
         } else {
             self.test
-        };
+        }
+    }
+
+    /// The files of a split of the binary archive in `dir` or its folder; none if none of them is there.
+    fn binary(&self, split: &str, dir: &Path) -> Result<Option<Vec<PathBuf>>, Error> {
         for folder in [dir.to_path_buf(), dir.join(self.folder)] {
-            let paths: Vec<_> = files.iter().map(|name| folder.join(name)).collect();
+            let files = self.files(split).iter();
+            let paths: Vec<_> = files.map(|name| folder.join(name)).collect();
             let mut missing = None;
             let mut present = 0;
             for path in &paths {
@@ -192,7 +217,7 @@ impl Cifar {
                 }
             }
             match missing {
-                None => return self.load_binary(split, &paths),
+                None => return Ok(Some(paths)),
                 Some(missing) if present > 0 => {
                     return Err(Error::MissingFile {
                         file: missing.clone(),
@@ -203,17 +228,7 @@ impl Cifar {
                 Some(_) => {}
             }
         }
-        let (name, folder) = (self.name, self.folder);
-        Err(Error::NotFound {
-            dataset: name.into(),
-            split: split.into(),
-            dir: dir.into(),
-            found: summary(dir)?,
-            expected: format!(
-                "{name}/VERSION/{name}-{split}.tfrecord-* and {folder}/{}",
-                files[0]
-            ),
-        })
+        Ok(None)
     }
 
     fn load_tfds(&self, split: &str, found: &tfds::Split) -> Result<ImageSet, Error> {
@@ -295,24 +310,13 @@ impl Cifar {
     }
 
     fn load_binary(&self, split: &str, files: &[PathBuf]) -> Result<ImageSet, Error> {
-        let record_size = self.label_bytes + BYTES;
         let (mut images, mut labels) = (Vec::new(), Vec::new());
         for file in files {
             let bytes = read(file)?;
-            if bytes.is_empty() || bytes.len() % record_size != 0 {
-                return Err(Error::FileSize {
-                    file: file.clone(),
-                    found: bytes.len(),
-                    record_size,
-                });
-            }
-            for (index, record) in bytes.chunks_exact(record_size).enumerate() {
-                let (label, planes) = record.split_at(self.label_bytes);
-                labels.push(self.checked_label(
-                    i64::from(label[self.label_bytes - 1]),
-                    file,
-                    index,
-                )?);
+            self.whole_records(file, &bytes)?;
+            for record in self.records(file, &bytes) {
+                let (label, planes) = record?;
+                labels.push(label);
                 images.extend(
                     (0..PIXELS)
                         .flat_map(|p| [planes[p], planes[PIXELS + p], planes[2 * PIXELS + p]]),
@@ -320,6 +324,33 @@ impl Cifar {
             }
         }
         self.finish(split, self.default_class_names(), images, labels, &files[0])
+    }
+
+    /// Checks that a file of the binary archive ends where a record does.
+    fn whole_records(&self, file: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let record_size = self.label_bytes + BYTES;
+        if bytes.is_empty() || !bytes.len().is_multiple_of(record_size) {
+            return Err(Error::FileSize {
+                file: file.into(),
+                found: bytes.len(),
+                record_size,
+            });
+        }
+        Ok(())
+    }
+
+    /// Label and planes of each whole record of the binary archive.
+    fn records<'a>(
+        &self,
+        file: &Path,
+        bytes: &'a [u8],
+    ) -> impl Iterator<Item = Result<(u32, &'a [u8]), Error>> {
+        let records = bytes.chunks_exact(self.label_bytes + BYTES).enumerate();
+        records.map(move |(index, record)| {
+            let (label, planes) = record.split_at(self.label_bytes);
+            let label = i64::from(label[self.label_bytes - 1]);
+            Ok((self.checked_label(label, file, index)?, planes))
+        })
     }
 
     fn checked_label(&self, label: i64, file: &Path, record: usize) -> Result<u32, Error> {
@@ -381,6 +412,76 @@ impl Cifar {
             labels,
         ))
     }
+}
+
+/// The splits of the binary archives whose files are among those of a folder: of the one that was named, or by its own name.
+pub(super) fn archives(folder: &Path, files: &[Entry], named: bool) -> Vec<Found> {
+    let mut found = Vec::new();
+    for set in [&CIFAR10, &CIFAR100] {
+        if !named && folder.file_name().is_none_or(|name| name != set.folder) {
+            continue;
+        }
+        for split in SPLITS {
+            let own = |file: &Entry| set.files(split).contains(&file.name.as_str());
+            if files.iter().any(own) {
+                found.push(Found {
+                    dataset: set.name.into(),
+                    split: split.into(),
+                    dir: folder.into(),
+                });
+            }
+        }
+    }
+    found
+}
+
+/// A split of a binary archive, to be checked.
+pub(super) struct Archive {
+    set: &'static Cifar,
+    pub(super) files: Vec<PathBuf>,
+}
+
+impl Archive {
+    /// The one that would be read; none where that is no binary archive.
+    pub(super) fn open(dataset: &str, split: &str, dir: &Path) -> Result<Option<Self>, Error> {
+        let sets = [&CIFAR10, &CIFAR100];
+        let Some(set) = sets.into_iter().find(|set| set.name == dataset) else {
+            return Ok(None);
+        };
+        if !SPLITS.contains(&split) || tfds::find(dataset, split, dir)?.is_some() {
+            return Ok(None);
+        }
+        let files = set.binary(split, dir)?;
+        Ok(files.map(|files| Archive { set, files }))
+    }
+
+    pub(super) fn classes(&self) -> usize {
+        self.set.class_names.len()
+    }
+
+    /// Reads a file: the records that it has or begins, the label of each whole one, and whether it ends where one does.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(super) fn read(&self, file: &Path) -> Result<Batch, Error> {
+        let bytes = read(file)?;
+        Ok(Batch {
+            begun: bytes.len().div_ceil(self.set.label_bytes + BYTES),
+            labels: self
+                .set
+                .records(file, &bytes)
+                .map(|record| record.map(|(label, _)| label))
+                .collect(),
+            whole: self.set.whole_records(file, &bytes),
+        })
+    }
+}
+
+/// What a file of a binary archive holds.
+pub(super) struct Batch {
+    pub(super) begun: usize,
+    pub(super) labels: Vec<Result<u32, Error>>,
+    pub(super) whole: Result<(), Error>,
 }
 
 enum PngProblem {

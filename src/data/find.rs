@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::folder::is_picture;
 use super::store::{Entry, entries, is_dir, summary};
+use super::{Error, cifar};
 
 /// A split that was found; its three parts are what [`Examples::open`](super::Examples::open) takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,23 +18,26 @@ pub struct Found {
     pub dir: PathBuf,
 }
 
-/// The splits in `dir` and two folders below: TFRecords of TFDS and of ImageNet's classic layout, otherwise class folders.
+/// The splits in `dir` and two folders below: TFRecords of TFDS and of ImageNet's classic layout, then CIFAR's binary archives; class
+/// folders where there are none.
 ///
 /// # Errors
 /// If there are none, or a folder cannot be read.
 pub fn find(dir: &Path) -> Result<Vec<Found>, Error> {
     if !is_dir(dir)? {
-        return Err(Error::DataDirMissing {
-            dataset: "any".into(),
+        return Err(Error::NoFolder {
             dir: dir.into(),
+            remedy: "name the folder that holds the data",
         });
     }
-    let mut found = BTreeMap::new();
+    let (mut found, mut archives) = (BTreeMap::new(), Vec::new());
     let mut level = vec![dir.to_path_buf()];
     for depth in 0..3 {
         let mut below = Vec::new();
         for folder in level {
-            for entry in entries(&folder)? {
+            let inside = entries(&folder)?;
+            archives.extend(cifar::archives(&folder, &inside, depth == 0));
+            for entry in inside {
                 if entry.is_dir() && depth < 2 {
                     below.push(folder.join(entry.name));
                 } else if let Some((dataset, split)) = shard(&entry.name) {
@@ -43,14 +47,12 @@ pub fn find(dir: &Path) -> Result<Vec<Found>, Error> {
         }
         level = below;
     }
-    let found: Vec<Found> = found
-        .into_keys()
-        .map(|(dir, dataset, split)| Found {
-            dataset,
-            split,
-            dir,
-        })
-        .collect();
+    let records = found.into_keys().map(|(dir, dataset, split)| Found {
+        dataset,
+        split,
+        dir,
+    });
+    let found: Vec<Found> = records.chain(archives).collect();
     if !found.is_empty() {
         return Ok(found);
     }
@@ -69,18 +71,19 @@ pub fn find(dir: &Path) -> Result<Vec<Found>, Error> {
         .filter(|name| folders.iter().any(|folder| folder == name))
         .map(of)
         .collect();
-    match (splits.is_empty(), folders.is_empty()) {
-        (false, _) => Ok(splits),
-        (true, false) => Ok(vec![of("train")]),
-        (true, true) => Err(Error::NotFound {
-            dataset: "any".into(),
-            split: "any".into(),
-            dir: dir.into(),
-            found: summary(dir)?,
-            expected: "NAME/VERSION/NAME-SPLIT.tfrecord-*, SPLIT-00000-of-*, or class folders"
-                .into(),
-        }),
+    if !splits.is_empty() {
+        return Ok(splits);
     }
+    for folder in &folders {
+        if entries(&dir.join(folder))?.iter().any(is_picture) {
+            return Ok(vec![of("train")]);
+        }
+    }
+    Err(Error::NoSet {
+        dir: dir.into(),
+        found: summary(dir)?,
+        expected: "NAME/VERSION/NAME-SPLIT.tfrecord-*, SPLIT-00000-of-*, cifar-10-batches-bin/*.bin, or class folders of pictures",
+    })
 }
 
 /// Data set and split of a shard's name.

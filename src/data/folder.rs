@@ -50,6 +50,12 @@ impl PassedOver {
 /// What names of pictures end with.
 const ENDINGS: [&str; 4] = [".jpg", ".jpeg", ".jpe", ".png"];
 
+/// Whether it is a picture by its name.
+pub(super) fn is_picture(entry: &Entry) -> bool {
+    let lower = entry.name.to_ascii_lowercase();
+    !entry.is_dir() && ENDINGS.iter().any(|ending| lower.ends_with(ending))
+}
+
 impl Folder {
     /// `dir/SPLIT/CLASS/*`, or `dir/CLASS/*` where there is no folder `dir/SPLIT`. A class is a folder, in the order of the names.
     pub(super) fn open(split: &str, dir: &Path) -> Result<Self, Error> {
@@ -76,11 +82,12 @@ impl Folder {
         let mut bytes = 0;
         let mut passed_over = PassedOver::default();
         for (label, (class, entries)) in class_names.iter().zip(folders).enumerate() {
-            for Entry { name, size } in entries {
-                let lower = name.to_ascii_lowercase();
+            for entry in entries {
+                let picture = is_picture(&entry);
+                let Entry { name, size } = entry;
                 let file = root.join(class).join(&name);
                 match size {
-                    Some(size) if ENDINGS.iter().any(|ending| lower.ends_with(ending)) => {
+                    Some(size) if picture => {
                         hash.update(format!("{class}/{name} {size}\n"));
                         files.push(file);
                         bytes += size;

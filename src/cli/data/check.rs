@@ -1,10 +1,11 @@
 //! `simclr data check`.
 
-use super::Place;
+use super::{Place, WORDS};
 use crate::cli::ui::Ui;
 use crate::data::check::{Report, check, compare};
 use crate::error::Class;
 use crate::report::progress::count;
+use crate::words::plural;
 use clap::Args;
 
 #[derive(Args)]
@@ -20,8 +21,9 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     let mut reports = Vec::new();
     for found in arguments.place.all()? {
         let bar = super::bar(ui, &format!("{} {}", found.dataset, found.split));
-        reports.push(check(&found, &|examples| bar.inc(examples))?);
+        let report = check(&found, &|examples| bar.inc(examples));
         bar.finish_and_clear();
+        reports.push(report.map_err(|error| error.in_words_of(&WORDS))?);
     }
     compare(&mut reports);
     if arguments.json {
@@ -34,13 +36,23 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     Ok(if good { 0 } else { Class::Check.exit_code() })
 }
 
+/// From the least to the most, once where they are the same.
+fn range(least: u64, most: u64, noun: &str) -> String {
+    match least == most {
+        true => format!("{least} {noun}{}", plural(least)),
+        false => format!("{least} to {most} {noun}s"),
+    }
+}
+
 fn text(report: &Report) -> String {
     let seen: Vec<u64> = report.labels.iter().copied().filter(|&n| n > 0).collect();
     let labels = match (seen.iter().min(), seen.iter().max()) {
-        (Some(least), Some(most)) => format!(
-            "{} of {} classes, {least} to {most} examples each",
+        (Some(&least), Some(&most)) => format!(
+            "{} of {} class{}, {} each",
             seen.len(),
-            report.classes
+            report.classes,
+            if report.classes == 1 { "" } else { "es" },
+            range(least, most, "example")
         ),
         _ => "none".into(),
     };
@@ -63,15 +75,23 @@ fn text(report: &Report) -> String {
         text.push_str(&format!("  features  {}\n", report.features.join(", ")));
     }
     text.push_str(&format!(
-        "  pictures  {}; {} bytes on average; {low} to {high} rows, {narrow} to {wide} columns\n  labels    {labels}\n",
+        "  pictures  {}; {} bytes on average; {}, {}\n  labels    {labels}\n",
         formats.join(", "),
         count(report.bytes / report.examples.max(1)),
+        range(low as u64, high as u64, "row"),
+        range(narrow as u64, wide as u64, "column"),
     ));
     if let Some(note) = &report.passed_over {
         text.push_str(&format!("  note      {note}\n"));
     }
+    if let Some(published) = report.published {
+        let published = count(published as u64);
+        text.push_str(&format!(
+            "  note      the published split has {published} examples\n"
+        ));
+    }
     if report.good() {
-        text.push_str("  good      every CRC, record and picture\n");
+        text.push_str(&format!("  good      every {}\n", report.checked));
     } else {
         text.push_str(&format!("  problems  {}\n", count(report.problem_count)));
         for problem in &report.problems {

@@ -7,7 +7,7 @@ mod show;
 mod subset;
 
 use super::ui::Ui;
-use crate::data::{Error, Found, find};
+use crate::data::{Error, Examples, Found, Words, find};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub(super) enum Command {
 /// Which split.
 #[derive(Args)]
 struct Place {
-    /// Folder with the data, local or gs://BUCKET/…: TFRecords of TFDS or of ImageNet's classic layout, or class folders of pictures
+    /// Folder with the data, local or gs://BUCKET/…: TFRecords of TFDS or of ImageNet's classic layout, CIFAR's binary archive, or class folders of pictures
     dir: PathBuf,
     /// Only this data set, where the folder holds several
     #[arg(long)]
@@ -40,6 +40,7 @@ struct Place {
 }
 
 impl Place {
+    /// The splits that fit what was named.
     fn all(&self) -> Result<Vec<Found>, Error> {
         let mut found = find(&self.dir)?;
         let known: Vec<String> = found
@@ -51,12 +52,17 @@ impl Place {
         found
             .retain(|found| fits(&self.dataset, &found.dataset) && fits(&self.split, &found.split));
         if found.is_empty() {
-            return Err(Error::NotFound {
-                dataset: self.dataset.clone().unwrap_or("any".into()),
-                split: self.split.clone().unwrap_or("any".into()),
+            let dataset = self
+                .dataset
+                .as_ref()
+                .map(|name| format!("data set `{name}`"));
+            let split = self.split.as_ref().map(|name| format!("split `{name}`"));
+            let wanted: Vec<String> = split.into_iter().chain(dataset).collect();
+            return Err(Error::OtherSets {
+                wanted: wanted.join(" of "),
                 dir: self.dir.clone(),
                 found: known.join(", "),
-                expected: "--dataset and --split among these".into(),
+                options: "--dataset and --split",
             });
         }
         Ok(found)
@@ -68,7 +74,20 @@ impl Place {
         let train = found.iter().position(|found| found.split == "train");
         Ok(found.swap_remove(train.unwrap_or(0)))
     }
+
+    /// The examples of that split.
+    fn open(&self) -> Result<(Found, Examples), Error> {
+        let found = self.one()?;
+        let examples = Examples::open(&found.dataset, &found.split, Some(&found.dir));
+        Ok((found, examples.map_err(|error| error.in_words_of(&WORDS))?))
+    }
 }
+
+/// What a [`Place`] has in place of keys.
+const WORDS: Words = Words {
+    no_folder: "name the folder that holds the data",
+    not_there: "name the folder that has it, or another split with --split",
+};
 
 /// A bar on a terminal, nothing elsewhere.
 fn bar(ui: &Ui, what: &str) -> ProgressBar {

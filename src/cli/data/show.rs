@@ -2,8 +2,9 @@
 
 use super::Place;
 use crate::cli::ui::Ui;
-use crate::data::Examples;
+use crate::config::{Error, Origin};
 use crate::train::views;
+use crate::words::plural;
 use anyhow::Context;
 use clap::Args;
 use std::path::PathBuf;
@@ -13,11 +14,11 @@ use std::sync::Arc;
 pub(in crate::cli) struct Arguments {
     #[command(flatten)]
     place: Place,
-    /// Examples
+    /// Examples, 2 to 16
     #[arg(short = 'n', long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(2..=views::MOST as i64))]
     number: u32,
-    /// The picture to write
-    #[arg(short, long, value_name = "FILE", default_value = "views.png")]
+    /// The picture to write, a PNG
+    #[arg(short, long, value_name = "FILE", default_value = "views.png", value_parser = png)]
     out: PathBuf,
     /// YAML file of the recipe
     #[arg(long, value_name = "FILE")]
@@ -27,9 +28,52 @@ pub(in crate::cli) struct Arguments {
     overrides: Vec<String>,
 }
 
+/// A name that says what is written.
+fn png(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    match path.extension() {
+        Some(ending) if ending.eq_ignore_ascii_case("png") => Ok(path),
+        _ => Err("a name that ends in .png".into()),
+    }
+}
+
+/// Keys that are settled by the arguments, or are about what comes after the first step, and what to do.
+const WITHOUT_EFFECT: [(&str, &str); 12] = [
+    ("dataset", PLACE),
+    ("data_dir", PLACE),
+    ("train_split", PLACE),
+    ("eval_split", PLACE),
+    ("subset_list", "examples of the whole split are shown"),
+    ("train_batch_size", "say how many examples with -n"),
+    ("train_epochs", STEP),
+    ("train_steps", STEP),
+    ("warmup_epochs", STEP),
+    ("input_pipelines", STEP),
+    ("runtime.devices", STEP),
+    ("model_dir", "name the picture with --out"),
+];
+const PLACE: &str = "name the folder, and what to show of it with --dataset and --split";
+const STEP: &str = "the views are those of the first step, on one device";
+
+/// Refuses keys that a user sets for this command alone, in vain; a recipe has them for its run.
+fn refuse_without_effect(overrides: &[String]) -> Result<(), Error> {
+    for (key, found) in overrides.iter().filter_map(|text| text.split_once('=')) {
+        let known = WITHOUT_EFFECT.iter().find(|(name, _)| *name == key.trim());
+        if let Some(&(key, remedy)) = known {
+            return Err(Error::NotTaken {
+                key,
+                origin: Origin::Argument,
+                found: found.into(),
+                remedy,
+            });
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
-    let found = arguments.place.one()?;
-    let examples = Examples::open(&found.dataset, &found.split, Some(&found.dir))?;
+    refuse_without_effect(&arguments.overrides)?;
+    let (found, examples) = arguments.place.open()?;
     let description = examples.description();
     let mut overrides = arguments.overrides.clone();
     if arguments.config.is_none()
@@ -55,8 +99,8 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     std::fs::write(&arguments.out, sheet.png())
         .with_context(|| format!("cannot write {}", arguments.out.display()))?;
     ui.result(&format!(
-        "{} examples, each with {} of {} pixels: {}",
-        batch,
+        "{batch} example{}, each with {} of {} pixels: {}",
+        plural(batch),
         if loaded.config.finetune || loaded.config.distill.is_some() {
             "one view"
         } else {
