@@ -257,14 +257,16 @@ fn views_are_shown() {
         "image_size=48",
         "--set",
         "runtime.platform=cpu",
-        // As a recipe has them, for its own batch.
-        "--set",
-        "input_pipelines=16",
         "--out",
     ];
+    // As a recipe has them, for its own batch.
+    let recipe = folder.path().join("recipe.yaml");
+    fs::write(&recipe, "input_pipelines: 16\ndataset: cifar10\n").unwrap();
     let output = simclr()
         .args(["data", "show"])
         .arg(folder.path())
+        .arg("--config")
+        .arg(&recipe)
         .args(more)
         .arg(&out)
         .output()
@@ -310,4 +312,325 @@ fn a_folder_without_data_is_refused() {
         2,
         &["train of photos", "--split"],
     );
+}
+
+/// Folders that the command has made go away with it, what was there stays.
+#[test]
+fn a_pack_that_fails_leaves_nothing_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let images = root.join("images");
+    fs::create_dir_all(images.join("ant")).unwrap();
+    let pack = |out: &Path| {
+        simclr()
+            .args(["data", "pack"])
+            .args([&images, out])
+            .args(["--name", "mine"])
+            .output()
+            .unwrap()
+    };
+    let deep = root.join("new/deep");
+    refused(&pack(&deep), 2, &["images"]);
+    assert!(!root.join("new").exists());
+    fs::write(images.join("ant/bad.jpg"), "no picture").unwrap();
+    refused(&pack(&deep), 4, &["bad.jpg"]);
+    assert!(!root.join("new").exists());
+    let there = root.join("there");
+    fs::create_dir(&there).unwrap();
+    refused(&pack(&there), 4, &["bad.jpg"]);
+    assert_eq!(fs::read_dir(&there).unwrap().count(), 0);
+    fs::write(there.join("mine"), "a file").unwrap();
+    refused(&pack(&there), 3, &["mine"]);
+    assert_eq!(fs::read(there.join("mine")).unwrap(), b"a file");
+    // A set of another version, and the folder of one.
+    let other = root.join("other/mine/0.9.0");
+    fs::create_dir_all(&other).unwrap();
+    refused(&pack(&root.join("other")), 4, &["bad.jpg"]);
+    assert!(other.is_dir());
+    assert_eq!(fs::read_dir(root.join("other/mine")).unwrap().count(), 1);
+}
+
+const RECORD: usize = 1 + 3 * 32 * 32;
+
+/// CIFAR-10's archive with six images to a file.
+fn archive(dir: &Path) -> std::path::PathBuf {
+    let folder = dir.join("cifar-10-batches-bin");
+    fs::create_dir_all(&folder).unwrap();
+    let train = (1..=5).map(|number| format!("data_batch_{number}.bin"));
+    for (file, name) in train.chain(["test_batch.bin".into()]).enumerate() {
+        let mut content = Vec::new();
+        for record in 0..6 {
+            content.push((file + record) as u8 % 10);
+            content.extend((1..RECORD).map(|byte| (byte * (record + 3) + file) as u8));
+        }
+        fs::write(folder.join(name), content).unwrap();
+    }
+    fs::write(folder.join("batches.meta.txt"), "airplane\n").unwrap();
+    folder
+}
+
+#[test]
+fn the_binary_archive_of_cifar_is_a_data_set_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    fs::write(root.join(".hidden"), "").unwrap();
+    let files = archive(root);
+    for (dir, more) in [
+        (root, &[][..]),
+        (root, &["--dataset", "cifar10"]),
+        (&files, &[]),
+    ] {
+        let output = data(&["check", "--json"], dir, more);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let found = json(&output);
+        assert_eq!(found.as_array().unwrap().len(), 2);
+        for (report, (split, count)) in found
+            .as_array()
+            .unwrap()
+            .iter()
+            .zip([("train", 5), ("test", 1)])
+        {
+            assert_eq!(report["dataset"], "cifar10");
+            assert_eq!(report["split"], split);
+            assert_eq!(report["files"], count);
+            assert_eq!(report["examples"], 6 * count);
+            assert_eq!(report["promised"], 6 * count);
+            assert_eq!(report["classes"], 10);
+            assert_eq!(report["heights"], serde_json::json!([32, 32]));
+        }
+    }
+    let text = String::from_utf8(data(&["check"], root, &["--split", "train"]).stdout).unwrap();
+    for words in [
+        "30 of 30",
+        "30 raw",
+        "32 rows, 32 columns",
+        "good      every record and label",
+        "the published split has 50,000",
+    ] {
+        assert!(text.contains(words), "`{words}` is missing in: {text}");
+    }
+    refused(
+        &data(&["check"], root, &["--split", "validation"]),
+        2,
+        &["train of cifar10, test of cifar10", "--split"],
+    );
+    refused(
+        &data(&["bench"], root, &[]),
+        2,
+        &["`cifar10`", "in memory", "nothing to read"],
+    );
+    let out = root.join("sheet.png");
+    let more = ["-n", "3", "--set", "runtime.platform=cpu", "-o"];
+    let output = simclr()
+        .args(["data", "show"])
+        .arg(root)
+        .args(more)
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(fs::read(&out).unwrap().starts_with(b"\x89PNG"));
+
+    // A label that is none in the second file, the third cut short.
+    let second = files.join("data_batch_2.bin");
+    let mut content = fs::read(&second).unwrap();
+    content[4 * RECORD] = 10;
+    fs::write(&second, content).unwrap();
+    let third = files.join("data_batch_3.bin");
+    let content = fs::read(&third).unwrap();
+    fs::write(&third, &content[..content.len() - 100]).unwrap();
+    let output = data(&["check", "--json"], root, &[]);
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let found = json(&output);
+    assert_eq!(found[0]["problem_count"], 2);
+    assert_eq!(
+        (&found[0]["examples"], &found[0]["promised"]),
+        (&29.into(), &30.into())
+    );
+    assert_eq!(found[1]["problem_count"], 0);
+    let problems = found[0]["problems"].to_string();
+    for words in [
+        "record 4",
+        "data_batch_2.bin is 10, expected 0 to 9",
+        "data_batch_3.bin has 18338 bytes",
+    ] {
+        assert!(problems.contains(words), "{words}: {problems}");
+    }
+    fs::remove_file(&third).unwrap();
+    refused(
+        &data(&["check"], root, &[]),
+        4,
+        &["data_batch_3.bin is missing"],
+    );
+}
+
+#[test]
+fn keys_without_effect_on_a_sheet_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    photos(folder.path(), &LENGTHS);
+    for (key, words) in [
+        ("dataset=shapes32", "--dataset"),
+        ("data_dir=/tmp", "name the folder"),
+        ("train_split=test", "--split"),
+        ("train_batch_size=4", "-n"),
+        ("train_steps=3", "first step"),
+        ("input_pipelines=2", "first step"),
+        ("runtime.devices=2", "first step"),
+        ("subset_list=x.txt", "whole split"),
+    ] {
+        let output = data(&["show", "--set", key], folder.path(), &[]);
+        let name = key.split_once('=').unwrap().0;
+        refused(&output, 2, &[&format!("`{name}"), "is not taken", words]);
+    }
+}
+
+#[test]
+fn a_sheet_is_a_png_and_its_number_of_examples_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    photos(folder.path(), &LENGTHS);
+    let out = folder.path().join("sheet.jpg");
+    let output = simclr()
+        .args(["data", "show"])
+        .arg(folder.path())
+        .arg("-o")
+        .arg(&out)
+        .output()
+        .unwrap();
+    refused(&output, 2, &["sheet.jpg", "ends in .png"]);
+    assert!(!out.exists());
+    let help = simclr().args(["data", "show", "-h"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("2 to 16"), "{help}");
+}
+
+/// Nothing of keys, and no words of the program's own.
+#[test]
+fn errors_speak_of_what_the_commands_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let not_said = |output: &Output| {
+        let text = stderr(output);
+        for words in ["data_dir", "train_split", "eval_split", "`any`", "among"] {
+            assert!(!text.contains(words), "`{words}` is said in: {text}");
+        }
+    };
+    let none = root.join("none");
+    for command in ["check", "show", "bench"] {
+        let output = data(&[command], &none, &[]);
+        refused(
+            &output,
+            2,
+            &["none is not a folder: name the folder that holds the data"],
+        );
+        not_said(&output);
+    }
+    let loose = root.join("loose");
+    fs::create_dir(&loose).unwrap();
+    fs::write(loose.join(".hidden"), "").unwrap();
+    let check = |more: &[&str]| data(&["check"], &loose, more);
+    refused(&check(&[]), 2, &["which holds .hidden;"]);
+    fs::write(loose.join("notes.txt"), "").unwrap();
+    let output = check(&[]);
+    refused(
+        &output,
+        2,
+        &[
+            "no data set in",
+            "which holds notes.txt;",
+            "name the folder",
+        ],
+    );
+    not_said(&output);
+    // A folder that may be a class, but has no picture.
+    fs::create_dir(loose.join("empty")).unwrap();
+    for more in [&[][..], &["--dataset", "cifar10"], &["--split", "test"]] {
+        let output = check(more);
+        refused(&output, 2, &["loose, which holds empty, notes.txt;"]);
+        assert!(!stderr(&output).contains("train of"), "{}", stderr(&output));
+        not_said(&output);
+    }
+    let pack = simclr()
+        .args(["data", "pack"])
+        .args([&loose, &root.join("out")])
+        .output()
+        .unwrap();
+    refused(
+        &pack,
+        2,
+        &["which holds empty, notes.txt;", "name the folder"],
+    );
+    not_said(&pack);
+    let pack = simclr()
+        .args(["data", "pack"])
+        .args([&none, &root.join("out")])
+        .output()
+        .unwrap();
+    refused(&pack, 2, &["none is not a folder: name the folder"]);
+    not_said(&pack);
+    let photographs = root.join("photographs");
+    photos(&photographs, &[2]);
+    let output = data(&["check", "--dataset", "cats"], &photographs, &[]);
+    refused(
+        &output,
+        2,
+        &["no data set `cats`", "holds train of photos", "--dataset"],
+    );
+    not_said(&output);
+    let output = data(
+        &["check", "--dataset", "cats", "--split", "test"],
+        &photographs,
+        &[],
+    );
+    refused(&output, 2, &["no split `test` of data set `cats`"]);
+}
+
+#[test]
+fn one_is_not_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = folder.path().join("images/ant");
+    fs::create_dir_all(&images).unwrap();
+    fs::write(images.join("a.jpg"), pictures::jpeg(0)).unwrap();
+    let images = images.parent().unwrap();
+    let out = folder.path().join("out");
+    let output = simclr()
+        .args(["data", "pack"])
+        .args([images, &out])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("1 example in 1 file\n"), "{text}");
+    let (_, height, width) = pictures::picture(0);
+    let output = data(&["check"], images, &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for words in [
+        format!("{height} rows, {width} columns"),
+        "1 of 1 class, 1 example each".into(),
+        "good      every picture".into(),
+    ] {
+        assert!(text.contains(&words), "`{words}` is missing in: {text}");
+    }
+}
+
+/// Reading alone is measured in one thread, so that the whole may be faster.
+#[test]
+fn the_table_of_speeds_says_how_many_threads_each_line_has() {
+    let folder = tempfile::tempdir().unwrap();
+    photos(folder.path(), &LENGTHS);
+    let more = ["-n", "40", "--image-size", "24", "--threads", "3"];
+    let output = data(&["bench"], folder.path(), &more);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = |stage: &str| {
+        let line = text.lines().find(|line| line.starts_with(stage));
+        let words = line.unwrap_or_default().split_whitespace();
+        words.map(String::from).collect::<Vec<_>>()
+    };
+    for (stage, threads) in [
+        ("reading", "1"),
+        ("decoding", "3"),
+        ("cropping", "3"),
+        ("whole", "3"),
+    ] {
+        assert_eq!(line(stage)[1], threads, "{text}");
+    }
+    assert!(text.contains("stage      threads   images/s"), "{text}");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::folder::is_picture;
-use super::store::{Entry, entries, is_dir, summary};
+use super::store::{entries, is_dir, summary};
 use super::{Error, cifar};
 
 /// A split that was found; its three parts are what [`Examples::open`](super::Examples::open) takes.
@@ -58,7 +58,7 @@ pub fn find(dir: &Path) -> Result<Vec<Found>, Error> {
     }
     let folders: Vec<String> = entries(dir)?
         .into_iter()
-        .filter(Entry::is_dir)
+        .filter(|entry| entry.is_dir() && !entry.name.starts_with('.'))
         .map(|entry| entry.name)
         .collect();
     let of = |split: &str| Found {

@@ -3,9 +3,10 @@
 use super::Place;
 use crate::augment::ResizeKernel;
 use crate::cli::ui::Ui;
-use crate::data::bench::measure;
-use crate::data::{Examples, FeedSpec, Task};
+use crate::data::bench::{Speeds, measure};
+use crate::data::{Error, FeedSpec, Task};
 use crate::report::progress::rate;
+use crate::words::plural;
 use clap::Args;
 use std::sync::Arc;
 
@@ -31,8 +32,11 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
-    let found = arguments.place.one()?;
-    let examples = Examples::open(&found.dataset, &found.split, Some(&found.dir))?;
+    let (found, examples) = arguments.place.open()?;
+    if examples.memory().is_some() {
+        let dataset = found.dataset;
+        return Err(Error::InMemory { dataset }.into());
+    }
     let spec = FeedSpec {
         task: Task::Train {
             views: 2,
@@ -56,19 +60,56 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     }
     let [read, decode, crop] = speeds.shares.map(|share| 100.0 * share);
     ui.result(&format!(
-        "{} images, two crops of {} pixels each, {} threads\n\
-         stage      images/s alone   share of the threads' time in the whole\n\
-         reading    {:>14}   {read:.0} %\n\
-         decoding   {:>14}   {decode:.0} %\n\
-         cropping   {:>14}   {crop:.0} %\n\
-         whole      {:>14}\n",
+        "{} image{}, two crops of {} pixels each; each stage by itself, then the whole\n\
+         stage      threads   images/s   share of the threads' time in the whole\n\
+         reading    {:>7}   {:>8}   {read:.0} %\n\
+         decoding   {threads:>7}   {:>8}   {decode:.0} %\n\
+         cropping   {threads:>7}   {:>8}   {crop:.0} %\n\
+         whole      {threads:>7}   {:>8}\n{}",
         speeds.images,
+        plural(speeds.images),
         arguments.image_size,
-        speeds.threads,
+        1,
         rate(speeds.read),
         rate(speeds.decode),
         rate(speeds.crop),
         rate(speeds.whole),
+        disturbed(&speeds),
+        threads = speeds.threads,
     ))?;
     Ok(0)
+}
+
+/// What to think of a whole that is faster than a part of it on as many threads.
+fn disturbed(speeds: &Speeds) -> &'static str {
+    match speeds.whole > speeds.decode.min(speeds.crop) {
+        true => {
+            "the whole is faster than a stage of it on as many threads: other programs took turns with the measurement; repeat it when they rest\n"
+        }
+        false => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measurement_that_cannot_be_is_told() {
+        let of = |decode, crop, whole| {
+            disturbed(&Speeds {
+                threads: 2,
+                images: 1000,
+                read: 1.0,
+                decode,
+                crop,
+                whole,
+                shares: [0.0; 3],
+            })
+        };
+        // Reading alone has one thread, the whole more.
+        assert_eq!(of(612.0, 2000.0, 451.0), "");
+        assert!(of(451.0, 2000.0, 612.0).contains("repeat it"));
+        assert!(of(4000.0, 500.0, 612.0).contains("repeat it"));
+    }
 }
