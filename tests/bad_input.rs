@@ -304,6 +304,15 @@ fn stderr_of(arguments: &[&str]) -> String {
     binary::stderr(&output)
 }
 
+/// What is no Unicode is refused like other words.
+#[test]
+fn arguments_of_any_bytes_are_refused_in_a_sentence() {
+    use std::os::unix::ffi::OsStrExt;
+    let word = std::ffi::OsStr::from_bytes(b"data_dir=/d/\xff");
+    let output = simclr().args(["pretrain".as_ref(), word]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", binary::stderr(&output));
+}
+
 #[test]
 fn a_flag_that_is_a_key_is_told_how_to_write_it() {
     for (arguments, words) in [
@@ -322,6 +331,28 @@ fn a_flag_that_is_a_key_is_told_how_to_write_it() {
         (&["run", "--mode=train"], "write mode=train"),
         (&["pretrain", "--use_blur"], "write use_blur=true"),
         (&["pretrain", "--nouse_blur"], "write use_blur=false"),
+        (&["pretrain", "--use_blur=False"], "write use_blur=false"),
+        (&["pretrain", "--use_blur", "0"], "write use_blur=false"),
+        (&["pretrain", "--use_blur", "a.yaml"], "write use_blur=true"),
+        (
+            &["pretrain", "--train_steps", "-q"],
+            "write train_steps=VALUE",
+        ),
+        (
+            &[
+                "embed",
+                "runs/one",
+                "x.png",
+                "-o",
+                "x.npy",
+                "--eval_batch_size=4",
+            ],
+            "write --set eval_batch_size=4",
+        ),
+        (
+            &["report", "runs/one", "-o", "x.html", "--config", "my.yaml"],
+            "write --set KEY=VALUE",
+        ),
         (
             &["finetune", "--devices", "2", "--json"],
             "write runtime.devices=2",

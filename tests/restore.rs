@@ -198,7 +198,10 @@ fn a_pattern_that_leaves_the_encoder_is_refused_or_told() {
     refused(
         &with("variable_schema=nomatch"),
         2,
-        &["`variable_schema` is nomatch", "some array"],
+        &[
+            "`variable_schema` is nomatch",
+            "some variable of this network",
+        ],
     );
     assert!(!dir.exists());
     let output = with("variable_schema=base_model/conv2d/");

@@ -145,6 +145,12 @@ fn class_names(trained: &Trained, loaded: &Loaded, classes: usize, ui: &Ui) -> V
             }
         },
     };
+    if names.is_empty() {
+        ui.note(&format!(
+            "classes are numbers here: neither the checkpoint nor the files of {set} name them"
+        ));
+        return Vec::new();
+    }
     let another = "--set dataset=SET names another set";
     if names.len() != classes {
         let found = names.len();

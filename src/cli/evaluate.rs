@@ -68,11 +68,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
             }
         }
     }
-    notes.extend(already_seen(
-        &trained.loaded.config,
-        config,
-        train.is_some(),
-    ));
+    notes.extend(already_seen(&trained, config, train.is_some()));
     let (engine, devices) = super::pretrain::open_to_evaluate(&loaded, ui)?;
     let Judged { classified, worth } =
         judge(&engine, devices, &trained, config, &test, train.as_ref())?;
@@ -148,12 +144,15 @@ fn of_training(trained: &Trained, test: &Description, ui: &Ui) -> anyhow::Result
 }
 
 /// What a reader of the figures has to know where the network, k-NN or the probe has seen the images before.
-fn already_seen(own: &Config, config: &Config, features: bool) -> Vec<String> {
+fn already_seen(trained: &Trained, config: &Config, features: bool) -> Vec<String> {
+    let own = &trained.loaded.config;
     let (set, split) = (&config.dataset, &config.eval_split);
     let mut notes = Vec::new();
     // Another folder of class folders is another set of that name.
     let same_place = set != "folder" || config.data_dir == own.data_dir;
-    if (set, split) == (&own.dataset, &own.train_split) && same_place {
+    // The configuration of an import does not tell what the network was trained on.
+    let known = !trained.manifest.imported();
+    if known && (set, split) == (&own.dataset, &own.train_split) && same_place {
         notes.push(format!(
             "by its configuration the network was trained on {set} ({split}) itself; images that are new to it would say what it is worth"
         ));

@@ -18,32 +18,46 @@ pub(super) fn instead(
     let flag = flag.split('=').next().unwrap_or(flag);
     let name = flag.strip_prefix("--")?;
     let command = called(program, arguments);
-    let takes = |id: &str| {
+    let argument = |id: &str| {
         command
             .get_arguments()
-            .any(|argument| argument.get_id() == id)
+            .find(|argument| argument.get_id() == id)
     };
-    if !takes("overrides") {
-        return None;
-    }
-    if name == "config" && takes("run") {
+    // Words by themselves, or after a flag.
+    let write = match argument("overrides")?.is_positional() {
+        true => "write ",
+        false => "write --set ",
+    };
+    if name == "config" && (argument("run").is_some() || argument("runs").is_some()) {
         let command = command.get_name();
         return Some(format!(
-            "`simclr {command}` has no flag `--config`: the configuration is that of the run; write KEY=VALUE to change a value of it"
+            "`simclr {command}` has no flag `--config`: the configuration is that of the run; {write}KEY=VALUE to change a value of it"
         ));
     }
     let (key, no) = meant(&name.replace('-', "_"))?;
     let value = match (given(flag, arguments), key.kind) {
-        (_, Kind::Bool) if no => "false",
-        (Some(value), Kind::Bool) if value != "true" && value != "false" => "true",
-        (None, Kind::Bool) => "true",
-        (Some(value), _) => value,
-        (None, _) => "VALUE",
+        (Some(value), Kind::Bool) => match (truth(value), no) {
+            (Some(value), false) => value,
+            (_, no) => !no,
+        }
+        .to_string(),
+        (None, Kind::Bool) => (!no).to_string(),
+        (Some(value), _) => value.to_owned(),
+        (None, _) => "VALUE".to_owned(),
     };
     let name = key.name;
     Some(format!(
-        "`{flag}` is no flag but a key of the configuration; write {name}={value}"
+        "`{flag}` is no flag but a key of the configuration; {write}{name}={value}"
     ))
+}
+
+/// What the original's flags take for true and false; none for another word, which stands behind a switch by chance.
+fn truth(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "t" | "1" | "yes" | "y" => Some(true),
+        "false" | "f" | "0" | "no" | "n" => Some(false),
+        _ => None,
+    }
 }
 
 /// The command that is called, of commands within commands the innermost.
@@ -76,5 +90,7 @@ fn given<'a>(flag: &str, arguments: &'a [String]) -> Option<&'a str> {
     }
     let at = arguments.iter().position(|argument| argument == flag)?;
     let next = arguments.get(at + 1)?;
-    (!next.starts_with("--") && !next.contains('=')).then_some(next)
+    // A flag may stand there, but a number below zero is none.
+    let flag = next.starts_with('-') && next.parse::<f64>().is_err();
+    (!flag && !next.contains('=')).then_some(next)
 }

@@ -182,7 +182,10 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are results; a closed pipe is no failure.
-            let arguments: Vec<String> = std::env::args().skip(1).collect();
+            let arguments = std::env::args_os().skip(1);
+            let arguments: Vec<String> = arguments
+                .map(|argument| argument.to_string_lossy().into_owned())
+                .collect();
             match flags::instead(&error, &Cli::command(), &arguments) {
                 Some(text) => writeln!(std::io::stderr(), "error: {text}").ok(),
                 None => error.print().ok(),

@@ -47,6 +47,10 @@ const VIEWS: Keys = Keys {
         "brightness",
         "runtime.seed",
         "runtime.input",
+        // No view depends on these, but the plan and the step do that views are made with.
+        "warmup_epochs",
+        "teacher",
+        "distill_share",
     ],
 };
 /// Launches over the pictures of a page.

@@ -101,7 +101,9 @@ fn write_instead(argument: &str) -> String {
         .extension()
         .is_some_and(|name| name == "yaml" || name == "yml");
     match yaml || file.is_file() {
-        true => format!("a configuration file is given with --config {argument}"),
+        true => format!(
+            "a configuration file is given with --config {argument}, where a command takes one"
+        ),
         false => "write key=value, such as temperature=0.5".into(),
     }
 }

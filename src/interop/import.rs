@@ -164,7 +164,7 @@ fn write(
         epoch: 0.0,
         data_position: 0,
         seed: loaded.config.runtime.seed,
-        module_hash: format!("imported from {}", imported.source.display()),
+        module_hash: format!("{}{}", checkpoint::IMPORTED, imported.source.display()),
         compiled_hash: String::new(),
         config: loaded.identity(),
         config_yaml: loaded.to_yaml(),

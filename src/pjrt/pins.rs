@@ -90,7 +90,11 @@ impl Package {
 
     /// Whether a file is that which [`super::install`] fetched, whose SHA-256 it checked.
     pub fn is(self, file: &Path) -> bool {
-        self.cached_file().is_some_and(|cached| cached == file)
+        // Plugins go by their real paths, and a cache may lie behind a link.
+        let cached = self
+            .cached_file()
+            .and_then(|cached| cached.canonicalize().ok());
+        cached.is_some_and(|cached| cached == file)
     }
 
     pub(super) fn pin(self) -> Pin {

@@ -89,6 +89,16 @@ pub struct Manifest {
     pub class_names: Vec<String>,
 }
 
+/// With which the hash of a module begins that another program's was.
+pub const IMPORTED: &str = "imported from ";
+
+impl Manifest {
+    /// Whether `simclr import` made the checkpoint, whose configuration then tells the network, not how it was trained.
+    pub fn imported(&self) -> bool {
+        self.module_hash.starts_with(IMPORTED)
+    }
+}
+
 /// `manifest.json`.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct OnDisk {

@@ -69,23 +69,27 @@ pub(super) fn values(loaded: &Loaded, module: &StepModule) -> Result<Vec<Literal
     };
     let from = trained::open(path)?;
     let mut wanted = HashSet::new();
-    let (mut encoder, mut left) = (0, 0);
     for array in &module.state {
         if schema.takes(&array.name).map_err(bad)? {
             wanted.insert(array.name.as_str());
-        } else if array.name.starts_with(ENCODER) && trained::is_variable(&array.name) {
-            left += 1;
         }
-        encoder +=
-            usize::from(array.name.starts_with(ENCODER) && trained::is_variable(&array.name));
     }
-    if wanted.is_empty() {
-        let expected = "a pattern that some array of the checkpoint's begins with";
+    if !wanted.iter().any(|name| trained::is_variable(name)) {
+        let expected = "a pattern that takes some variable of this network, such as base_model/conv2d/kernel:0";
         return Err(loaded.bad("variable_schema", expected).into());
     }
+    let names = module.state.iter().map(|array| array.name.as_str());
+    let encoder: Vec<&str> = names
+        .filter(|name| name.starts_with(ENCODER) && trained::is_variable(name))
+        .collect();
+    let left = encoder
+        .iter()
+        .filter(|name| !wanted.contains(**name))
+        .count();
     if left > 0 {
+        let encoder = encoder.len();
         tracing::warn!(
-            "`variable_schema` leaves {left} of the encoder's {encoder} variables at initial values, and takes the others from {}",
+            "`variable_schema` leaves {left} of the encoder's {encoder} variables at initial values, whatever {} has",
             path.display()
         );
     }

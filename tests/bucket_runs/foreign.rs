@@ -119,6 +119,15 @@ fn a_list_names_what_lies_beside_it() {
     .unwrap();
     let output = program(&server, &["inspect", "gs://b/tf1"]).output();
     refused(&output.unwrap(), 2, &["gs://b/tf1", "`other`", "no index"]);
+    // Nobody asks a bucket `b.index`.
+    let output = program(&server, &["inspect", "gs://b"]).output();
+    refused(&output.unwrap(), 2, &["gs://b", "which holds tf1, tf2"]);
+    let asked = server.requests().into_iter();
+    assert!(
+        !asked
+            .map(|(request, _)| request.path)
+            .any(|path| path.contains("b.index"))
+    );
 }
 
 #[test]

@@ -172,26 +172,27 @@ impl<'a> Trials<'a> {
             self.made + 1,
             self.access.attempts,
         );
-        if self.since.elapsed() + pause >= SILENCE && !std::mem::replace(&mut self.told, true) {
-            self.tell(&failure.cause);
+        if self.since.elapsed() + pause >= SILENCE && !self.told {
+            self.told = self.tell(&failure.cause);
         }
         Ok(pause)
     }
 
-    /// Says that it takes long, and how long at most, unless that was just said of something else.
-    fn tell(&self, cause: &str) {
+    /// Says that it takes long, and about how long yet, unless that was just said of something else. Whether it said so.
+    fn tell(&self, cause: &str) -> bool {
         let mut last = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_some_and(|last| last.elapsed() < APART) {
-            return;
+            return false;
         }
         *last = Some(Instant::now());
         tracing::warn!(
-            "cannot {} {} yet: {cause}; it is tried again, with {} attempts in all, for {} min at most",
+            "cannot {} {} yet: {cause}; it is tried again, with {} attempts in all, for about {} min",
             self.action,
             self.place,
             self.access.attempts,
             self.left().as_secs().div_ceil(60)
         );
+        true
     }
 
     /// How long the attempts that are left may take.

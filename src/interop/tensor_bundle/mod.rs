@@ -309,7 +309,9 @@ fn find(path: &Path) -> Result<PathBuf, Error> {
 
 /// Whether a bundle of this prefix is there.
 pub(crate) fn has_index(prefix: &Path) -> Result<bool, data::Error> {
-    store::is_file(&with_suffix(prefix, ".index"))
+    // Of a bucket itself that would be the name of another bucket.
+    let named = !store::normal(prefix)?.ends_with('/') || !store::is_remote(prefix);
+    Ok(named && store::is_file(&with_suffix(prefix, ".index"))?)
 }
 
 fn find_in_folder(folder: &Path) -> Result<PathBuf, Error> {

@@ -30,9 +30,12 @@ pub(super) fn lines(title: &str, series: &[Series], share: bool) -> String {
         (0.0, (1.05 * highest).clamp(0.05, 1.0))
     } else {
         let (low, high) = range(all().map(|p| p.1));
-        let rest = series
-            .iter()
-            .flat_map(|s| s.points.iter().skip(s.points.len() / 10 + 1));
+        // A curve of a few points has no beginning.
+        let begins = |points: &[(f64, f64)]| match points.len() {
+            0..5 => 0,
+            n => n / 10 + 1,
+        };
+        let rest = series.iter().flat_map(|s| &s.points[begins(&s.points)..]);
         let rest = rest.map(|p| p.1).fold(f64::NEG_INFINITY, f64::max);
         let high = match rest > low && high - low > STEEP * (rest - low) {
             true => rest,
@@ -261,6 +264,14 @@ mod tests {
             "{chart}"
         );
         assert!(!chart.contains("\"end\">20<"), "{chart}");
+        // Of two runs, one of which was measured once, nothing is cut.
+        let of = |points: &[(f64, f64)]| Series {
+            colour: "red",
+            name: "run",
+            points: points.to_vec(),
+        };
+        let both = lines("title", &[of(&[(0.0, 30.0)]), of(&steep[1..])], false);
+        assert!(!both.contains("begins at"), "{both}");
     }
 
     #[test]
