@@ -6,9 +6,12 @@ mod pictures;
 use binary::{refused, simclr, stderr};
 use pictures::{bytes, encoded, int, photos, shard, write};
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 const LENGTHS: [usize; 3] = [9, 14, 7];
 
@@ -633,4 +636,93 @@ fn the_table_of_speeds_says_how_many_threads_each_line_has() {
         assert_eq!(line(stage)[1], threads, "{text}");
     }
     assert!(text.contains("stage      threads   images/s"), "{text}");
+}
+
+/// Waits for a command that hangs if it opens what it should not.
+fn within_a_minute(command: &mut Command) -> Output {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begin.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("{command:?} does not end");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.wait_with_output().unwrap()
+}
+
+fn fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+/// A class of two pictures with a fifo and a name that is not UTF-8 beside them, and another class.
+fn odd_folders(images: &Path) {
+    for (class, count) in [("ant", 2), ("bee", 2)] {
+        let dir = images.join(class);
+        fs::create_dir_all(&dir).unwrap();
+        for number in 0..count {
+            fs::write(dir.join(format!("{number}.jpg")), encoded(number)).unwrap();
+        }
+    }
+    fifo(&images.join("ant/z.jpg"));
+    let latin = OsStr::from_bytes(b"ant/caf\xe9.jpg");
+    fs::write(images.join(latin), encoded(3)).unwrap();
+    fs::write(images.join("bee/notes.txt"), "no picture").unwrap();
+    fs::write(images.join("bee/more.txt"), "no picture").unwrap();
+    fs::write(images.join("bee/.hidden.jpg"), "the system's").unwrap();
+}
+
+const PASSED_OVER: [&str; 5] = [
+    "passed over in the class folders: 2 files or folders whose names end in none of .jpg",
+    "the first ",
+    "bee/more.txt; 1 that is no file but a fifo, a socket or a device: ",
+    "ant/z.jpg; 1 whose name is not UTF-8: ",
+    "ant/caf\u{fffd}.jpg",
+];
+
+#[test]
+fn what_is_passed_over_in_class_folders_is_not_opened_but_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = folder.path().join("images");
+    odd_folders(&images);
+    let output = within_a_minute(simclr().args(["data", "check", "--json"]).arg(&images));
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found = &json(&output)[0];
+    assert_eq!(found["examples"], 4);
+    let note = found["passed_over"].as_str().unwrap();
+    let out = folder.path().join("out");
+    let pack = within_a_minute(simclr().args(["data", "pack"]).args([&images, &out]));
+    assert!(pack.status.success(), "{}", stderr(&pack));
+    for words in PASSED_OVER {
+        assert!(note.contains(words), "`{words}` is missing in: {note}");
+        let said = stderr(&pack);
+        assert!(said.contains(words), "`{words}` is missing in: {said}");
+    }
+    // A class that is left out would change the labels of the others.
+    let latin = images.join(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&latin).unwrap();
+    for command in ["check", "bench"] {
+        let words = ["class folder", "caf\u{fffd}", "not UTF-8", "rename it"];
+        refused(&data(&[command], &images, &[]), 4, &words);
+    }
+}
+
+/// By their names they are files of the sets.
+#[test]
+fn what_is_no_file_is_refused_in_a_set_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = photos(folder.path(), &LENGTHS);
+    let first = shard(&files, "train", 0, 3);
+    fs::remove_file(&first).unwrap();
+    fifo(&first);
+    let output = within_a_minute(simclr().args(["data", "check"]).arg(folder.path()));
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let words = "00000-of-00003 is a fifo, expected a file: remove it";
+    assert!(text.contains(words), "{text}");
 }

@@ -6,6 +6,8 @@ use binary::{refused, run, simclr, stderr, tiny};
 use simclr::data::Examples;
 use simclr::report::picture::Picture;
 use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::OnceLock;
@@ -568,4 +570,57 @@ fn bad_input_is_refused_in_a_sentence_and_nothing_is_written() {
             "{arguments:?} has written something"
         );
     }
+}
+
+/// Nothing that may never end is opened, and nothing is left out without a word.
+#[test]
+fn what_a_folder_has_beside_pictures_is_named_and_no_file_is_refused() {
+    let odd = home().join("odd");
+    std::fs::create_dir_all(odd.join(".trash")).expect("a folder");
+    let copy = |name: &OsStr| {
+        std::fs::copy(home().join("pictures/inner/0.png"), odd.join(name)).expect("a copy");
+    };
+    let latin = OsStr::from_bytes(b"caf\xe9.png");
+    for name in [".hidden.png", ".trash/1.png", "a.png"] {
+        copy(OsStr::new(name));
+    }
+    copy(latin);
+    // What would wait for a writer, if it were opened.
+    std::os::unix::net::UnixListener::bind(odd.join("z.png")).expect("a socket");
+    let found = simclr::data::pictures::find(std::slice::from_ref(&odd)).expect("pictures");
+    assert_eq!(found.len(), 1);
+    let output = call(&["embed", "run", "odd", "-o", "odd.npy"]);
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    for words in [
+        "passed over in `odd`: 1 that is no file but a fifo, a socket or a device: odd/z.png",
+        "1 whose name is not UTF-8: odd/caf\u{fffd}.png",
+    ] {
+        assert!(said.contains(words), "`{words}` is missing in: {said}");
+    }
+    assert!(!said.contains("hidden"), "{said}");
+    // What is named is taken whatever its name.
+    let named = [odd.join(".hidden.png"), odd.join(latin)];
+    let found = simclr::data::pictures::find(&named).expect("pictures");
+    assert_eq!(found.len(), 2);
+    let hidden = simclr::data::pictures::find(&[odd.join(".trash")]).expect("pictures");
+    assert_eq!(hidden.len(), 1);
+    for (path, words) in [
+        ("/dev/zero", "`/dev/zero` is a device, expected a file"),
+        ("odd/z.png", "z.png` is a socket, expected a file"),
+    ] {
+        let error = simclr::data::pictures::find(&[home().join(path)]).expect_err("no picture");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    refused(
+        &call(&["predict", "run", "odd/z.png"]),
+        2,
+        &["`odd/z.png` is a socket"],
+    );
+    std::fs::write(odd.join("list.txt"), "a.png\nz.png\n").expect("a file");
+    refused(
+        &call(&["predict", "run", "odd/list.txt"]),
+        4,
+        &["line 2 of `odd/list.txt` names `z.png`, which is a socket"],
+    );
 }

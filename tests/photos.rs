@@ -354,6 +354,11 @@ fn a_folder_of_class_folders_is_a_set() {
     assert_eq!(labels, [0, 0, 1, 1, 2, 2]);
     let trained = steps(&examples, spec(2, 0, 1), 1);
     assert_eq!(trained[0].len(), 6);
+    // What is hidden is the system's, and what is no file is not opened.
+    let ant = folder.path().join("train/ant");
+    fs::write(ant.join(".hidden.jpg"), encoded(7)).unwrap();
+    std::os::unix::net::UnixListener::bind(ant.join("socket.jpg")).unwrap();
+    assert_eq!(open().unwrap().description(), examples.description());
     // What was trained on is part of a run: another picture is another set.
     let before = examples.description().fingerprint.clone();
     fs::write(folder.path().join("train/ant/9.png"), encoded(9)).unwrap();

@@ -145,7 +145,7 @@ pub fn check(found: &Found, progress: &(dyn Fn(u64) + Sync)) -> Result<Report, E
         report.promised = folder.files.len() as u64;
         report.classes = folder.class_names.len();
         report.class_names = folder.class_names.clone();
-        report.passed_over = folder.passed_over.note();
+        report.passed_over = folder.passed_over.note("the class folders");
         report.checked = "picture";
         let classes = report.classes;
         (0..folder.files.len())

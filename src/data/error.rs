@@ -126,6 +126,14 @@ pub enum Error {
         file: PathBuf,
         cause: std::io::Error,
     },
+    /// What is never opened.
+    #[error("{file} is {found}, expected a file: remove it, or name another")]
+    NoFile { file: PathBuf, found: &'static str },
+    /// A class folder whose name no list and no checkpoint can hold.
+    #[error(
+        "the name of the class folder {dir} is not UTF-8, expected one that is, as lists and checkpoints hold it; rename it"
+    )]
+    ClassFolderName { dir: PathBuf },
     /// A bucket that does not give what it is asked for.
     #[error("cannot {action} {place}: {cause}, {attempts}; {remedy}")]
     Bucket {
@@ -499,6 +507,8 @@ impl Error {
             Error::MissingFile { .. }
             | Error::TwoShardings { .. }
             | Error::Info { .. }
+            | Error::NoFile { .. }
+            | Error::ClassFolderName { .. }
             | Error::Count { .. }
             | Error::OtherList { .. }
             | Error::BadList { .. }

@@ -350,7 +350,7 @@ impl Examples {
             }
             "folder" => {
                 let folder = Folder::open(split, dir()?)?;
-                if let Some(note) = folder.passed_over.note() {
+                if let Some(note) = folder.passed_over.note("the class folders") {
                     tracing::warn!("{note}");
                 }
                 let classes = folder.class_names.len();

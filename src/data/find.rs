@@ -58,7 +58,7 @@ pub fn find(dir: &Path) -> Result<Vec<Found>, Error> {
     }
     let folders: Vec<String> = entries(dir)?
         .into_iter()
-        .filter(|entry| entry.is_dir() && !entry.name.starts_with('.'))
+        .filter(|entry| entry.is_dir() && !entry.is_hidden())
         .map(|entry| entry.name)
         .collect();
     let of = |split: &str| Found {

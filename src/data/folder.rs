@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::Error;
 use super::list::{List, Missing};
-use super::store::{Entry, entries, is_dir, read, summary};
+use super::store::{Entry, Odd, all_entries, is_dir, read, summary};
 
 /// The pictures of a split, by class and name.
 #[derive(Debug)]
@@ -22,38 +22,67 @@ pub(super) struct Folder {
     pub(super) fingerprint: String,
 }
 
-/// What lies in class folders and is no picture by its name.
+/// What lies in folders of pictures and is not read, but for what is hidden: by their names, by what they are, by the coding of
+/// their names; of each how many and the first.
 #[derive(Debug, Default)]
-pub(super) struct PassedOver {
-    count: usize,
-    first: Option<PathBuf>,
-}
+pub(super) struct PassedOver([(usize, Option<PathBuf>); 3]);
 
 impl PassedOver {
-    fn add(&mut self, file: PathBuf) {
-        self.count += 1;
-        self.first.get_or_insert(file);
+    pub(super) fn add(&mut self, entry: &Entry, file: PathBuf) {
+        if entry.is_hidden() {
+            return;
+        }
+        let reason = match entry.odd {
+            None => 0,
+            Some(Odd::NoFile) => 1,
+            Some(Odd::Name) => 2,
+        };
+        let (count, first) = &mut self.0[reason];
+        *count += 1;
+        first.get_or_insert(file);
     }
 
-    /// A sentence about it; none if there is nothing.
-    pub(super) fn note(&self) -> Option<String> {
-        let first = self.first.as_ref()?;
-        Some(format!(
-            "{} files or folders in the class folders are passed over, since their names end in none of {}; the first is {}",
-            self.count,
-            ENDINGS.join(", "),
-            first.display()
-        ))
+    /// A sentence about it, which calls their place so; none if there is nothing.
+    pub(super) fn note(&self, place: &str) -> Option<String> {
+        let endings = ENDINGS.join(", ");
+        let words = [
+            [
+                format!("file or folder whose name ends in none of {endings}"),
+                format!("files or folders whose names end in none of {endings}"),
+            ],
+            [
+                "that is no file but a fifo, a socket or a device".into(),
+                "that are no files but fifos, sockets or devices".into(),
+            ],
+            [
+                "whose name is not UTF-8".into(),
+                "whose names are not UTF-8".into(),
+            ],
+        ];
+        let parts = self
+            .0
+            .iter()
+            .zip(&words)
+            .filter_map(|(found, [one, many])| {
+                let (count, first) = (found.0, found.1.as_ref()?.display());
+                Some(match count {
+                    1 => format!("1 {one}: {first}"),
+                    _ => format!("{count} {many}, the first {first}"),
+                })
+            });
+        let parts: Vec<String> = parts.collect();
+        (!parts.is_empty()).then(|| format!("passed over in {place}: {}", parts.join("; ")))
     }
 }
 
 /// What names of pictures end with.
-const ENDINGS: [&str; 4] = [".jpg", ".jpeg", ".jpe", ".png"];
+pub(super) const ENDINGS: [&str; 4] = [".jpg", ".jpeg", ".jpe", ".png"];
 
 /// Whether it is a picture by its name.
 pub(super) fn is_picture(entry: &Entry) -> bool {
     let lower = entry.name.to_ascii_lowercase();
-    !entry.is_dir() && ENDINGS.iter().any(|ending| lower.ends_with(ending))
+    let file = !entry.is_dir() && !entry.is_hidden() && entry.odd.is_none();
+    file && ENDINGS.iter().any(|ending| lower.ends_with(ending))
 }
 
 impl Folder {
@@ -67,15 +96,22 @@ impl Folder {
         }
         let inner = dir.join(split);
         let root = if is_dir(&inner)? { &inner } else { dir };
-        let class_names: Vec<String> = entries(root)?
-            .into_iter()
-            .filter(|entry| entry.is_dir() && !entry.name.starts_with('.'))
-            .map(|entry| entry.name)
-            .collect();
+        let mut class_names = Vec::new();
+        for entry in all_entries(root)? {
+            if !entry.is_dir() || entry.is_hidden() {
+                continue;
+            }
+            if entry.odd.is_some() {
+                return Err(Error::ClassFolderName {
+                    dir: root.join(entry.name),
+                });
+            }
+            class_names.push(entry.name);
+        }
         // Side by side: a bucket takes its time to answer.
         let folders: Vec<Vec<Entry>> = class_names
             .par_iter()
-            .map(|class| entries(&root.join(class)))
+            .map(|class| all_entries(&root.join(class)))
             .collect::<Result<_, _>>()?;
         let (mut files, mut labels) = (Vec::new(), Vec::new());
         let mut hash = Sha256::new();
@@ -83,19 +119,15 @@ impl Folder {
         let mut passed_over = PassedOver::default();
         for (label, (class, entries)) in class_names.iter().zip(folders).enumerate() {
             for entry in entries {
-                let picture = is_picture(&entry);
-                let Entry { name, size } = entry;
-                let file = root.join(class).join(&name);
-                match size {
-                    Some(size) if picture => {
-                        hash.update(format!("{class}/{name} {size}\n"));
+                let file = root.join(class).join(&entry.name);
+                match entry.size {
+                    Some(size) if is_picture(&entry) => {
+                        hash.update(format!("{class}/{} {size}\n", entry.name));
                         files.push(file);
                         bytes += size;
                         labels.push(label as u32);
                     }
-                    // Hidden files are the system's.
-                    _ if name.starts_with('.') => {}
-                    _ => passed_over.add(file),
+                    _ => passed_over.add(&entry, file),
                 }
             }
         }

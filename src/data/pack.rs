@@ -10,7 +10,7 @@ use tfrecord::BytesWriter;
 
 use super::folder::{Folder, PassedOver};
 use super::order::epoch_permutation;
-use super::store::{self, entries, read};
+use super::store::{self, all_entries, entries, read};
 use super::{Error, decode, find};
 use crate::proto::example::feature::Kind;
 use crate::proto::example::{BytesList, Example, Feature, Features, Int64List};
@@ -162,6 +162,13 @@ fn fill(
             Err(Error::NotFound { .. }) => unlabelled(split, images)?,
             folder => folder?,
         };
+        let place = match folder.class_names.is_empty() {
+            true => "the folder",
+            false => "the class folders",
+        };
+        if let Some(note) = folder.passed_over.note(place) {
+            tracing::warn!("{note}");
+        }
         match &class_names {
             Some(names) if *names != folder.class_names => {
                 return Err(Error::OtherClasses {
@@ -187,9 +194,12 @@ fn unlabelled(split: &str, images: &Path) -> Result<Folder, Error> {
         images.into()
     };
     let (mut files, mut bytes) = (Vec::new(), 0);
-    for entry in entries(&root)? {
+    let mut passed_over = PassedOver::default();
+    for entry in all_entries(&root)? {
         let file = root.join(&entry.name);
-        if !entry.is_dir() && decode::format(&read(&file)?).is_some() {
+        if entry.odd.is_some() {
+            passed_over.add(&entry, file);
+        } else if !entry.is_dir() && !entry.is_hidden() && decode::format(&read(&file)?).is_some() {
             files.push(file);
             bytes += entry.size.unwrap_or(0);
         }
@@ -203,7 +213,7 @@ fn unlabelled(split: &str, images: &Path) -> Result<Folder, Error> {
         files,
         bytes,
         class_names: Vec::new(),
-        passed_over: PassedOver::default(),
+        passed_over,
         fingerprint: String::new(),
     })
 }

@@ -7,8 +7,9 @@ use rayon::prelude::*;
 use super::decode::decode_into;
 use super::example::Example;
 use super::find::shard;
+use super::folder::{ENDINGS, PassedOver, is_picture};
 use super::record::RecordReader;
-use super::store::{entries, read};
+use super::store::{all_entries, no_file, read};
 use crate::augment::ResizeKernel;
 use crate::augment::host::{HostResize, evaluated};
 use crate::error::Class;
@@ -21,11 +22,14 @@ pub enum Error {
     Data(#[from] super::Error),
     #[error("`{}` is not there; give a picture, a folder, a list of files (.txt) or record files (.tfrecord)", path.display())]
     NotThere { path: PathBuf },
-    #[error("line {line} of `{}` names `{named}`, which is not there; paths count from the list's own folder", list.display())]
+    #[error("`{}` is {found}, expected a file; give a picture, a folder, a list of files (.txt) or record files (.tfrecord)", path.display())]
+    NoFile { path: PathBuf, found: &'static str },
+    #[error("line {line} of `{}` names `{named}`, which is {found}; paths count from the list's own folder", list.display())]
     NotListed {
         list: PathBuf,
         line: usize,
         named: String,
+        found: &'static str,
     },
     #[error("`{}` holds no picture, expected files that end in {}", path.display(), ENDINGS.join(", "))]
     NonePictured { path: PathBuf },
@@ -44,16 +48,15 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Error::Data(error) => error.class(),
-            Error::NotThere { .. } | Error::NonePictured { .. } => Class::Usage,
+            Error::NotThere { .. } | Error::NoFile { .. } | Error::NonePictured { .. } => {
+                Class::Usage
+            }
             Error::NotListed { .. } | Error::Record { .. } | Error::Undecodable { .. } => {
                 Class::Check
             }
         }
     }
 }
-
-/// What names of pictures in a folder end with.
-const ENDINGS: [&str; 4] = [".jpg", ".jpeg", ".jpe", ".png"];
 
 /// Where a picture is; it is not read yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +77,7 @@ impl Picture {
     }
 }
 
-/// The pictures that paths mean, in order: of a folder all below it by name, of a list (`.txt`) those it names, of a record file
+/// The pictures that paths mean, in order: of a folder all below it by name but what is hidden, of a list (`.txt`) those it names, of a record file
 /// (`….tfrecord…`, `SPLIT-00000-of-…`) the feature `image` or `image/encoded` of each record.
 ///
 /// # Errors
@@ -85,9 +88,18 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Picture>, Error> {
         let before = found.len();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if path.is_dir() {
-            walk(path, &mut found)?;
+            let mut passed_over = PassedOver::default();
+            walk(path, &mut found, &mut passed_over)?;
+            if let Some(note) = passed_over.note(&format!("`{}`", path.display())) {
+                tracing::warn!("{note}");
+            }
         } else if !path.exists() {
             return Err(Error::NotThere { path: path.clone() });
+        } else if let Some(found) = no_file(path) {
+            return Err(Error::NoFile {
+                path: path.clone(),
+                found,
+            });
         } else if name.contains(".tfrecord") || shard(&name).is_some() {
             records(path, &mut found)?;
         } else if name.ends_with(".txt") {
@@ -102,14 +114,19 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<Picture>, Error> {
     Ok(found)
 }
 
-fn walk(folder: &Path, found: &mut Vec<Picture>) -> Result<(), Error> {
-    for entry in entries(folder)? {
+fn walk(
+    folder: &Path,
+    found: &mut Vec<Picture>,
+    passed_over: &mut PassedOver,
+) -> Result<(), Error> {
+    for entry in all_entries(folder)? {
         let path = folder.join(&entry.name);
-        let lower = entry.name.to_ascii_lowercase();
-        if entry.is_dir() {
-            walk(&path, found)?;
-        } else if ENDINGS.iter().any(|ending| lower.ends_with(ending)) {
+        if is_picture(&entry) {
             found.push(Picture::File(path));
+        } else if entry.is_dir() && !entry.is_hidden() && entry.odd.is_none() {
+            walk(&path, found, passed_over)?;
+        } else {
+            passed_over.add(&entry, path);
         }
     }
     Ok(())
@@ -129,6 +146,10 @@ fn listed(list: &Path, found: &mut Vec<Picture>) -> Result<(), Error> {
                 list: list.into(),
                 line: number + 1,
                 named: named.into(),
+                found: no_file(&path).unwrap_or(match path.is_dir() {
+                    true => "a folder",
+                    false => "not there",
+                }),
             });
         }
         found.push(Picture::File(path));

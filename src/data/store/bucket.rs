@@ -214,6 +214,7 @@ impl Address {
         let folders = found.common_prefixes.iter().map(|prefix| Entry {
             name: name(prefix),
             size: None,
+            odd: None,
         });
         // The console marks a folder with an empty object `folder/`, which the client calls by the folder's own name.
         let marker = |object: &&object_store::ObjectMeta| object.location == self.key;
@@ -221,6 +222,7 @@ impl Address {
         let objects = objects.map(|object| Entry {
             name: name(&object.location),
             size: Some(object.size),
+            odd: None,
         });
         Ok(folders.chain(objects).collect())
     }

@@ -36,11 +36,27 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     /// Bytes of a file; none of a folder.
     pub(crate) size: Option<u64>,
+    /// Why it is nobody's data, if it is not.
+    pub(crate) odd: Option<Odd>,
+}
+
+/// Why something in a folder is nobody's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Odd {
+    /// It is a fifo or the like, of which reading may never end.
+    NoFile,
+    /// Its name is not UTF-8; it is given with replacement characters.
+    Name,
 }
 
 impl Entry {
     pub(super) fn is_dir(&self) -> bool {
         self.size.is_none()
+    }
+
+    /// Hidden files are the system's.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.name.starts_with('.')
     }
 }
 
@@ -85,6 +101,13 @@ pub(crate) fn remove(object: &Path) -> Result<(), Error> {
 
 /// What is in a folder, sorted by name; nothing if it is no folder. Names that are not UTF-8 are nobody's data files and left out.
 pub(crate) fn entries(dir: &Path) -> Result<Vec<Entry>, Error> {
+    let mut found = all_entries(dir)?;
+    found.retain(|entry| entry.odd != Some(Odd::Name));
+    Ok(found)
+}
+
+/// The same with those whose names are not UTF-8, for whoever says what is left out.
+pub(super) fn all_entries(dir: &Path) -> Result<Vec<Entry>, Error> {
     let mut found = match bucket::address(dir)? {
         Some(address) => address.entries()?,
         None => local::entries(dir)?,
@@ -127,6 +150,11 @@ pub(crate) fn is_file(path: &Path) -> Result<bool, Error> {
     }
 }
 
+/// What a path leads to that is neither a file nor a folder, in words; none where it leads nowhere.
+pub(super) fn no_file(path: &Path) -> Option<&'static str> {
+    local::no_file(std::fs::metadata(path).ok()?.file_type())
+}
+
 /// The one way of writing a place in a bucket, without slashes too many; another path as it is.
 pub(crate) fn normal(path: &Path) -> Result<String, Error> {
     Ok(match bucket::address(path)? {
@@ -145,7 +173,8 @@ pub(crate) fn is_remote(path: &Path) -> bool {
 /// The content of a folder in a few words for a message.
 pub(crate) fn summary(dir: &Path) -> Result<String, Error> {
     const SHOWN: usize = 6;
-    let mut names: Vec<String> = entries(dir)?.into_iter().map(|entry| entry.name).collect();
+    let all = all_entries(dir)?;
+    let mut names: Vec<String> = all.into_iter().map(|entry| entry.name).collect();
     // Hidden files are the system's.
     let hidden = |name: &String| name.starts_with('.');
     if !names.iter().all(hidden) {
