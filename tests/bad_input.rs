@@ -648,6 +648,7 @@ fn whoever_opens_a_damaged_checkpoint_is_told_the_path_of_the_one_before_it() {
     fs::write(checkpoint(&path, 4).join("state.safetensors"), "").unwrap();
     let run_folder = path.display().to_string();
     let out = folder.path().join("out").display().to_string();
+    let page = format!("{out}.html");
     let mut finetune = tiny(&folder.path().join("tuned"), &["train_steps=1"]);
     finetune[0] = "finetune".into();
     finetune.push(format!("checkpoint={run_folder}"));
@@ -657,7 +658,7 @@ fn whoever_opens_a_damaged_checkpoint_is_told_the_path_of_the_one_before_it() {
         words(&["evaluate", &run_folder]),
         words(&["embed", &run_folder, "Cargo.toml", "-o", "x.npy"]),
         words(&["predict", &run_folder, "Cargo.toml"]),
-        words(&["report", &run_folder, "-o", &out]),
+        words(&["report", &run_folder, "-o", &page]),
         words(&["export", &run_folder, &out, "--format", "safetensors"]),
         words(&["inspect", &run_folder]),
     ];

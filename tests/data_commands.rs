@@ -726,3 +726,27 @@ fn what_is_no_file_is_refused_in_a_set_too() {
     let words = "00000-of-00003 is a fifo, expected a file: remove it";
     assert!(text.contains(words), "{text}");
 }
+
+/// A sheet among them would be one of them.
+#[test]
+fn a_sheet_takes_no_pictures_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let class = folder.path().join("train/ant");
+    fs::create_dir_all(&class).unwrap();
+    for number in 0..3 {
+        fs::write(class.join(format!("{number}.png")), pictures::png(number)).unwrap();
+    }
+    for name in ["0.png", "new.png"] {
+        let more = ["-n", "2", "--set", "runtime.platform=cpu", "-o"];
+        let output = simclr()
+            .args(["data", "show"])
+            .arg(folder.path())
+            .args(more)
+            .arg(class.join(name))
+            .output()
+            .unwrap();
+        refused(&output, 2, &[name, "among the pictures", "another path"]);
+    }
+    assert!(fs::read(class.join("0.png")).unwrap() == pictures::png(0));
+    assert!(!class.join("new.png").exists());
+}

@@ -624,3 +624,41 @@ fn what_a_folder_has_beside_pictures_is_named_and_no_file_is_refused() {
         &["line 2 of `odd/list.txt` names `z.png`, which is a socket"],
     );
 }
+
+/// The names of a NumPy file go with its rows, whatever they hold.
+#[test]
+fn a_name_of_two_lines_is_one_line_of_names() {
+    let lines = home().join("lines");
+    std::fs::create_dir_all(&lines).expect("a folder");
+    for name in ["a\nb.png", "a\\nb.png", "c\r.png", "d.png"] {
+        std::fs::copy(home().join("pictures/inner/0.png"), lines.join(name)).expect("a copy");
+    }
+    ok(&["embed", "run", "lines", "-o", "lines.npy"]);
+    assert_eq!(npy(&home().join("lines.npy")).0, [4, 64]);
+    let names = std::fs::read_to_string(home().join("lines.npy.names.txt")).expect("names");
+    let names: Vec<&str> = names.lines().collect();
+    assert_eq!(
+        names,
+        [
+            r"lines/a\nb.png",
+            r"lines/a\\nb.png",
+            r"lines/c\r.png",
+            "lines/d.png"
+        ]
+    );
+}
+
+#[test]
+fn features_take_no_place_of_a_checkpoints_files_or_of_a_picture() {
+    let state = "run/checkpoints/step-00000003/state.safetensors";
+    let before = std::fs::read(home().join(state)).expect("a checkpoint");
+    let output = call(&["embed", "run", "pictures", "-o", state]);
+    refused(&output, 2, &[state, "is a checkpoint", "another path"]);
+    assert!(std::fs::read(home().join(state)).expect("a checkpoint") == before);
+    std::fs::copy(home().join("pictures/inner/0.png"), home().join("own.csv")).expect("a copy");
+    let output = call(&["embed", "run", "pictures", "own.csv", "-o", "own.csv"]);
+    refused(&output, 2, &["own.csv", "one of the pictures"]);
+    // Beside the files of a run there is room.
+    ok(&["embed", "run", "pictures/inner/0.png", "-o", "run/x.csv"]);
+    ok(&["embed", "run", "pictures/inner/1.png", "-o", "run/x.csv"]);
+}

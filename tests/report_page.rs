@@ -183,6 +183,21 @@ fn bad_input_is_refused_in_a_sentence() {
             "give the name of a file",
         ),
         (
+            &["report", "first", "-o", "first/metrics.jsonl"],
+            2,
+            "cannot write `first/metrics.jsonl`: its name must end in .html or .htm",
+        ),
+        (
+            &[
+                "report",
+                "first",
+                "-o",
+                "first/checkpoints/step-00000012/x.html",
+            ],
+            2,
+            "is a checkpoint; choose another path",
+        ),
+        (
             &["report", "first", "-o", "none/x.html"],
             3,
             "cannot write `none/x.html`",

@@ -4,13 +4,15 @@ use super::ui::Ui;
 use crate::config::{Loaded, Origin};
 use crate::data::Examples;
 use crate::data::pictures::{self, Cutter, Picture};
-use crate::report::arrays::Format;
+use crate::report::arrays::{self, Format};
+use crate::report::disk;
+use crate::train::checkpoint;
 use crate::train::inference::{Inference, Seen};
 use crate::train::setup;
 use crate::train::trained::{self, Keys, Trained};
 use crate::words::plural;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -59,6 +61,12 @@ const CLASSES: Keys = Keys {
 /// `simclr embed`.
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     let format = Format::of(&arguments.out)?;
+    refuse_in_checkpoint(&arguments.out)?;
+    let real = |path: &Path| path.canonicalize().ok();
+    let out = real(&arguments.out);
+    if out.is_some() && arguments.images.iter().any(|image| real(image) == out) {
+        return Err(refused(&arguments.out, "it is one of the pictures".into()));
+    }
     let trained = trained::open(&arguments.run)?;
     let taken = [Keys::PICTURES, BATCHES, Keys::DEVICES];
     let loaded = trained.with(&arguments.overrides, &taken)?;
@@ -73,6 +81,24 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         arguments.out.display()
     ))?;
     Ok(0)
+}
+
+/// Refuses to write among the files of a checkpoint, which are its own.
+pub(super) fn refuse_in_checkpoint(out: &Path) -> anyhow::Result<()> {
+    let folder = disk::parent(out);
+    match checkpoint::is_checkpoint(&folder)? && folder.join("state.safetensors").exists() {
+        true => Err(refused(
+            out,
+            format!("`{}` is a checkpoint", folder.display()),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// What must not be written over.
+pub(super) fn refused(out: &Path, reason: String) -> anyhow::Error {
+    let path = out.to_owned();
+    arrays::Error::Taken { path, reason }.into()
 }
 
 /// `simclr predict`.

@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     /// Run folders
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// File to write
+    /// File to write, .html
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
     /// Leave out what needs the data set: views, neighbours, map
@@ -66,6 +66,15 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         path: arguments.out.clone(),
         source,
     })?;
+    let ending = arguments.out.extension().and_then(|ending| ending.to_str());
+    if !ending.is_some_and(|ending| matches!(&*ending.to_ascii_lowercase(), "html" | "htm")) {
+        return Err(crate::report::arrays::Error::Ending {
+            path: arguments.out.clone(),
+            endings: ".html or .htm",
+        }
+        .into());
+    }
+    super::embed::refuse_in_checkpoint(&arguments.out)?;
     let mut runs = arguments
         .runs
         .iter()

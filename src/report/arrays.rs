@@ -10,8 +10,13 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum Error {
-    #[error("cannot write `{}`: its name must end in .npy, .safetensors or .csv", path.display())]
-    Ending { path: PathBuf },
+    #[error("cannot write `{}`: its name must end in {endings}", path.display())]
+    Ending {
+        path: PathBuf,
+        endings: &'static str,
+    },
+    #[error("cannot write `{}`: {reason}; choose another path", path.display())]
+    Taken { path: PathBuf, reason: String },
     #[error("cannot write `{}`: {source}; {}", path.display(), disk::remedy(source))]
     Io {
         path: PathBuf,
@@ -23,7 +28,7 @@ impl Error {
     /// What the caller can do about it.
     pub fn class(&self) -> Class {
         match self {
-            Error::Ending { .. } => Class::Usage,
+            Error::Ending { .. } | Error::Taken { .. } => Class::Usage,
             Error::Io { .. } => Class::Environment,
         }
     }
@@ -57,12 +62,15 @@ impl Format {
             }
             Some("safetensors") => Ok(Format::Safetensors),
             Some("csv") => Ok(Format::Csv),
-            _ => Err(Error::Ending { path: path.into() }),
+            _ => Err(Error::Ending {
+                path: path.into(),
+                endings: ".npy, .safetensors or .csv",
+            }),
         }
     }
 
     /// Writes rows f32 `[names, width]`, whole or not at all. CSV and safetensors hold the names too; beside a NumPy file they stand
-    /// in `PATH.names.txt`, a line each.
+    /// in `PATH.names.txt`, a line each, with `\\` for a backslash, `\n` and `\r` for what would end the line.
     ///
     /// # Errors
     /// If the disk says no.
@@ -90,7 +98,8 @@ impl Format {
         }
         let beside = names_of(path);
         let before = std::fs::read(&beside).ok();
-        put(&beside, (names.join("\n") + "\n").as_bytes())?;
+        let lines: String = names.iter().map(|name| line(name)).collect();
+        put(&beside, lines.as_bytes())?;
         let written = put(path, &content);
         if written.is_err() {
             // The names are again those of the rows that are there; the first error is the one worth telling.
@@ -108,6 +117,12 @@ fn names_of(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".names.txt");
     beside.into()
+}
+
+/// The line of a name.
+fn line(name: &str) -> String {
+    let escaped = name.replace('\\', "\\\\");
+    escaped.replace('\n', "\\n").replace('\r', "\\r") + "\n"
 }
 
 /// NumPy's format, version 1.0: magic, length of the header, header, elements.

@@ -1,13 +1,16 @@
 //! `simclr data show`.
 
 use super::Place;
+use crate::cli::embed::refused;
 use crate::cli::ui::Ui;
 use crate::config::{Error, Origin};
+use crate::data::Found;
+use crate::report::disk;
 use crate::train::views;
 use crate::words::plural;
 use anyhow::Context;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[derive(Args)]
@@ -71,9 +74,21 @@ fn refuse_without_effect(overrides: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Refuses a sheet in a class folder, where it would take the place of a picture or be one more.
+fn refuse_among_pictures(out: &Path, found: &Found) -> anyhow::Result<()> {
+    let (Ok(folder), Ok(dir)) = (disk::parent(out).canonicalize(), found.dir.canonicalize()) else {
+        return Ok(());
+    };
+    match found.dataset == "folder" && folder != dir && folder.starts_with(&dir) {
+        true => Err(refused(out, "it would lie among the pictures".into())),
+        false => Ok(()),
+    }
+}
+
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     refuse_without_effect(&arguments.overrides)?;
     let (found, examples) = arguments.place.open()?;
+    refuse_among_pictures(&arguments.out, &found)?;
     let description = examples.description();
     let mut overrides = arguments.overrides.clone();
     if arguments.config.is_none()
