@@ -3,7 +3,7 @@
 mod binary;
 mod pictures;
 
-use binary::{refused, simclr, stderr};
+use binary::{refused, run, simclr, stderr, tiny};
 use pictures::{bytes, encoded, int, photos, shard, write};
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -725,6 +725,25 @@ fn what_is_no_file_is_refused_in_a_set_too() {
     let text = String::from_utf8(output.stdout).unwrap();
     let words = "00000-of-00003 is a fifo, expected a file: remove it";
     assert!(text.contains(words), "{text}");
+}
+
+/// Without a checksum a file that was cut where a record ends is a smaller set.
+#[test]
+fn training_says_that_an_archive_is_smaller_than_the_published_one() {
+    let folder = tempfile::tempdir().unwrap();
+    archive(folder.path());
+    let mut arguments = tiny(&folder.path().join("run"), &["train_steps=1"]);
+    arguments.extend(["dataset=cifar10".into(), "train_batch_size=10".into()]);
+    arguments.push(format!("data_dir={}", folder.path().display()));
+    let output = run(&arguments);
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    for words in [
+        "the published split `train` of `cifar10` has 50000 examples, this one 30",
+        "data_batch_1.bin 6, expected 10000",
+    ] {
+        assert!(said.contains(words), "`{words}` is missing in: {said}");
+    }
 }
 
 /// A sheet among them would be one of them.

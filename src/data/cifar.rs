@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::record::read_all;
 use super::store::{Entry, is_dir, is_file, read, summary};
-use super::{Error, Found, ImageSet, SPLITS, example::Example, tfds};
+use super::{Error, Found, ImageSet, SPLITS, example::Example, facts, tfds};
 
 /// Rows and columns of an image.
 pub(super) const SIZE: usize = 32;
@@ -311,9 +311,15 @@ impl Cifar {
 
     fn load_binary(&self, split: &str, files: &[PathBuf]) -> Result<ImageSet, Error> {
         let (mut images, mut labels) = (Vec::new(), Vec::new());
+        let published = facts(self.name, split)?.examples;
+        let mut other = None;
         for file in files {
             let bytes = read(file)?;
             self.whole_records(file, &bytes)?;
+            let (found, expected) = (bytes.len() / self.record(), published / files.len());
+            if found != expected {
+                other.get_or_insert((file, found, expected));
+            }
             for record in self.records(file, &bytes) {
                 let (label, planes) = record?;
                 labels.push(label);
@@ -323,12 +329,26 @@ impl Cifar {
                 );
             }
         }
+        // No checksum tells a file that was cut where a record ends.
+        if let Some((file, found, expected)) = other {
+            tracing::warn!(
+                "the published split `{split}` of `{}` has {published} examples, this one {} ({} {found}, expected {expected}); fetch it again unless that is meant",
+                self.name,
+                labels.len(),
+                file.display(),
+            );
+        }
         self.finish(split, self.default_class_names(), images, labels, &files[0])
+    }
+
+    /// Bytes of a record of the binary archive.
+    fn record(&self) -> usize {
+        self.label_bytes + BYTES
     }
 
     /// Checks that a file of the binary archive ends where a record does.
     fn whole_records(&self, file: &Path, bytes: &[u8]) -> Result<(), Error> {
-        let record_size = self.label_bytes + BYTES;
+        let record_size = self.record();
         if bytes.is_empty() || !bytes.len().is_multiple_of(record_size) {
             return Err(Error::FileSize {
                 file: file.into(),
@@ -345,7 +365,7 @@ impl Cifar {
         file: &Path,
         bytes: &'a [u8],
     ) -> impl Iterator<Item = Result<(u32, &'a [u8]), Error>> {
-        let records = bytes.chunks_exact(self.label_bytes + BYTES).enumerate();
+        let records = bytes.chunks_exact(self.record()).enumerate();
         records.map(move |(index, record)| {
             let (label, planes) = record.split_at(self.label_bytes);
             let label = i64::from(label[self.label_bytes - 1]);
@@ -472,7 +492,7 @@ impl Archive {
     pub(super) fn read(&self, file: &Path) -> Result<Batch, Error> {
         let bytes = read(file)?;
         Ok(Batch {
-            begun: bytes.len().div_ceil(self.set.label_bytes + BYTES),
+            begun: bytes.len().div_ceil(self.set.record()),
             labels: self
                 .set
                 .records(file, &bytes)
