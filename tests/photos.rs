@@ -8,9 +8,12 @@ use binary::{checkpoint, refused, run, state, stderr, tiny};
 use pictures::{bytes, encoded, int, photos, picture, shard, write};
 use simclr::augment::host::{Area, HostResize, centre, evaluated};
 use simclr::augment::{Augmentation, Brightness, ResizeKernel};
+use simclr::data::check::check;
 use simclr::data::decode::decode;
 use simclr::data::record::Records;
-use simclr::data::{Crops, Error, Examples, Feed, FeedSpec, Share, Task, originals, replaced};
+use simclr::data::{
+    Crops, Error, Examples, Feed, FeedSpec, Found, Share, Task, originals, replaced,
+};
 use simclr::error::Class;
 use simclr::hlo::{DType, Graph, Literal, Shape};
 use std::fs;
@@ -759,6 +762,35 @@ fn every_flip_and_every_cut_is_found_in_the_stream() {
         fs::write(&file, good).unwrap();
     }
     assert_eq!(evaluation(&open(folder.path())).unwrap().len(), ALL);
+}
+
+/// Where the last record of a file breaks off, nothing of it is taken for another record.
+#[test]
+fn a_record_that_breaks_off_is_told_alike_by_training_and_by_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = photos(folder.path(), &LENGTHS);
+    let file = shard(&files, "train", 3, 4);
+    let good = fs::read(&file).unwrap();
+    let found = Found {
+        dataset: "photos".into(),
+        split: "train".into(),
+        dir: folder.path().into(),
+    };
+    for cut in [1, 3, 100, 400] {
+        fs::write(&file, &good[..good.len() - cut]).unwrap();
+        let report = check(&found, &|_| {}).unwrap();
+        assert_eq!(report.problem_count, 1, "cut by {cut}");
+        let expected = &report.problems[0];
+        assert!(expected.contains("is truncated: record 11"), "{expected}");
+        let examples = open(folder.path());
+        let error = evaluation(&examples).err().unwrap();
+        assert_eq!(error.to_string(), *expected);
+        for count in [1, 3] {
+            let mut feed = Feed::start(examples.clone(), piped(spec(2, 0, 8), count));
+            let error = (0..6).find_map(|_| feed.step().err()).unwrap();
+            assert_eq!(error.to_string(), *expected, "{count} pipelines");
+        }
+    }
 }
 
 /// Every photograph of the sample, whatever is odd about it: grey, CMYK, progressive, a PNG by the name of a JPEG, EXIF orientation.

@@ -219,10 +219,12 @@ impl Shards {
             }
         }
         let index = reader.index();
-        let data = reader.next();
-        if matches!(data, Ok(None)) {
-            return Err(wrong_count(file, reader.index() as u64, length));
-        }
+        let data = match reader.next() {
+            Ok(None) => return Err(wrong_count(file, reader.index() as u64, length)),
+            // Nobody knows where the next record begins.
+            Err(error) if !error.spoils_one_example() => return Err(error),
+            data => data,
+        };
         let last = number as u64 + 1 == length;
         if last && self.chosen.is_none() && reader.skip()? {
             return Err(wrong_count(file, length + 1, length));
