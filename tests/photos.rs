@@ -473,6 +473,7 @@ fn bad_examples_may_be_skipped_but_not_many_and_resuming_skips_the_same() {
         text.contains("at most 10 are skipped") && text.contains("the last one: "),
         "{text}"
     );
+    assert!(!text.contains("on_bad_record=skip"), "{text}");
 }
 
 #[test]
@@ -695,6 +696,11 @@ fn a_run_on_pictures_resumes_bit_for_bit_and_a_bad_one_costs_no_step() {
     let skipped = train("bad", &["on_bad_record=skip"]);
     let log = fs::read_to_string(skipped.join("log.txt")).unwrap();
     assert!(log.contains("skipped: "), "{log}");
+    let told = &log[log.find("skipped: ").unwrap()..];
+    assert!(
+        !told.contains("on_bad_record=skip"),
+        "what is set already is asked for: {told}"
+    );
 }
 
 /// A thousand single-byte flips and as many cuts: none passes.
@@ -864,6 +870,10 @@ fn pictures_that_are_none_are_refused_with_a_reason() {
     let png = pictures::png(3);
     for end in [8, 40, png.len() / 2, png.len() - 5] {
         assert!(decode(&png[..end]).is_err(), "cut at {end}");
+    }
+    for end in 0..700 {
+        let reason = decode(&whole[..end]).unwrap_err();
+        assert!(!reason.contains('\n'), "two lines at {end}: {reason}");
     }
     // A header that promises 2³¹ × 2³¹ pixels takes no memory.
     let mut huge = png.clone();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::decode::in_a_line;
 use super::record::read_all;
 use super::store::{Entry, is_dir, is_file, read, summary};
 use super::{Error, Found, ImageSet, SPLITS, example::Example, facts, tfds};
@@ -295,7 +296,7 @@ impl Cifar {
             PngProblem::Unreadable(error) => Error::Image {
                 file: file.into(),
                 record: index,
-                reason: error.to_string(),
+                reason: in_a_line(&error.to_string()),
             },
             PngProblem::Size(width, height) => Error::ImageSize {
                 file: file.into(),

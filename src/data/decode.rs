@@ -58,13 +58,19 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, String> {
 /// What is wrong with it, in a few words.
 pub fn decode_into(bytes: &[u8], upright: bool, rgb: &mut Vec<u8>) -> Result<[usize; 2], String> {
     rgb.clear();
-    guarded(|| {
+    let found = guarded(|| {
         let found = by_format(bytes, rgb)?;
         Ok(match found.exif.filter(|_| upright).map(orientation) {
             Some(orientation @ 2..=8) => turn(rgb, found.size, orientation),
             _ => found.size,
         })
-    })
+    });
+    found.map_err(|reason| in_a_line(&reason))
+}
+
+/// What a library says, without the ends of lines that would cut a sentence of ours.
+pub(super) fn in_a_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// What a decoder says of a picture beside its pixels.

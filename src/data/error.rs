@@ -258,7 +258,8 @@ pub enum Error {
     },
     /// A picture in a record that cannot be decoded.
     #[error(
-        "the image in record {record} of {file} cannot be decoded: {reason}; prepare the data set again, or set on_bad_record=skip"
+        "the image in record {record} of {file} cannot be decoded: {reason}; prepare the data set again{}",
+        OR_SKIP
     )]
     Picture {
         file: PathBuf,
@@ -266,7 +267,7 @@ pub enum Error {
         reason: String,
     },
     /// A file of a picture that cannot be decoded.
-    #[error("{file} cannot be decoded: {reason}; repair or remove it, or set on_bad_record=skip")]
+    #[error("{file} cannot be decoded: {reason}; repair or remove it{}", OR_SKIP)]
     PictureFile { file: PathBuf, reason: String },
     /// A label of a streamed set beyond its classes.
     #[error(
@@ -305,8 +306,8 @@ pub enum Error {
     },
     /// More bad examples than may be skipped.
     #[error(
-        "{skipped} example{} of an epoch could not be had, at most {most} are skipped, and never a whole batch; the last one: {last}; run `simclr data check`, or set on_bad_record=fail to see the first",
-        plural(*skipped)
+        "{skipped} example{} of an epoch could not be had, at most {most} are skipped, and never a whole batch; the last one: {}; run `simclr data check`, or set on_bad_record=fail to see the first",
+        plural(*skipped), last.where_skipped()
     )]
     TooManyBad {
         skipped: usize,
@@ -314,7 +315,7 @@ pub enum Error {
         last: Box<Error>,
     },
     /// A bug of a decoder.
-    #[error("the decoder broke down at example {position} of the run; set on_bad_record=skip")]
+    #[error("the decoder broke down at example {position} of the run{}", SKIP)]
     DecoderPanicked { position: u64 },
     /// Nothing says how many classes there are.
     #[error(
@@ -407,6 +408,10 @@ pub enum Error {
     Empty { file: PathBuf },
 }
 
+/// What may be done about a bad example, as the end of a sentence.
+const OR_SKIP: &str = ", or set on_bad_record=skip";
+const SKIP: &str = "; set on_bad_record=skip";
+
 /// The known name that an unknown one is like, as the end of a sentence.
 fn like_one_of(name: &str, known: &str) -> String {
     let nearest = words::nearest(name, known.split(", "));
@@ -467,6 +472,15 @@ impl Error {
             file: file.into(),
             cause,
         }
+    }
+
+    /// The sentence where the example is skipped, which need not be asked for then.
+    pub(super) fn where_skipped(&self) -> String {
+        let text = self.to_string();
+        let asked = [OR_SKIP, SKIP]
+            .iter()
+            .find_map(|end| text.strip_suffix(end));
+        asked.map_or(text.clone(), String::from)
     }
 
     /// Whether what follows in the data can be trusted all the same.

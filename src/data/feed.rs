@@ -263,7 +263,7 @@ impl Feed {
             match next {
                 Ok(crops) => found.push(Some(crops)),
                 Err(error) if self.shared.spec.skip_bad && error.spoils_one_example() => {
-                    tracing::warn!("skipped: {error}");
+                    tracing::warn!("skipped: {}", error.where_skipped());
                     self.skipped += 1;
                     self.epoch.1 += 1;
                     if self.epoch.1 > most {
@@ -341,7 +341,7 @@ pub fn originals(
                         last: Box::new(error),
                     });
                 }
-                tracing::warn!("skipped: {error}");
+                tracing::warn!("skipped: {}", error.where_skipped());
                 found.push(None);
             }
             Err(error) => return Err(error),
