@@ -219,6 +219,165 @@ fn yaml_that_is_none_is_located() {
     );
 }
 
+/// The words of the library are for programs that use it.
+#[test]
+fn yaml_errors_are_for_who_writes_yaml() {
+    let deep = format!("dataset: {}{}\n", "[".repeat(100), "]".repeat(100));
+    let deeper = format!("dataset: {}{}\n", "[".repeat(300), "]".repeat(300));
+    let nested: String = (0..70)
+        .map(|depth| format!("{}a:\n", " ".repeat(depth)))
+        .collect();
+    let many = format!("runtime: [{}1]\n", "1,".repeat(260_000));
+    let huge = "# a comment\n".repeat(100_000);
+    for (text, words) in [
+        ("null: 3\n", ["line 1", "a key that is null"]),
+        ("temperature: 0.1\n~: 3\n", ["line 2", "a key that is null"]),
+        ("[a]: 1\n", ["line 1", "a list or a section"]),
+        ("a: 1\n---\nb: 2\n", ["line 3", "a second document"]),
+        (&deep, ["not valid YAML", "within each other"]),
+        (&deeper, ["not valid YAML", "within each other"]),
+        (&nested, ["not valid YAML", "within each other"]),
+        (&many, ["not valid YAML", "too many values"]),
+        (
+            &huge,
+            ["more than a mebibyte", "the path of a configuration"],
+        ),
+    ] {
+        let output = with_yaml(text);
+        refused(&output, 2, &["recipe.yaml", words[0], words[1]]);
+        let said = binary::stderr(&output);
+        for jargon in [
+            "Option<",
+            "from_str",
+            "budget",
+            "policy",
+            "Nodes",
+            "breach",
+            "recursion",
+        ] {
+            assert!(!said.contains(jargon), "{jargon} in {said}");
+        }
+    }
+}
+
+#[test]
+fn text_in_another_encoding_is_told() {
+    let folder = folder();
+    let file = folder.path().join("recipe.yaml");
+    let config = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        simclr().arg("config").arg(&file).output().unwrap()
+    };
+    let latin = b"temperature: 0.1\neval_name: M\xfcller\n";
+    let words = ["recipe.yaml", "another encoding (line 2)", "UTF-8"];
+    refused(&config(latin), 2, &words);
+    let utf16: Vec<u8> = "temperature: 0.1\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    for bytes in [utf16.clone(), [b"\xff\xfe".to_vec(), utf16].concat()] {
+        refused(&config(&bytes), 2, &["recipe.yaml", "UTF-16", "UTF-8"]);
+    }
+    let marked = config("\u{feff}temperature: 0.25\n".as_bytes());
+    assert!(marked.status.success(), "{}", binary::stderr(&marked));
+    assert!(String::from_utf8_lossy(&marked.stdout).contains("temperature: 0.25"));
+    // One without an end is not read to it.
+    let output = simclr().args(["config", "/dev/zero"]).output().unwrap();
+    refused(&output, 2, &["/dev/zero", "more than a mebibyte"]);
+}
+
+#[test]
+fn a_key_in_two_spellings_is_given_twice() {
+    for text in [
+        "runtime.seed: 3\nruntime:\n  seed: 4\n",
+        "runtime:\n\n  seed: 4\nruntime.seed: 3\n",
+    ] {
+        let lines = text
+            .lines()
+            .zip(1..)
+            .filter(|(line, _)| line.contains("seed"));
+        let lines: Vec<i32> = lines.map(|(_, number)| number).collect();
+        let place = format!("recipe.yaml:{}", lines[1]);
+        let other = format!("line {}", lines[0]);
+        let words = [&place, "`runtime.seed`", &other, "keep one"];
+        refused(&with_yaml(text), 2, &words);
+    }
+    let text = "runtime.disable_passes: [tiny-maps]\nruntime:\n  passes: all\n";
+    refused(&with_yaml(text), 2, &["`runtime.passes`", "line 1"]);
+}
+
+#[test]
+fn an_address_is_not_taken_for_a_local_folder() {
+    let folder = folder();
+    for place in [
+        "s3://bucket/run",
+        "gs:/bucket/run",
+        "GS://bucket/run",
+        "https://host/run",
+        "file:///tmp/run",
+    ] {
+        for key in [
+            "model_dir",
+            "data_dir",
+            "subset_list",
+            "checkpoint",
+            "teacher",
+            "runtime.plugin",
+            "runtime.executable",
+        ] {
+            let output = simclr()
+                .args(["pretrain", &format!("{key}={place}")])
+                .current_dir(folder.path())
+                .output()
+                .unwrap();
+            let key = format!("`{key}`");
+            refused(&output, 2, &["command line", &key, place, "gs://BUCKET/"]);
+        }
+        let words = ["recipe.yaml:1", "`model_dir`", place];
+        refused(&with_yaml(&format!("model_dir: {place}\n")), 2, &words);
+    }
+    assert_eq!(names(folder.path()), Vec::<String>::new());
+    for place in ["a:b/run", "./gs:/run", "./s3://run", "gs://bucket/run"] {
+        let resolved = resolved(&[&format!("model_dir={place}")], Some("/home/me"));
+        assert!(resolved.contains(place), "{resolved}");
+    }
+}
+
+/// What `simclr config` prints, with this home folder.
+fn resolved(arguments: &[&str], home: Option<&str>) -> String {
+    let mut program = simclr();
+    program.arg("config").args(arguments).env_remove("HOME");
+    if let Some(home) = home {
+        program.env("HOME", home);
+    }
+    let output = program.output().unwrap();
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_tilde_is_the_home_folder_as_in_a_shell() {
+    for (given, meant) in [("~/runs/a", "/home/me/runs/a"), ("./~/a", "./~/a")] {
+        let line = |key: &str| format!("{key}: {meant} ");
+        let line = |key: &str| line(key).replace("./~/a", "\"./~/a\"");
+        let found = resolved(&[&format!("data_dir={given}")], Some("/home/me"));
+        assert!(found.contains(&line("data_dir")), "{given}: {found}");
+        let folder = folder();
+        let file = folder.path().join("recipe.yaml");
+        fs::write(&file, format!("model_dir: \"{given}\"\n")).unwrap();
+        let found = resolved(&[file.to_str().unwrap()], Some("/home/me/"));
+        assert!(found.contains(&line("model_dir")), "{given}: {found}");
+    }
+    // Text that is no path stays as it is.
+    let found = resolved(&["eval_name=~/a"], Some("/home/me"));
+    assert!(found.contains("eval_name: \"~/a\""), "{found}");
+    let mut program = simclr();
+    program.args(["config", "model_dir=~/a"]).env_remove("HOME");
+    let words = ["`model_dir`", "~/a", "HOME", "is not set"];
+    refused(&program.output().unwrap(), 2, &words);
+    refused_tiny(&["data_dir=~somebody/a"], 2, &["`data_dir`", "~NAME"]);
+}
+
 #[test]
 fn a_missing_configuration_is_named() {
     let output = simclr()
@@ -455,6 +614,24 @@ fn a_wrong_type_says_found_and_expected() {
         2,
         &["`temperature`", "a list", "a number"],
     );
+}
+
+#[test]
+fn numbers_are_told_in_few_digits_and_lists_by_what_is_wrong_in_them() {
+    let most = "from 0 to 9223372036854775807";
+    let words = ["`runtime.seed` is 1.8446744073709552e19", most];
+    refused_tiny(&["runtime.seed=18446744073709551615"], 2, &words);
+    let words = ["`resnet_depth` is 1e-320 ", "a whole number"];
+    refused_tiny(&["resnet_depth=1e-320"], 2, &words);
+    let words = ["`runtime.passes`", "a list with 1 (a whole number) in it"];
+    refused_tiny(&["runtime.passes=[a,1]"], 2, &words);
+    for (text, shown) in [(".nan", ".nan"), ("-.inf", "-.inf"), ("1e999", ".inf")] {
+        let words = ["recipe.yaml:1", "`temperature`", shown, "a number from"];
+        refused(&with_yaml(&format!("temperature: {text}\n")), 2, &words);
+        let words = ["command line", "`temperature`", shown, "a number from"];
+        refused_tiny(&[&format!("temperature={text}")], 2, &words);
+    }
+    refused_tiny(&["TEMPERATURE=3"], 2, &["did you mean `temperature`"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::schema::{self, KEYS, Key, Kind};
 use super::typed::Config;
 use super::value::{self, Value};
 use super::{Error, Origin};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Every key with its value and where that comes from.
@@ -111,23 +111,25 @@ impl Loaded {
 /// The first problem, with its place.
 pub fn load(path: Option<&Path>, overrides: &[String]) -> Result<Loaded, Error> {
     match path {
-        Some(path) => resolve(value::read(path)?, path, overrides),
-        None => resolve(BTreeMap::new(), Path::new(""), overrides),
+        Some(path) => resolve(value::read(path)?, path, overrides, place),
+        None => resolve(BTreeMap::new(), Path::new(""), overrides, place),
     }
 }
 
-/// The same of a configuration that is kept as text in the file `path`, such as that of a checkpoint.
+/// The same of a configuration that is kept as text in the file `path`, such as that of a checkpoint; its paths are taken to the letter.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_text(text: &str, path: &Path, overrides: &[String]) -> Result<Loaded, Error> {
-    resolve(value::read_text(text, path)?, path, overrides)
+    let as_kept = |_: &'static Key, value, _: &Origin| Ok(value);
+    resolve(value::read_text(text, path)?, path, overrides, as_kept)
 }
 
 fn resolve(
     file: BTreeMap<String, (Value, u64)>,
     path: &Path,
     overrides: &[String],
+    meant: impl Fn(&'static Key, Value, &Origin) -> Result<Value, Error>,
 ) -> Result<Loaded, Error> {
     let mut values = Values::new();
     for key in KEYS {
@@ -135,13 +137,26 @@ fn resolve(
         let default = checked(key, default, &Origin::Default)?;
         values.insert(key.name, (default, Origin::Default));
     }
+    let mut lines = HashMap::new();
+    let mut set_once = |name: &str, value, line| {
+        let origin = Origin::File(path.into(), line);
+        let key = set(&mut values, name, value, origin, &meant)?;
+        match lines.insert(key, line) {
+            // In two spellings; of one the reader says it itself.
+            Some(other) => Err(Error::Twice {
+                key,
+                origin: Origin::File(path.into(), line.max(other)),
+                before: line.min(other),
+            }),
+            None => Ok(()),
+        }
+    };
     for (name, (value, line)) in file {
         let origin = Origin::File(path.into(), line);
         match value {
             Value::Map(section) if name == schema::SECTION => {
                 for (inner, (value, line)) in section {
-                    let origin = Origin::File(path.into(), line);
-                    set(&mut values, &format!("runtime.{inner}"), value, origin)?;
+                    set_once(&format!("runtime.{inner}"), value, line)?;
                 }
             }
             Value::Null if name == schema::SECTION => {}
@@ -161,7 +176,7 @@ fn resolve(
                     nearest,
                 });
             }
-            value => set(&mut values, &name, value, origin)?,
+            value => set_once(&name, value, line)?,
         }
     }
     apply(&mut values, overrides)?;
@@ -184,12 +199,19 @@ fn apply(values: &mut Values, overrides: &[String]) -> Result<(), Error> {
             Ok(value) => value,
             Err(_) => Value::Text(text.into()),
         };
-        set(values, name.trim(), value, Origin::Argument)?;
+        set(values, name.trim(), value, Origin::Argument, place)?;
     }
     Ok(())
 }
 
-fn set(values: &mut Values, name: &str, value: Value, origin: Origin) -> Result<(), Error> {
+/// Sets a value, as `meant` takes it, and gives the name of its key.
+fn set(
+    values: &mut Values,
+    name: &str,
+    value: Value,
+    origin: Origin,
+    meant: impl Fn(&'static Key, Value, &Origin) -> Result<Value, Error>,
+) -> Result<&'static str, Error> {
     let (name, value) = schema::as_of_today(name, value);
     let Some(key) = schema::find(name) else {
         return Err(Error::UnknownKey {
@@ -198,13 +220,59 @@ fn set(values: &mut Values, name: &str, value: Value, origin: Origin) -> Result<
             nearest: schema::nearest(name),
         });
     };
-    let value = checked(key, value, &origin)?;
+    let value = meant(key, checked(key, value, &origin)?, &origin)?;
     values.insert(key.name, (value, origin));
-    Ok(())
+    Ok(key.name)
 }
 
 fn is_text(name: &str) -> bool {
-    schema::find(name).is_some_and(|key| key.kind == Kind::Text)
+    schema::find(name).is_some_and(|key| matches!(key.kind, Kind::Text | Kind::Path))
+}
+
+/// A path as a shell and the user mean it: `~/` is the home folder, and an address is not the name of a local folder.
+fn place(key: &'static Key, value: Value, origin: &Origin) -> Result<Value, Error> {
+    let (Kind::Path, Value::Text(text)) = (key.kind, &value) else {
+        return Ok(value);
+    };
+    let bad = |expected: &str| {
+        Err(Error::BadValue {
+            key: key.name,
+            origin: origin.clone(),
+            found: value.to_string(),
+            expected: expected.into(),
+        })
+    };
+    if let Some((scheme, rest)) = text.split_once(':')
+        && (scheme == "gs") != rest.starts_with("//")
+        && (scheme == "gs" || is_scheme(scheme))
+    {
+        return bad("a local path or gs://BUCKET/…; no other scheme is known");
+    }
+    let Some(rest) = text.strip_prefix('~') else {
+        return Ok(value);
+    };
+    if !rest.is_empty() && !rest.starts_with('/') {
+        return bad(
+            "a path that is written out: only shells know ~NAME; ./~NAME is a file or folder here",
+        );
+    }
+    match std::env::var("HOME") {
+        Ok(home) if !home.is_empty() => {
+            let home = home.trim_end_matches('/');
+            Ok(Value::Text(format!("{home}{rest}")))
+        }
+        _ => {
+            bad("a path that is written out, since HOME, the folder that ~ stands for, is not set")
+        }
+    }
+}
+
+/// Whether the word before a colon is such as the schemes of addresses are.
+fn is_scheme(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_ascii_alphabetic())
+        && word
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
 }
 
 /// The value as its key's type, within its bounds.
@@ -236,6 +304,10 @@ fn checked(key: &'static Key, value: Value, origin: &Origin) -> Result<Value, Er
         (Kind::Int(..), Value::Float(v)) if v.fract() == 0.0 && v.abs() < 9e15 => {
             checked(key, Value::Int(*v as i64), origin)
         }
+        // Too large to be one of ours.
+        (Kind::Int(low, high), Value::Float(v)) if v.fract() == 0.0 => {
+            outside(format!("a whole number from {low} to {high}"))
+        }
         (Kind::Int(..), _) => wrong("a whole number".into()),
         (Kind::Float(low, high), Value::Float(_) | Value::Int(_)) => {
             let v = number(&value);
@@ -248,9 +320,9 @@ fn checked(key: &'static Key, value: Value, origin: &Origin) -> Result<Value, Er
         (Kind::Float(..), _) => wrong("a number".into()),
         (Kind::Bool, Value::Bool(_)) => Ok(value),
         (Kind::Bool, _) => wrong("true or false".into()),
-        (Kind::Text, Value::Text(_) | Value::Null) => Ok(value),
-        (Kind::Text, Value::Int(v)) => Ok(Value::Text(v.to_string())),
-        (Kind::Text, _) => wrong("text; write it in quotes".into()),
+        (Kind::Text | Kind::Path, Value::Text(_) | Value::Null) => Ok(value),
+        (Kind::Text | Kind::Path, Value::Int(v)) => Ok(Value::Text(v.to_string())),
+        (Kind::Text | Kind::Path, _) => wrong("text; write it in quotes".into()),
         (Kind::Choice(words), Value::Text(text)) => {
             if words.contains(&text.as_str()) {
                 Ok(value)
@@ -295,6 +367,21 @@ mod tests {
             }
         }
         load(None, &[]).unwrap();
+    }
+
+    /// A run of before, in a folder `s3:`, can be opened.
+    #[test]
+    fn kept_paths_are_taken_to_the_letter() {
+        let text = "model_dir: s3://bucket/run\ncheckpoint: \"~/a\"\n";
+        let loaded = load_text(text, Path::new("config.yaml"), &[]).unwrap();
+        let path = |path: &str| Some(std::path::PathBuf::from(path));
+        assert_eq!(loaded.config.model_dir, path("s3://bucket/run"));
+        assert_eq!(loaded.config.checkpoint, path("~/a"));
+        assert!(
+            loaded
+                .with(&["model_dir=s3://bucket/other".into()])
+                .is_err()
+        );
     }
 
     #[test]

@@ -27,8 +27,22 @@ pub enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("configuration `{}` holds {found}, expected {expected}", path.display())]
+    NotText {
+        path: PathBuf,
+        found: String,
+        expected: &'static str,
+    },
     #[error("configuration `{}` is not valid YAML: {reason}; correct it there", path.display())]
     NotYaml { path: PathBuf, reason: String },
+    #[error(
+        "{origin}: `{key}` is given in line {before} too, expected it once; keep one of the two lines"
+    )]
+    Twice {
+        key: &'static str,
+        origin: Origin,
+        before: u64,
+    },
     #[error("{origin}: unknown key `{key}`; {}", hint(.nearest))]
     UnknownKey {
         key: String,

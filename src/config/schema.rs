@@ -14,6 +14,8 @@ pub enum Kind {
     Bool,
     /// Text, or null.
     Text,
+    /// A path or `gs://BUCKET/…`, or null.
+    Path,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// A list of words.
@@ -72,7 +74,7 @@ const fn younger(before: &'static str, key: Key) -> Key {
     }
 }
 
-use Kind::{Bool, Choice, Float, Int, Text, Words};
+use Kind::{Bool, Choice, Float, Int, Path, Text, Words};
 
 const BIG: i64 = 1 << 40;
 /// Values a number of the schedule or the loss may take; wider than anything sensible.
@@ -83,7 +85,7 @@ pub const KEYS: &[Key] = &[
     // Where things are.
     key(
         "model_dir",
-        Text,
+        Path,
         "null",
         false,
         "Run folder, local or gs://BUCKET/…: metrics, events, checkpoints; started again with the same folder, a run goes on; null is runs/NAME, of the configuration file's name",
@@ -97,7 +99,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "data_dir",
-        Text,
+        Path,
         "null",
         false,
         "Folder with the data set, local or gs://BUCKET/…: TFDS records, class folders, or the files of CIFAR's binary archive",
@@ -105,7 +107,7 @@ pub const KEYS: &[Key] = &[
     key("train_split", Text, "train", true, "Split to train on"),
     key(
         "subset_list",
-        Text,
+        Path,
         "null",
         false,
         "File with the names of the examples of train_split to train on, one a line; of imagenet2012_subset/1pct and 10pct the original's list, if it is not in imagenet_subsets/",
@@ -429,14 +431,14 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "checkpoint",
-        Text,
+        Path,
         "null",
         true,
         "Run or checkpoint folder, local or gs://BUCKET/…, whose weights a new run starts from",
     ),
     key(
         "teacher",
-        Text,
+        Path,
         "null",
         true,
         "Run or checkpoint folder, local or gs://BUCKET/…, of the network that `simclr distill` imitates",
@@ -540,7 +542,7 @@ pub const KEYS: &[Key] = &[
         false,
         "Kind of device; auto takes the first that works of tpu, cuda, cpu",
     ),
-    key("runtime.plugin", Text, "null", false, "PJRT plugin file"),
+    key("runtime.plugin", Path, "null", false, "PJRT plugin file"),
     key(
         "runtime.devices",
         Int(0, 1 << 16),
@@ -630,7 +632,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "runtime.executable",
-        Text,
+        Path,
         "null",
         false,
         "The step's program as `simclr compile --save` wrote it; compiled anew, with a word, if it is for something else",

@@ -5,7 +5,12 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::Spanned;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+
+/// No configuration is longer.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// A YAML value.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,9 +38,14 @@ impl Value {
             Value::Null => "nothing".into(),
             Value::Bool(value) => format!("{value} (true or false)"),
             Value::Int(value) => format!("{value} (a whole number)"),
-            Value::Float(value) => format!("{value} (a number)"),
+            Value::Float(value) => format!("{} (a number)", digits(*value)),
             Value::Text(value) => format!("\"{value}\" (text)"),
-            Value::List(_) => "a list".into(),
+            Value::List(items) => {
+                let other = items.iter().find(|item| !matches!(item, Value::Text(_)));
+                other.map_or("a list".into(), |item| {
+                    format!("a list with {} in it", item.describe())
+                })
+            }
             Value::Map(_) => "a section".into(),
         }
     }
@@ -67,7 +77,7 @@ impl fmt::Display for Value {
             Value::Null => f.write_str("null"),
             Value::Bool(value) => write!(f, "{value}"),
             Value::Int(value) => write!(f, "{value}"),
-            Value::Float(value) => write!(f, "{value:?}"),
+            Value::Float(value) => f.write_str(&digits(*value)),
             Value::Text(text) => {
                 let plain = text
                     .starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '.')
@@ -88,6 +98,16 @@ impl fmt::Display for Value {
             }
             Value::Map(_) => f.write_str("{…}"),
         }
+    }
+}
+
+/// A number as YAML, in few digits.
+fn digits(value: f64) -> String {
+    match value {
+        _ if value.is_nan() => ".nan".into(),
+        f64::INFINITY => ".inf".into(),
+        f64::NEG_INFINITY => "-.inf".into(),
+        _ => format!("{value:?}"),
     }
 }
 
@@ -155,7 +175,15 @@ pub fn parse(text: &str) -> Result<Value, String> {
     if text.trim().is_empty() {
         return Ok(Value::Null);
     }
-    serde_yaml::from_str(text).map_err(|error| first_line(&error.to_string()))
+    from_yaml(text)
+}
+
+fn from_yaml(text: &str) -> Result<Value, String> {
+    // A key that takes no such number says so itself.
+    let options = serde_yaml::options! {
+        non_finite_float_policy: serde_yaml::NonFiniteFloatPolicy::PassThrough,
+    };
+    serde_yaml::from_str_with_options(text, options).map_err(|error| reason(&error))
 }
 
 /// Reads a YAML file whose top level is a map.
@@ -163,11 +191,37 @@ pub fn parse(text: &str) -> Result<Value, String> {
 /// # Errors
 /// If it cannot be read or is no YAML map; the place is named.
 pub fn read(path: &Path) -> Result<BTreeMap<String, (Value, u64)>, Error> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
-        path: path.into(),
-        source,
-    })?;
-    read_text(&text, path)
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|source| Error::Unreadable {
+            path: path.into(),
+            source,
+        })?;
+    let not_text = |found: String, expected| {
+        Err(Error::NotText {
+            path: path.into(),
+            found,
+            expected,
+        })
+    };
+    const UTF8: &str = "UTF-8; save it in that encoding";
+    if bytes.len() as u64 > MOST_BYTES {
+        let expected = "lines of `key: value`; give the path of a configuration";
+        return not_text("more than a mebibyte".into(), expected);
+    }
+    // Between letters of UTF-16 there are zero bytes, as in much that is no text.
+    if bytes.contains(&0) {
+        return not_text("UTF-16 text, or none".into(), UTF8);
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => read_text(text, path),
+        Err(error) => {
+            let before = &bytes[..error.valid_up_to()];
+            let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+            not_text(format!("text in another encoding (line {line})"), UTF8)
+        }
+    }
 }
 
 /// The same of a text that stands in `path`.
@@ -175,7 +229,7 @@ pub fn read_text(text: &str, path: &Path) -> Result<BTreeMap<String, (Value, u64
     if text.trim().is_empty() {
         return Ok(BTreeMap::new());
     }
-    match serde_yaml::from_str::<Value>(text) {
+    match from_yaml(text) {
         Ok(Value::Map(map)) => Ok(map),
         Ok(Value::Null) => Ok(BTreeMap::new()),
         Ok(other) => Err(Error::NotYaml {
@@ -185,10 +239,36 @@ pub fn read_text(text: &str, path: &Path) -> Result<BTreeMap<String, (Value, u64
                 other.describe()
             ),
         }),
-        Err(error) => Err(Error::NotYaml {
+        Err(reason) => Err(Error::NotYaml {
             path: path.into(),
-            reason: first_line(&error.to_string()),
+            reason,
         }),
+    }
+}
+
+/// What is wrong, with its place, in words for who writes YAML rather than programs that read it.
+fn reason(error: &serde_yaml::Error) -> String {
+    use serde_yaml::Error as E;
+    const DEEP: &str =
+        "too many sections or lists within each other, expected `key: value` and one section";
+    let words = match error.without_snippet() {
+        E::MultipleDocuments { .. } => "a second document, expected one; leave out the line `---`",
+        E::NullIntoString { .. } => "a key that is null, expected a name",
+        E::Budget {
+            breach: serde_yaml::budget::BudgetBreach::Depth { .. },
+            ..
+        } => DEEP,
+        E::Budget { .. } => "too many values, expected some lines of `key: value`",
+        E::Unexpected {
+            expected: "string scalar",
+            ..
+        } => "a key that is a list or a section, expected a name",
+        // As its parser says it.
+        _ => return first_line(&error.to_string()).replace("recursion limit exceeded", DEEP),
+    };
+    match error.location() {
+        Some(place) => format!("line {} column {}: {words}", place.line(), place.column()),
+        None => words.into(),
     }
 }
 
