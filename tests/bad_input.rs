@@ -998,6 +998,28 @@ fn a_run_folder_of_another_configuration_is_refused() {
     refused(&output, 2, &["`temperature`", "0.1", "0.7", "model_dir"]);
 }
 
+/// As after pictures were changed: the hash is no key that anybody could set back.
+#[test]
+fn changed_files_of_a_set_are_told_as_such() {
+    let (_folder, path) = copy_of_finished();
+    let file = path.join("run.json");
+    let mut marker: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let pairs = marker["config"].as_array_mut().unwrap();
+    let hash = pairs.iter_mut().find(|pair| pair[0] == "data").unwrap();
+    hash[1] = "87f58bed".into();
+    fs::write(&file, marker.to_string()).unwrap();
+    let output = run(&tiny(&path, &LONGER));
+    let words = [
+        "a run on other data: the files of `data_dir`",
+        "have changed since it began",
+        "`87f58bed`",
+        "bring back the files",
+    ];
+    refused(&output, 2, &words);
+    let said = binary::stderr(&output);
+    assert!(!said.contains("configuration"), "{said}");
+}
+
 #[test]
 fn a_folder_with_other_things_is_refused() {
     let folder = folder();
@@ -1170,6 +1192,71 @@ fn a_run_folder_in_which_anything_was_learned_is_not_taken_over() {
     let other = run(&too_fast(&path, &["learning_rate=0.1"]));
     refused(&other, 2, &["another configuration"]);
     assert_eq!(metrics::read(&path.join("metrics.jsonl")).unwrap().len(), 3);
+}
+
+/// They may lie on a disk that is not mounted; what is left of the run, its curves, is kept too.
+#[test]
+fn a_run_whose_checkpoints_are_gone_does_not_begin_anew() {
+    let (folder, path) = copy_of_finished();
+    let elsewhere = folder.path().join("elsewhere");
+    fs::rename(path.join("checkpoints"), &elsewhere).unwrap();
+    let words = ["no checkpoint of", "come to step 4", "mounted", "anew"];
+    let gone = || {
+        let left = names(&path);
+        refused(&run(&tiny(&path, &LONGER)), 4, &words);
+        assert_eq!(names(&path), left);
+        let rows = metrics::read(&path.join("metrics.jsonl")).unwrap();
+        assert_eq!(rows.last().map(|row| row.step), Some(4));
+    };
+    gone();
+    fs::create_dir(path.join("checkpoints")).unwrap();
+    gone();
+    fs::remove_dir(path.join("checkpoints")).unwrap();
+    std::os::unix::fs::symlink("/not/mounted", path.join("checkpoints")).unwrap();
+    gone();
+    // Mounted again, or from a copy, it goes on.
+    fs::remove_file(path.join("checkpoints")).unwrap();
+    let mut from_copy = tiny(&path, &LONGER);
+    let copy = elsewhere.join("step-00000002").display().to_string();
+    from_copy.extend(["--resume-from".into(), copy]);
+    let output = run(&from_copy);
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+    fs::remove_dir_all(path.join("checkpoints")).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, path.join("checkpoints")).unwrap();
+    let output = run(&tiny(&path, &LONGER));
+    assert!(output.status.success(), "{}", binary::stderr(&output));
+}
+
+#[test]
+fn metrics_that_end_before_the_checkpoint_are_told() {
+    let folder = folder();
+    let path = folder.path().join("run");
+    let every = ["train_summary_steps=2", "checkpoint_steps=5"];
+    let begun = |steps: &str| {
+        let output = run(&tiny(&path, &[&every[..], &[steps]].concat()));
+        assert!(output.status.success(), "{}", binary::stderr(&output));
+        binary::stderr(&output)
+    };
+    begun("train_steps=10");
+    // All is there.
+    assert!(!begun("train_steps=10").contains("lost"));
+    let file = path.join("metrics.jsonl");
+    let whole = fs::read_to_string(&file).unwrap();
+    let four: String = whole.split_inclusive('\n').take(2).collect();
+    fs::write(&file, four).unwrap();
+    let said = begun("train_steps=10");
+    let line = said.lines().find(|line| line.contains("lost"));
+    let line = line.unwrap_or_else(|| panic!("no word of it in {said}"));
+    assert!(line.contains("no line after step 4"), "{line}");
+    assert!(line.contains("metrics.jsonl"), "{line}");
+    fs::remove_file(&file).unwrap();
+    assert!(begun("train_steps=10").contains("no line after step 0"));
+    // Of the step after which a run stopped there need be no line.
+    let last = checkpoint(&path, 10);
+    fs::remove_dir_all(&last).unwrap();
+    let four: String = whole.split_inclusive('\n').take(2).collect();
+    fs::write(&file, four).unwrap();
+    assert!(!begun("train_steps=10").contains("lost"));
 }
 
 /// From its last checkpoint a run goes on only in the configuration that failed; another run takes its weights.

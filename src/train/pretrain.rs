@@ -18,7 +18,7 @@ use crate::pjrt::Buffer;
 use crate::report::progress::{Standing, rate, seconds_left};
 use crate::report::scalars::tags;
 use crate::report::{
-    self, LogFile, Progress, Recorder, Scalars, Screen, Summary, log_file, wall_time,
+    self, LogFile, Progress, Recorder, Scalars, Screen, Summary, log_file, metrics, wall_time,
 };
 use crate::words::counted;
 use sha2::{Digest, Sha256};
@@ -111,7 +111,7 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
     }
 
     let mut identity = run.loaded.identity();
-    identity.push(("data".into(), described.fingerprint.clone()));
+    identity.push((run_dir::DATA.into(), described.fingerprint.clone()));
     let module_hash = hash(&step_module.module);
     run.processes.same_configuration(run.loaded)?;
     run.processes.same("data", &described.fingerprint)?;
@@ -166,6 +166,11 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
     }
     let mut step = point.step;
     let resumed = point.resumed.then_some(step);
+    if let Some(text) = point.hole(&run_dir.near().join(metrics::FILE), &plan)?
+        && leads
+    {
+        say(run.screen, &text);
+    }
     let mut recorder = Recorder::open(run_dir.near(), resumed, wall_time())?;
 
     let mut evaluation = Evaluation::new(run, &spec, &train, test, run_dir, step)?;

@@ -5,8 +5,9 @@ use super::pretrain::{Run, say};
 use super::run_dir::{self, RunDir, differences};
 use super::step::StepModule;
 use super::{Error, start, state};
+use crate::config::{self, Plan};
 use crate::hlo::Literal;
-use crate::report::disk;
+use crate::report::{disk, metrics};
 use std::path::{Path, PathBuf};
 
 /// In the run folder: the checkpoint that `--resume-from` named last. A restart of the same command, which a supervisor makes after
@@ -23,6 +24,8 @@ pub(super) struct Point {
     pub(super) resumed: bool,
     /// Hash of the module that computed it, as that was compiled; empty where it is not known.
     compiled_hash: String,
+    /// The configuration by which it was computed, if that was in this run folder.
+    config_yaml: Option<String>,
     /// The checkpoint, if the user named it and it was not taken before.
     named: Option<PathBuf>,
 }
@@ -56,11 +59,13 @@ impl Point {
         }
         let named = named.map(Path::to_path_buf);
         let Some(path) = named.clone().or(newest) else {
+            run_dir::refuse_lost(run.model_dir)?;
             return Ok(Point {
                 step: 0,
                 values: start::values(run.loaded, module)?,
                 resumed: false,
                 compiled_hash: String::new(),
+                config_yaml: None,
                 named: None,
             });
         };
@@ -73,11 +78,14 @@ impl Point {
             run.screen,
             &format!("resuming at step {} from {}", manifest.step, path.display()),
         );
+        // The curves of another run's are not here.
+        let own = absolute(&path).parent() == absolute(&checkpoints.join("step")).parent();
         Ok(Point {
             step: manifest.step,
             values: state::literals(&module.state, arrays),
             resumed: true,
             compiled_hash: manifest.compiled_hash,
+            config_yaml: own.then_some(manifest.config_yaml),
             named,
         })
     }
@@ -91,6 +99,30 @@ impl Point {
              those of a run without the stop"
                 .into()
         })
+    }
+
+    /// What to say if the metrics do not reach as far as the checkpoint, of which they told before it was saved.
+    ///
+    /// # Errors
+    /// If the metrics cannot be read.
+    pub(super) fn hole(&self, metrics: &Path, plan: &Plan) -> Result<Option<String>, Error> {
+        let then = self.config_yaml.as_ref();
+        let then = then.and_then(|yaml| config::load_text(yaml, metrics, &[]).ok());
+        let Some(then) = then.and_then(|then| Plan::new(&then, plan.examples, plan.replicas).ok())
+        else {
+            return Ok(None);
+        };
+        let due = self.step - self.step % then.summary_steps;
+        let rows = metrics::read(metrics)?;
+        let last = rows.iter().rev().find(|row| row.step <= self.step);
+        let told = last.map_or(0, |row| row.step);
+        Ok((told < due).then(|| {
+            format!(
+                "{} has no line after step {told}, though the checkpoint is of step {}: what it told between is lost, and curves have a gap there",
+                metrics.display(),
+                self.step
+            )
+        }))
     }
 
     /// Sets later checkpoints aside if the user went back, now that the run is about to go on.

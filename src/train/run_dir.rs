@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint;
 use super::stage::Stage;
 use crate::config::schema;
 use crate::data::{self, store};
@@ -19,6 +20,10 @@ const MARKER: &str = "run.json";
 pub(super) const LOCK: &str = "lock";
 const FORMAT_VERSION: u32 = 1;
 const CONFIG: &str = "config.yaml";
+/// Beside the keys of the configuration: the hash of the examples that are trained on.
+pub(super) const DATA: &str = "data";
+/// The keys that choose them.
+const OF_DATA: [&str; 2] = ["dataset", "train_split"];
 /// What the log says before the path of a checkpoint.
 pub(super) const SAVED: &str = "saved ";
 
@@ -84,15 +89,27 @@ pub enum Error {
     },
     /// A run with another configuration.
     #[error(
-        "`model_dir` `{path}` belongs to a run with another configuration: {}; \
-         choose another `model_dir`, go back to that configuration, or delete the folder to start anew",
-        list(.differences)
+        "`model_dir` `{path}` belongs to a run {}; \
+         choose another `model_dir`, {}, or delete the folder to start anew",
+        other(.differences), back(.differences)
     )]
     OtherConfig {
         /// The run folder.
         path: PathBuf,
         /// Every key whose value differs.
         differences: Vec<Difference>,
+    },
+    /// A run that has saved checkpoints, of which none is there.
+    #[error(
+        "no checkpoint of `model_dir` `{path}` is there any more, though it has come to step {step}; expected those that it saved in `{}`; \
+         bring them back (is their disk mounted?), go on from a copy with --resume-from, choose another `model_dir`, or delete the folder to start anew",
+        checkpoints(.path).display()
+    )]
+    Lost {
+        /// The run folder.
+        path: PathBuf,
+        /// As its metrics and its log say.
+        step: u64,
     },
     /// The marker cannot be read.
     #[error(
@@ -133,7 +150,7 @@ impl Error {
             | Error::NoWriter { .. } => Class::Environment,
             Error::Bucket(error) => error.class(),
             Error::Foreign { .. } | Error::OtherConfig { .. } => Class::Usage,
-            Error::Damaged { .. } => Class::Check,
+            Error::Lost { .. } | Error::Damaged { .. } => Class::Check,
         }
     }
 
@@ -147,8 +164,29 @@ impl Error {
     }
 }
 
+/// The run that a folder or a checkpoint belongs to, in words.
+pub(super) fn other(differences: &[Difference]) -> String {
+    let what = match only_data(differences) {
+        true => "on other data",
+        false => "with another configuration",
+    };
+    format!("{what}: {}", list(differences))
+}
+
+/// How to go on with that one.
+pub(super) fn back(differences: &[Difference]) -> &'static str {
+    match only_data(differences) {
+        true => "bring back the files of then",
+        false => "go back to that configuration",
+    }
+}
+
+fn only_data(differences: &[Difference]) -> bool {
+    differences.iter().all(|d| d.key == DATA)
+}
+
 /// The differences, in words.
-pub(super) fn list(differences: &[Difference]) -> String {
+fn list(differences: &[Difference]) -> String {
     /// More would hide the sentence around them.
     const MOST: usize = 8;
     let show = |value: &Option<String>| {
@@ -157,14 +195,23 @@ pub(super) fn list(differences: &[Difference]) -> String {
             .map_or("nothing".to_owned(), |v| format!("`{v}`"))
     };
     let one = |d: &Difference| {
-        format!(
-            "`{}` found {}, expected {}",
-            d.key,
-            show(&d.found),
-            show(&d.expected)
-        )
+        let (found, expected) = (show(&d.found), show(&d.expected));
+        match d.key.as_str() {
+            DATA => format!(
+                "the files of `data_dir`, or the names in `subset_list`, have changed since it began: their hash was {found}, now it is {expected}"
+            ),
+            key => format!("`{key}` found {found}, expected {expected}"),
+        }
     };
-    let mut parts: Vec<String> = differences.iter().take(MOST).map(one).collect();
+    // Another set has other files, which nobody has changed.
+    let another = differences
+        .iter()
+        .any(|d| OF_DATA.contains(&d.key.as_str()));
+    let differences: Vec<&Difference> = differences
+        .iter()
+        .filter(|d| d.key != DATA || !another)
+        .collect();
+    let mut parts: Vec<String> = differences.iter().copied().take(MOST).map(one).collect();
     if differences.len() > MOST {
         parts.push(format!("and {} more", differences.len() - MOST));
     }
@@ -464,9 +511,34 @@ fn nothing_learned(path: &Path) -> Result<bool, Error> {
     }
     // Of checkpoints that were deleted by hand the curves are what is left.
     let log = content(&path.join(log_file::FILE))?.unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
-    let checkpoint = |line: &str| line.contains(SAVED) && line.contains("checkpoints/step-");
-    Ok(!log.lines().any(checkpoint))
+    Ok(last_saved(&log).is_none())
+}
+
+/// The step of the last checkpoint that a log tells of.
+fn last_saved(log: &[u8]) -> Option<u64> {
+    let log = String::from_utf8_lossy(log);
+    let step = |line: &str| {
+        let (_, path) = line.split_once(SAVED)?;
+        path.contains("checkpoints/step-")
+            .then(|| checkpoint::step_at(Path::new(path)).unwrap_or(0))
+    };
+    log.lines().rev().find_map(step)
+}
+
+/// Refuses a run of which nothing but the checkpoints is gone, as where their disk is not mounted: it would begin anew, without the curves of
+/// then.
+pub(super) fn refuse_lost(path: &Path) -> Result<(), Error> {
+    let log = content(&path.join(log_file::FILE))?.unwrap_or_default();
+    let Some(saved) = last_saved(&log) else {
+        return Ok(());
+    };
+    let file = path.join(metrics::FILE);
+    let rows = content(&file)?.map(|bytes| metrics::rows(&file, &bytes));
+    let told = rows.and_then(|rows| Some(rows.ok()?.last()?.step));
+    Err(Error::Lost {
+        path: path.to_owned(),
+        step: saved.max(told.unwrap_or(0)),
+    })
 }
 
 /// Whether each start has a file of such a name of its own.
@@ -582,6 +654,42 @@ mod tests {
         let found = differences(&older, &of("0.01"));
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].found.as_deref(), Some("0.0"));
+    }
+
+    #[test]
+    fn pictures_that_changed_are_no_key_of_the_configuration() {
+        let of = |seed: &str, dataset: &str, hash: &str| {
+            let pair = |key: &str, value: &str| (key.to_string(), value.to_string());
+            let keys = [("runtime.seed", seed), ("dataset", dataset), ("data", hash)];
+            keys.map(|(key, value)| pair(key, value))
+        };
+        let then = of("1", "folder", "87f58bed");
+        let said = |now: &[(String, String)]| {
+            let error = Error::OtherConfig {
+                path: "run".into(),
+                differences: differences(&then, now),
+            };
+            error.to_string()
+        };
+        let text = said(&of("1", "folder", "bb33b96b"));
+        for words in [
+            "a run on other data: the files of `data_dir`",
+            "have changed since it began",
+            "was `87f58bed`, now it is `bb33b96b`",
+            "bring back the files",
+        ] {
+            assert!(text.contains(words), "`{words}` is missing in {text}");
+        }
+        for words in ["configuration", "`data`"] {
+            assert!(!text.contains(words), "{words} in {text}");
+        }
+        let text = said(&of("2", "folder", "bb33b96b"));
+        for words in ["another configuration", "`runtime.seed`", "the files of"] {
+            assert!(text.contains(words), "`{words}` is missing in {text}");
+        }
+        // Of another set they are others.
+        let text = said(&of("1", "shapes32", "bb33b96b"));
+        assert!(!text.contains("the files of"), "{text}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::{Dtype, FORMAT_VERSION};
 use crate::error::Class;
 use crate::report::disk;
-use crate::train::run_dir::{self, Difference, list};
+use crate::train::run_dir::{self, Difference, back, other};
 
 /// Why a checkpoint could not be written, or may not be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +69,8 @@ pub enum Error {
     },
     /// A checkpoint of a run with another configuration.
     #[error(
-        "checkpoint `{path}` belongs to a run with another configuration: {}; go back to that configuration or name another checkpoint",
-        list(.differences)
+        "checkpoint `{path}` belongs to a run {}; {} or name another checkpoint",
+        other(.differences), back(.differences)
     )]
     OtherConfig {
         /// The checkpoint.
