@@ -114,6 +114,18 @@ fn wrong_usage_has_its_code() {
 }
 
 #[test]
+fn a_full_disk_behind_standard_output_is_told() {
+    for arguments in [&["config", "--keys"][..], &["config"], &["--help"]] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = simclr().args(arguments).stdout(full).output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {said}");
+        assert!(said.contains("standard output: No space left"), "{said}");
+        assert!(said.contains("free some space"), "{said}");
+    }
+}
+
+#[test]
 fn colours_only_where_they_are_wanted() {
     let wrong = |color: &str| stderr(&output(&["config", "--color", color, "/nowhere.yaml"]));
     assert!(wrong("always").contains('\u{1b}'));

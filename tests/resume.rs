@@ -174,7 +174,7 @@ fn another_seed_gives_another_state() {
 
 #[test]
 fn signals_save_and_end_with_their_own_codes() {
-    for (signal, code) in [("-TERM", 75), ("-INT", 130)] {
+    for (signal, code) in [("-TERM", 75), ("-HUP", 75), ("-INT", 130)] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
         let more = [
@@ -198,6 +198,43 @@ fn signals_save_and_end_with_their_own_codes() {
         let log = fs::read_to_string(path.join("log.txt")).unwrap();
         assert!(log.contains(&newest), "{newest}: {log}");
     }
+}
+
+/// `nohup` starts a program with SIGHUP ignored.
+#[test]
+fn a_run_that_ignores_hanging_up_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run");
+    let more = ["train_steps=100000", "checkpoint_steps=5"];
+    let mut child = std::process::Command::new("bash")
+        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\""])
+        .arg(env!("CARGO_BIN_EXE_simclr"))
+        .args(tiny(&path, &more))
+        // A terminal that is gone takes no words either.
+        .stdout(fs::File::options().write(true).open("/dev/full").unwrap())
+        .stderr(fs::File::options().write(true).open("/dev/full").unwrap())
+        .spawn()
+        .unwrap();
+    let newest = || {
+        let entries = fs::read_dir(path.join("checkpoints"));
+        let names = entries.into_iter().flatten().flatten();
+        names
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| name.starts_with("step-"))
+            .max()
+    };
+    assert!(wait_until("a checkpoint", &mut child, || newest().is_some()));
+    let signal = |name: &str, child: &Child| {
+        let sent = std::process::Command::new("kill")
+            .args([name, &child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    };
+    signal("-HUP", &child);
+    let then = newest();
+    assert!(wait_until("later one", &mut child, || newest() > then));
+    signal("-TERM", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(75));
 }
 
 /// Sends a signal while the untrained network is measured; what the program printed, to both.

@@ -23,6 +23,7 @@ fn class(error: &(dyn std::error::Error + 'static)) -> Option<Class> {
     }
     classes!(
         super::isolated::Error,
+        super::ui::Unwritten,
         cluster::Error,
         train::Error,
         train::step::Error,

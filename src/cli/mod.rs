@@ -24,7 +24,7 @@ mod topologies;
 mod ui;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use ui::Ui;
@@ -42,7 +42,8 @@ Examples:
 Exit codes:
   0 done   1 the run failed   2 wrong usage or configuration
   3 plugin, device, disk, permission or network   4 data or a checkpoint that may not be used, a step that does not fit
-  75 saved after SIGTERM, or another process is gone: start me again   130 saved after Ctrl-C (a second one ends at once)
+  75 saved after SIGTERM or SIGHUP, or another process is gone: start me again
+  130 saved after Ctrl-C (a second one ends at once)
 
 Environment:
   SIMCLR_PLUGIN_CPU, SIMCLR_PLUGIN_CUDA, SIMCLR_PLUGIN_TPU   a plugin file instead of the search
@@ -188,7 +189,16 @@ pub fn main() -> ExitCode {
                 .collect();
             match flags::instead(&error, &Cli::command(), &arguments) {
                 Some(text) => writeln!(std::io::stderr(), "error: {text}").ok(),
-                None => error.print().ok(),
+                None => match error.print() {
+                    Err(source)
+                        if !error.use_stderr() && source.kind() != ErrorKind::BrokenPipe =>
+                    {
+                        let unwritten = ui::Unwritten { source };
+                        writeln!(std::io::stderr(), "error: {unwritten}").ok();
+                        return ExitCode::from(unwritten.class().exit_code());
+                    }
+                    printed => printed.ok(),
+                },
             };
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }

@@ -176,7 +176,11 @@ impl Session {
         } else {
             outcome.summary.text()
         };
-        ui.result(&text)?;
+        let told = ui.result(&text);
+        if outcome.stopped.is_none() {
+            // Of one that was stopped, a terminal that is gone may be the reason.
+            told?;
+        }
         Ok(outcome.stopped)
     }
 }

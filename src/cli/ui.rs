@@ -1,12 +1,28 @@
 //! Output: results to standard output, everything else to standard error.
 
-use crate::report::{LogFile, PRINTED, Screen};
+use crate::error::Class;
+use crate::report::{LogFile, PRINTED, Screen, disk};
 use std::io::Write;
 use std::time::Instant;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+
+/// Standard output does not take a result.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the result to standard output: {source}; {}", disk::remedy(.source))]
+pub(super) struct Unwritten {
+    #[from]
+    pub(super) source: std::io::Error,
+}
+
+impl Unwritten {
+    /// The user changes where it goes.
+    pub(super) fn class(&self) -> Class {
+        Class::Environment
+    }
+}
 
 /// Where words go.
 pub(super) struct Ui {
@@ -56,11 +72,12 @@ impl Ui {
     /// Writes a result.
     pub(super) fn result(&self, text: &str) -> anyhow::Result<()> {
         let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        if !text.ends_with('\n') {
-            out.write_all(b"\n")?;
-        }
-        Ok(out.flush()?)
+        let end: &[u8] = if text.ends_with('\n') { b"" } else { b"\n" };
+        let written = out
+            .write_all(text.as_bytes())
+            .and_then(|()| out.write_all(end))
+            .and_then(|()| out.flush());
+        Ok(written.map_err(Unwritten::from)?)
     }
 
     /// Writes a note beside the results, unless the user wants quiet.

@@ -1,11 +1,11 @@
-//! Ctrl-C and SIGTERM as flags that the training loop reads between launches.
+//! Ctrl-C, SIGTERM and SIGHUP as flags that the training loop reads between launches.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 pub enum StopKind {
     /// Ctrl-C: a person, who does not want it restarted.
     Interrupt,
-    /// SIGTERM: a supervisor or a preemption notice, after which the same command goes on.
+    /// SIGTERM: a supervisor or a preemption notice, after which the same command goes on; SIGHUP: a terminal that is gone.
     Terminate,
 }
 
@@ -37,26 +37,24 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Listens to SIGINT and SIGTERM from now on. Until [`Stop::wait_for_save`] either ends the process at once, with its exit code: nothing
-    /// would be lost, and who waits for devices or for other processes would not hear of it. After that a second Ctrl-C ends the process at
-    /// once, with code 130; a second SIGTERM changes nothing, since supervisors repeat themselves.
+    /// Listens to SIGINT, SIGTERM and, where it is not ignored, SIGHUP from now on. Until [`Stop::wait_for_save`] each ends the process at
+    /// once, with its exit code: nothing would be lost, and who waits for devices or for other processes would not hear of it. After that a
+    /// second Ctrl-C ends the process at once, with code 130; a second SIGTERM or SIGHUP changes nothing, since supervisors repeat themselves.
     ///
     /// To be called once in a process. `Stop::default()` listens to nothing.
     pub fn listen() -> io::Result<Stop> {
         let stop = Stop::default();
         stop.nothing_to_save.store(true, Ordering::Relaxed);
-        for (signal, kind) in [
-            (SIGINT, StopKind::Interrupt),
-            (SIGTERM, StopKind::Terminate),
-        ] {
+        for (signal, kind) in heard() {
             let code = i32::from(kind.exit_code());
             flag::register_conditional_shutdown(signal, code, Arc::clone(&stop.nothing_to_save))?;
         }
         let code = i32::from(StopKind::Interrupt.exit_code());
         // In this order: the first Ctrl-C finds the flag down, the second finds it up.
         flag::register_conditional_shutdown(SIGINT, code, Arc::clone(&stop.interrupt))?;
-        flag::register(SIGINT, Arc::clone(&stop.interrupt))?;
-        flag::register(SIGTERM, Arc::clone(&stop.terminate))?;
+        for (signal, kind) in heard() {
+            flag::register(signal, Arc::clone(stop.flag(kind)))?;
+        }
         Ok(stop)
     }
 
@@ -71,7 +69,7 @@ impl Stop {
     /// If the system refuses.
     pub fn announce(say: impl Fn(&str) + Send + 'static) -> io::Result<()> {
         const SOON: &str = "stopping as soon as what is under way is done and saved";
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let mut signals = Signals::new(heard().map(|(signal, _)| signal))?;
         thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
@@ -84,7 +82,12 @@ impl Stop {
                         return;
                     }
                     if !std::mem::replace(&mut told, true) {
-                        say(&format!("SIGTERM: {SOON}"));
+                        let name = if signal == SIGHUP {
+                            "SIGHUP"
+                        } else {
+                            "SIGTERM"
+                        };
+                        say(&format!("{name}: {SOON}"));
                     }
                 }
             })
@@ -104,9 +107,32 @@ impl Stop {
 
     /// Asks for a stop without a signal, as a preemption notice from elsewhere does.
     pub fn request(&self, kind: StopKind) {
+        self.flag(kind).store(true, Ordering::Relaxed);
+    }
+
+    fn flag(&self, kind: StopKind) -> &Arc<AtomicBool> {
         match kind {
-            StopKind::Interrupt => self.interrupt.store(true, Ordering::Relaxed),
-            StopKind::Terminate => self.terminate.store(true, Ordering::Relaxed),
+            StopKind::Interrupt => &self.interrupt,
+            StopKind::Terminate => &self.terminate,
         }
     }
+}
+
+/// The signals that ask for a stop. Who starts a program with `nohup` wants it to outlive its terminal.
+fn heard() -> impl Iterator<Item = (i32, StopKind)> {
+    [
+        (SIGINT, StopKind::Interrupt),
+        (SIGTERM, StopKind::Terminate),
+        (SIGHUP, StopKind::Terminate),
+    ]
+    .into_iter()
+    .filter(|&(signal, _)| signal != SIGHUP || !is_ignored(signal))
+}
+
+/// Whether this process ignores a signal, as far as the system tells.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
