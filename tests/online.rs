@@ -118,3 +118,56 @@ fn the_online_classifier_has_its_own_rate_under_lars() {
     }
     assert!(of("original", "0") == of("equal", "0.5"));
 }
+
+/// Of 48 images no 200 are the nearest.
+#[test]
+fn neighbours_are_as_many_as_there_are_images_or_not_measured() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("list.txt");
+    let list = |count: usize| {
+        let names: Vec<String> = (0..count).map(|i| format!("train_{i:05}\n")).collect();
+        std::fs::write(&file, names.concat()).unwrap();
+        format!("subset_list={}", file.display())
+    };
+    for (count, neighbours) in [
+        (19, &[][..]),
+        (48, &["knn_20"]),
+        (200, &["knn_20", "knn_200"]),
+    ] {
+        let dir = home.path().join(count.to_string());
+        let more = [
+            &list(count),
+            "train_batch_size=16",
+            "train_steps=4",
+            "eval_steps=1",
+            "knn_epochs=1",
+            "runtime.eval_pixels=true",
+        ];
+        let mut arguments = tiny(&dir, &more);
+        arguments.retain(|argument| argument != "runtime.eval=false");
+        // Told again by a start that only reads its beginning.
+        for _ in 0..2 {
+            let output = run(&arguments);
+            assert!(output.status.success(), "{}", stderr(&output));
+            let summary = String::from_utf8(output.stdout).unwrap();
+            for k in ["20", "200"] {
+                let measured = neighbours.contains(&format!("knn_{k}").as_str());
+                let told = summary.contains(&format!("k-NN, k = {k} "));
+                assert_eq!(told, measured, "k = {k} of {count}: {summary}");
+            }
+            assert!(summary.contains("linear probe"), "{summary}");
+        }
+        let output = simclr()
+            .args(["evaluate", "--json"])
+            .arg(&dir)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let of = |name: &str| found["figures"].get(name).is_some();
+        for name in ["knn_20", "knn_200"] {
+            assert_eq!(of(name), neighbours.contains(&name), "{name} of {count}");
+        }
+        assert!(of("linear_probe"));
+    }
+}

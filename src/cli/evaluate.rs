@@ -84,8 +84,8 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
             figures.insert("class_accuracy".into(), serde_json::json!(found.by_class()));
         }
         if let Some(worth) = &worth {
-            for ((tag, _), value) in FIGURES.iter().zip(&worth.values) {
-                figures.insert(tag.trim_start_matches("eval/").into(), (*value).into());
+            for ((tag, _), value) in worth.of(&FIGURES) {
+                figures.insert(tag.trim_start_matches("eval/").into(), value.into());
             }
         }
         ui.result(&serde_json::to_string_pretty(&serde_json::json!({
@@ -173,7 +173,7 @@ fn figures_text(classified: Option<&Classified>, worth: Option<&Worth>) -> Strin
         lines.push(("cross-entropy", found.loss, ""));
     }
     if let Some(worth) = worth {
-        for ((_, name), value) in FIGURES.iter().zip(&worth.values) {
+        for ((_, name), value) in worth.of(&FIGURES) {
             lines.push((name, 100.0 * value, " %"));
         }
     }

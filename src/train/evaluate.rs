@@ -18,9 +18,17 @@ pub const FIGURES: [(&str, &str); 3] = [
 /// What features are worth: accuracies on the evaluation split, as fractions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Worth {
-    /// Of features: weighted k-NN with 20 and with 200 neighbours (cosine, temperature 0.1), then the linear probe. Of a supervised
-    /// head: top-1 and top-5.
-    pub values: Vec<f64>,
+    /// Of features: weighted k-NN with 20 and with 200 neighbours (cosine, temperature 0.1), where there are as many training examples, then
+    /// the linear probe. Of a supervised head: top-1 and top-5.
+    pub values: Vec<Option<f64>>,
+}
+
+impl Worth {
+    /// Those of `figures` that were measured, each with its value.
+    pub fn of<'a, T>(&self, figures: &'a [T]) -> impl Iterator<Item = (&'a T, f64)> {
+        let pairs = figures.iter().zip(&self.values);
+        pairs.filter_map(|(figure, value)| Some((figure, (*value)?)))
+    }
 }
 
 /// Features `[examples, D]` of a split.
@@ -53,7 +61,7 @@ fn in_memory(examples: &Examples) -> Result<&ImageSet, Error> {
 /// If a program cannot be compiled or run.
 pub fn worth(engine: &Engine, train: &Features, test: &Features) -> Result<Worth, Error> {
     let mut values = neighbours(engine, train, test)?;
-    values.push(linear_probe(engine, train, test, Probe::default())?);
+    values.push(Some(linear_probe(engine, train, test, Probe::default())?));
     Ok(Worth { values })
 }
 
@@ -61,12 +69,25 @@ pub fn worth(engine: &Engine, train: &Features, test: &Features) -> Result<Worth
 ///
 /// # Errors
 /// As [`worth`].
-pub fn neighbours(engine: &Engine, train: &Features, test: &Features) -> Result<Vec<f64>, Error> {
-    let settings = [20, 200].map(|k| Knn {
+pub fn neighbours(
+    engine: &Engine,
+    train: &Features,
+    test: &Features,
+) -> Result<Vec<Option<f64>>, Error> {
+    const NEIGHBOURS: [usize; 2] = [20, 200];
+    let settings = NEIGHBOURS.map(|k| Knn {
         k,
         temperature: 0.1,
     });
-    Ok(knn(engine, train, test, &settings)?)
+    let fitting = settings.partition_point(|setting| setting.k <= train.len());
+    let mut values = vec![None; settings.len()];
+    if fitting > 0 {
+        let found = knn(engine, train, test, &settings[..fitting])?;
+        for (value, found) in values.iter_mut().zip(found) {
+            *value = Some(found);
+        }
+    }
+    Ok(values)
 }
 
 /// Measures raw pixels: neighbours after subtracting the mean training image, which is what makes their cosine mean something.

@@ -172,12 +172,17 @@ impl<'a> Evaluation<'a> {
             return Ok(());
         };
         let (train, test) = self.features(variables, &test)?;
-        let found = neighbours(self.run.engine, &train, &test)?;
+        let found = Worth {
+            values: neighbours(self.run.engine, &train, &test)?,
+        };
         let mut scalars = Scalars::new(step, epoch);
         let mut texts = Vec::new();
-        for (&(tag, name), &value) in self.figures.iter().zip(&found) {
+        for (&(tag, name), value) in found.of(self.figures) {
             scalars.set(tag, value);
             texts.push(format!("{name} {:.1} %", 100.0 * value));
+        }
+        if texts.is_empty() {
+            return Ok(());
         }
         recorder.scalars(&scalars, wall_time())?;
         say(
@@ -243,7 +248,7 @@ impl<'a> Evaluation<'a> {
             let network = &self.spec.network;
             let found = classify(engine, config, network, variables, devices, test)?;
             return Ok(Worth {
-                values: vec![found.top1, found.top5],
+                values: vec![Some(found.top1), Some(found.top5)],
             });
         }
         let (train, test) = self.features(variables, test)?;
@@ -251,23 +256,21 @@ impl<'a> Evaluation<'a> {
     }
 
     fn write(&self, scalars: &mut Scalars, worth: &Worth, suffix: &str) {
-        for ((tag, _), &value) in self.figures.iter().zip(&worth.values) {
+        for ((tag, _), value) in worth.of(self.figures) {
             scalars.set(&format!("{tag}{suffix}"), value);
         }
     }
 
     fn read(&self, scalars: &Scalars, suffix: &str) -> Option<Worth> {
-        let values: Option<Vec<f64>> = self
-            .figures
-            .iter()
-            .map(|(tag, _)| scalars.get(&format!("{tag}{suffix}")))
-            .collect();
-        Some(Worth { values: values? })
+        let value = |&(tag, _): &(&str, _)| scalars.get(&format!("{tag}{suffix}"));
+        let values: Vec<Option<f64>> = self.figures.iter().map(value).collect();
+        let measured = values.iter().any(Option::is_some);
+        measured.then_some(Worth { values })
     }
 
     pub(super) fn summary(&self, headline: String, run_dir: &RunDir, stopped: bool) -> Summary {
         let mut figures = Vec::new();
-        let at = |worth: &Option<Worth>, i: usize| worth.as_ref().map(|worth| worth.values[i]);
+        let at = |worth: &Option<Worth>, i: usize| worth.as_ref().and_then(|worth| worth.values[i]);
         for (i, (_, name)) in self.figures.iter().enumerate() {
             figures.push(Figure {
                 name: name.to_string(),
@@ -279,10 +282,8 @@ impl<'a> Evaluation<'a> {
         figures.retain(|figure| figure.before.is_some() || figure.after.is_some());
         let mut notes = Vec::new();
         if let Some(pixels) = &self.pixels {
-            let texts: Vec<String> = self
-                .figures
-                .iter()
-                .zip(&pixels.values)
+            let texts: Vec<String> = pixels
+                .of(self.figures)
                 .map(|((_, name), value)| format!("{name} {:.1} %", 100.0 * value))
                 .collect();
             notes.push(format!("the same on raw pixels: {}", texts.join(", ")));

@@ -28,8 +28,8 @@ impl Judged {
             list.push(("eval/label_top_5_accuracy", "top-5", found.top5));
         }
         if let Some(worth) = &self.worth {
-            let values = FIGURES.iter().zip(&worth.values);
-            list.extend(values.map(|(&(tag, name), &value)| (tag, name, value)));
+            let values = worth.of(&FIGURES);
+            list.extend(values.map(|(&(tag, name), value)| (tag, name, value)));
         }
         list
     }
