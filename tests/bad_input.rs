@@ -1132,9 +1132,17 @@ fn after_a_loss_that_is_no_number_a_corrected_command_begins_anew() {
     let good = |row: &Scalars| row.get("train/contrast_loss").is_some_and(f64::is_finite);
     assert!(rows.iter().all(good), "{rows:?}");
 
+    // A command that is refused itself takes nothing over.
+    let left = |name: &str| fs::read(path.join(name)).unwrap();
+    let (curves, marker) = (left("metrics.jsonl"), left("run.json"));
+    let wrong = ["learning_rate=0.1", "checkpoint=/no/such/run"];
+    refused(&run(&too_fast(&path, &wrong)), 2, &["/no/such/run"]);
+    assert!(left("metrics.jsonl") == curves && left("run.json") == marker);
+
     let output = run(&too_fast(&path, &["learning_rate=0.1"]));
     let said = binary::stderr(&output);
     assert!(output.status.success(), "{said}");
+    assert_eq!(left("metrics-before.jsonl"), curves);
     let line = said.lines().find(|line| line.contains("begins anew"));
     let line = line.unwrap_or_else(|| panic!("no word of it in {said}"));
     assert!(
@@ -1183,6 +1191,12 @@ fn a_run_folder_in_which_anything_was_learned_is_not_taken_over() {
         fs::remove_file(path.join(what).join(put)).ok();
     }
     assert_eq!(names(&path), before);
+    // Nor one that has curves but no log, which may be all that was kept of a run.
+    let log = fs::read(path.join("log.txt")).unwrap();
+    fs::remove_file(path.join("log.txt")).unwrap();
+    refused(&other(), 2, &["another configuration", "`learning_rate`"]);
+    assert_eq!(fs::read(path.join("metrics.jsonl")).unwrap(), metrics);
+    fs::write(path.join("log.txt"), log).unwrap();
 
     // Nor one whose checkpoints were deleted: its curves are what is left of it.
     let path = folder.path().join("learned");

@@ -145,14 +145,14 @@ fn train(run: &Run, run_dir: &mut Option<RunDir>) -> Result<Outcome, Error> {
     if leads {
         run.log.open(&run_dir.near().join(log_file::FILE))?;
     }
-    if let Some(text) = run_dir.begins_anew() {
-        say(run.screen, &text);
-    }
     // Another process may have begun it meanwhile.
     let mut point = match begin.filter(|_| run_dir.is_new()) {
         Some(point) => point,
         None => find()?,
     };
+    if let Some(text) = run_dir.take_over(&identity)? {
+        say(run.screen, &text);
+    }
     run.processes
         .same("step to go on from", &point.step.to_string())?;
     if run.processes.several() {

@@ -20,6 +20,8 @@ const MARKER: &str = "run.json";
 pub(super) const LOCK: &str = "lock";
 const FORMAT_VERSION: u32 = 1;
 const CONFIG: &str = "config.yaml";
+/// The metrics of a start that learned nothing and whose folder was taken over.
+const BEFORE: &str = "metrics-before.jsonl";
 /// Beside the keys of the configuration: the hash of the examples that are trained on.
 pub(super) const DATA: &str = "data";
 /// The keys that choose them.
@@ -334,21 +336,14 @@ impl RunDir {
                     let path = path.to_owned();
                     return Err(Error::OtherConfig { path, differences });
                 }
-                forget(path)?;
                 (is_new, before) = (true, differences);
             }
         }
         if let Side::Bucket(stage) = &side {
             stage.fetch(&[metrics::FILE, log_file::FILE])?;
         }
-        if is_new {
-            let content = Marker {
-                format_version: FORMAT_VERSION,
-                config: identity.to_vec(),
-            };
-            let json =
-                serde_json::to_vec_pretty(&content).expect("pairs of strings are valid JSON");
-            replace(&marker, json)?;
+        if is_new && before.is_empty() {
+            mark(path, identity)?;
         }
         let run = RunDir {
             path: path.to_owned(),
@@ -358,10 +353,24 @@ impl RunDir {
             config_yaml: config_yaml.into(),
         };
         // Of an earlier run in a bucket only when this process enters: another may be the one that writes.
-        if is_new || run.stage().is_none() {
+        if run.before.is_empty() && (is_new || run.stage().is_none()) {
             run.write_config()?;
         }
         Ok(run)
+    }
+
+    /// Takes a folder over in which nothing was learned, now that all that the run begins from is known to be good; says so.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn take_over(&self, identity: &[(String, String)]) -> Result<Option<String>, Error> {
+        let Some(text) = self.begins_anew() else {
+            return Ok(None);
+        };
+        forget(&self.path)?;
+        mark(&self.path, identity)?;
+        self.write_config()?;
+        Ok(Some(text))
     }
 
     /// The folder.
@@ -427,7 +436,7 @@ impl RunDir {
     pub(super) fn begins_anew(&self) -> Option<String> {
         (!self.before.is_empty()).then(|| {
             format!(
-                "no checkpoint came of what began in {} before, with another configuration ({}): it begins anew, without the metrics and events of then",
+                "no checkpoint came of what began in {} before, with another configuration ({}): it begins anew, the metrics of then in {BEFORE}",
                 self.path.display(),
                 list(&self.before)
             )
@@ -498,9 +507,19 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Writes whose folder it is.
+fn mark(path: &Path, identity: &[(String, String)]) -> Result<(), Error> {
+    let content = Marker {
+        format_version: FORMAT_VERSION,
+        config: identity.to_vec(),
+    };
+    let json = serde_json::to_vec_pretty(&content).expect("pairs of strings are valid JSON");
+    replace(&path.join(MARKER), json)
+}
+
 /// Whether a run folder on disk holds nothing but what a start writes before it saves.
 fn nothing_learned(path: &Path) -> Result<bool, Error> {
-    const OWN: [&str; 5] = [MARKER, LOCK, CONFIG, metrics::FILE, log_file::FILE];
+    const OWN: [&str; 6] = [MARKER, LOCK, CONFIG, metrics::FILE, BEFORE, log_file::FILE];
     for entry in fs::read_dir(path).map_err(Error::io("read", path))? {
         let name = entry.map_err(Error::io("read", path))?.file_name();
         let name = name.to_string_lossy();
@@ -509,9 +528,10 @@ fn nothing_learned(path: &Path) -> Result<bool, Error> {
             return Ok(false);
         }
     }
-    // Of checkpoints that were deleted by hand the curves are what is left.
+    // Of checkpoints that were deleted by hand the curves are what is left; what a log without words tells is unknown.
     let log = content(&path.join(log_file::FILE))?.unwrap_or_default();
-    Ok(last_saved(&log).is_none())
+    let curves = content(&path.join(metrics::FILE))?.unwrap_or_default();
+    Ok(last_saved(&log).is_none() && (!log.is_empty() || curves.is_empty()))
 }
 
 /// The step of the last checkpoint that a log tells of.
@@ -546,14 +566,17 @@ fn is_passing(name: &str) -> bool {
     name.starts_with(disk::TEMPORARY) || name.starts_with(events::PREFIX)
 }
 
-/// Deletes metrics and events of a start that learned nothing.
+/// Sets the metrics of a start that learned nothing aside, and deletes its events, which tell the same.
 fn forget(path: &Path) -> Result<(), Error> {
     for entry in fs::read_dir(path).map_err(Error::io("read", path))? {
         let entry = entry.map_err(Error::io("read", path))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name == metrics::FILE || name.starts_with(events::PREFIX) {
-            let file = entry.path();
+        let file = entry.path();
+        if name == metrics::FILE {
+            let aside = path.join(BEFORE);
+            fs::rename(&file, &aside).map_err(Error::io("rename to", &aside))?;
+        } else if name.starts_with(events::PREFIX) {
             fs::remove_file(&file).map_err(Error::io("remove", &file))?;
         }
     }
