@@ -256,6 +256,10 @@ impl Address {
     }
 
     pub(super) fn exists(&self) -> Result<bool, Error> {
+        // The bucket itself is no object.
+        if self.key.as_ref().is_empty() {
+            return Ok(false);
+        }
         runtime(&self.place())?.block_on(async {
             let mut trials = self.trials("look for");
             loop {
