@@ -172,9 +172,21 @@ fn another_seed_gives_another_state() {
     assert_ne!(state(&a, 2), state(&b, 2));
 }
 
+/// Whether this process was started with SIGHUP ignored.
+fn ignores_hanging_up() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = u64::from_str_radix(mask.unwrap().trim(), 16).unwrap();
+    mask & 1 == 1
+}
+
 #[test]
 fn signals_save_and_end_with_their_own_codes() {
     for (signal, code) in [("-TERM", 75), ("-HUP", 75), ("-INT", 130)] {
+        if signal == "-HUP" && ignores_hanging_up() {
+            eprintln!("SKIPPED: SIGHUP is ignored here, as under nohup, and so by what is started");
+            continue;
+        }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
         let more = [
