@@ -49,6 +49,16 @@ fn copy_of_finished() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
+    let mut names: Vec<String> = entries
+        .map(|entry| name(entry).into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
 const LONGER: [&str; 2] = ["train_steps=4", "checkpoint_steps=2"];
 
 fn cifar(data_dir: &Path) -> Output {

@@ -295,16 +295,6 @@ fn failed(folder: &Path) -> (PathBuf, u64) {
     (path, step)
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
-    let mut names: Vec<String> = entries
-        .map(|entry| name(entry).into_string().unwrap())
-        .collect();
-    names.sort();
-    names
-}
-
 #[test]
 fn after_a_loss_that_is_no_number_a_corrected_command_begins_anew() {
     let folder = folder();
