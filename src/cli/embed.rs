@@ -47,11 +47,6 @@ pub(super) struct PredictArguments {
     overrides: Vec<String>,
 }
 
-/// Batches of pictures.
-const BATCHES: Keys = Keys {
-    about: "batches",
-    names: &["eval_batch_size"],
-};
 /// Where classes without names in the checkpoint get them.
 const CLASSES: Keys = Keys {
     about: "the set that names the classes",
@@ -68,7 +63,7 @@ pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
         return Err(refused(&arguments.out, "it is one of the pictures".into()));
     }
     let trained = trained::open(&arguments.run)?;
-    let taken = [Keys::PICTURES, BATCHES, Keys::DEVICES];
+    let taken = [Keys::PICTURES, Keys::LAUNCHES, Keys::DEVICES];
     let loaded = trained.with(&arguments.overrides, &taken)?;
     let pictures = pictures::find(&arguments.images)?;
     let (seen, width) = see(&trained, &loaded, &pictures, ui)?;
@@ -104,7 +99,7 @@ pub(super) fn refused(out: &Path, reason: String) -> anyhow::Error {
 /// `simclr predict`.
 pub(super) fn predict(arguments: &PredictArguments, ui: &Ui) -> anyhow::Result<u8> {
     let trained = trained::open(&arguments.run)?;
-    let taken = [CLASSES, Keys::PICTURES, BATCHES, Keys::DEVICES];
+    let taken = [CLASSES, Keys::PICTURES, Keys::LAUNCHES, Keys::DEVICES];
     let loaded = trained.with(&arguments.overrides, &taken)?;
     let Some(classes) = trained.network.num_classes else {
         return Err(trained::Error::NoHead {

@@ -53,12 +53,13 @@ const VIEWS: Keys = Keys {
         "distill_share",
     ],
 };
-/// Launches over the pictures of a page.
-const BATCHES: Keys = Keys {
-    about: "batches",
-    names: &["eval_batch_size"],
-};
-const TAKEN: [Keys; 5] = [Keys::DATA, Keys::PICTURES, VIEWS, BATCHES, Keys::DEVICES];
+const TAKEN: [Keys; 5] = [
+    Keys::DATA,
+    Keys::PICTURES,
+    VIEWS,
+    Keys::LAUNCHES,
+    Keys::DEVICES,
+];
 
 pub(super) fn run(arguments: &Arguments, ui: &Ui) -> anyhow::Result<u8> {
     // Before anything is computed.

@@ -355,6 +355,11 @@ impl Keys {
         about: "batches",
         names: &["eval_batch_size", "eval_steps"],
     };
+    /// Of how many pictures go through the network at once.
+    pub const LAUNCHES: Keys = Keys {
+        about: "batches",
+        names: &["eval_batch_size"],
+    };
     /// Of what runs the network.
     pub const DEVICES: Keys = Keys {
         about: "the device",
